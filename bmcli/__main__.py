@@ -1,4 +1,4 @@
-"""`python -m bmcli` and the `bmcli` script: one boundary that turns every failure into words and an exit code."""
+"""`python -m bmcli` and the `bmcli` script: the one place that turns every failure into a message and an exit code."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ if TYPE_CHECKING:
 
 
 def start() -> None:
-    """Is `main` in a process of its own, which ends in time after a signal whatever its main thread does."""
-    stopping.watch()
+    """Run `main` with a watchdog, which ends the process in time after a signal."""
+    stopping.start_watchdog()
     try:
         main()
-    except SystemExit as left:
-        if left.code in stopping.CODES:
-            stopping.end(left.code)  # Python would take down TensorFlow's functions one by one, for seconds.
+    except SystemExit as error:
+        if error.code in stopping.EXIT_CODES:
+            # A normal exit would delete TensorFlow's functions one by one, which takes seconds.
+            stopping.end_process(error.code)
         raise
 
 
 def main() -> None:
-    """Runs the command line and exits.
+    """Run the command line and exit.
 
-    0 done, 1 failed while running, 2 fault in recipe, usage or data, 3 gate missed, 4 artefact rejected,
-    75 interrupted and resumable, 130 interrupted before anything was worth keeping.
+    Exit codes: 0 done, 1 failed while running, 2 mistake in recipe, usage or data, 3 gate missed, 4 artefact rejected,
+    75 interrupted and resumable, 130 interrupted before anything was saved.
     """
-    stopping.install_handlers()  # before anything else is imported, which takes a while
+    stopping.install_handlers()  # before the other imports, which take a while
     from bmcli import garbage_collection
     from bmcli.console import Console
 
-    garbage_collection.look_rarely()
+    garbage_collection.reduce_collections()
     _open_standard_streams()
     console = Console(as_json="--json" in sys.argv[1:])
     sys.unraisablehook = _handle_unraisable
@@ -42,15 +43,15 @@ def main() -> None:
         code = _run_command(console)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read our output has enough; nothing may complain while the interpreter closes it.
+        # The reader of stdout, such as `head`, has closed it; the flush when the interpreter exits must not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = 1
-    stopping.ending(code)
+    stopping.set_exit_code(code)
     sys.exit(code)
 
 
 def _open_standard_streams() -> None:
-    """Lets what is written to a closed stream vanish; else the next file opened would take its place."""
+    """Open standard streams that are closed as /dev/null; otherwise the next opened file would get their descriptor."""
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             os.dup2(os.open(os.devnull, os.O_RDWR), descriptor)
@@ -58,9 +59,10 @@ def _open_standard_streams() -> None:
 
 
 def _handle_unraisable(unraisable: Any) -> None:
-    """Python's report of an error it cannot raise, but for interruptions, which come once more then.
+    """Report an error that Python cannot raise, except for interruptions, which are sent again.
 
-    And for objects whose making was interrupted, and archives on a full disk, whose fault is told already.
+    Objects whose construction was interrupted, and archives on a full disk, whose error was reported already, are
+    ignored.
     """
     if isinstance(unraisable.exc_value, KeyboardInterrupt):
         stopping.resend_signal()
@@ -91,7 +93,7 @@ def _run_command(console: Console) -> int:
     except (KeyboardInterrupt, click.Abort):
         return _report_interruption(console)
     except BmcliError as error:
-        stopping.ending(error.exit_code)
+        stopping.set_exit_code(error.exit_code)
         console.faults(error)
         return error.exit_code
     except BrokenPipeError:
@@ -111,19 +113,19 @@ def _run_command(console: Console) -> int:
 def _report_interruption(console: Console) -> int:
     from bmcli.errors import RunFailed
 
-    stopping.ending(stopping.INTERRUPTED)
-    console.faults(RunFailed("interrupted; nothing was worth keeping."))
+    stopping.set_exit_code(stopping.INTERRUPTED)
+    console.faults(RunFailed("interrupted; nothing was saved."))
     return stopping.INTERRUPTED
 
 
 def _make_system_error(error: OSError) -> BmcliError:
-    """A failure of the machine: disk full, no permission, a file that vanished."""
+    """Make the error of a system failure: disk full, no permission, a file that disappeared."""
     from bmcli import disk
     from bmcli.errors import Fault, RunFailed
 
     if isinstance(error, disk.WriteFailure):
         return RunFailed(
-            Fault(str(error), suggestion=f"{disk.suggest_remedy(error)} What was written before is whole.")
+            Fault(str(error), suggestion=f"{disk.suggest_remedy(error)} Files written before are complete.")
         )
     where = f"{error.filename}: " if error.filename else ""
     return RunFailed(Fault(f"{where}{(error.strerror or str(error)).lower()}."))

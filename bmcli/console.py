@@ -15,9 +15,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from bmcli.disk import format_path, to_json_value
+from bmcli.disk import format_path
 from bmcli.errors import BmcliError, Fault
 from bmcli.quoting import brief
+from bmcli.records import to_json_value
 from bmcli.redaction import redact_text
 
 if TYPE_CHECKING:

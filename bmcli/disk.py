@@ -1,30 +1,26 @@
-"""Writing so that a crash, a full disk or a power cut leaves the old content or the new, never half of it."""
+"""Files that hold either their old or their new content after a crash, a full disk or a power cut; failures to write.
+
+A file is written under a temporary name beside its own, flushed, and renamed: POSIX replaces a name in one step.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import hashlib
-import json
-import math
 import os
 import re
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Hashable, Iterator, Mapping
-from functools import cache
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
 PRIVATE_MODE = 0o600
-"""Mode of files that may hold what only their owner should see, such as arguments of a command."""
+"""Mode of files that only their owner may read: they can hold arguments of a command."""
 
 _PRIVATE_FOLDER_MODE = 0o700
-
-_MAX_RECORD_BYTES = 2**28
-
-_Value = TypeVar("_Value")
 
 
 _WRITE_ERRORS = (
@@ -37,11 +33,11 @@ class WriteFailure(OSError):
     """A file system refused to write.
 
     Args:
-        number: Its reason, as `errno` numbers them.
-        path: What was to be written.
-        needed: Its bytes, if that is known.
-        free: Bytes that were free, if that is known; by default those that are now.
-        roughly: Whether `needed` is but an estimate.
+        number: The reason, an `errno` value.
+        path: The file that was to be written.
+        needed: Its size in bytes, if known.
+        free: Free bytes at the time; by default measured now.
+        is_estimate: Whether `needed` is an estimate.
     """
 
     def __init__(
@@ -50,22 +46,22 @@ class WriteFailure(OSError):
         path: Path | str | None,
         needed: int | None = None,
         free: int | None = None,
-        roughly: bool = False,
+        is_estimate: bool = False,
     ) -> None:
         super().__init__(number, os.strerror(number), None if path is None else str(path))
-        self.needed, self.roughly = needed, roughly
-        # Asked at once: what was written in part is removed before anybody reads this.
+        self.needed, self.is_estimate = needed, is_estimate
+        # Measured at once: the partly written file is removed before the message is read.
         self.free = free_bytes(Path(path)) if free is None and path is not None and number in _SPACE_ERRORS else free
 
     def __str__(self) -> str:
-        """What was refused and why, how many bytes it needs and how many are free, as a sentence."""
+        """Path, reason, and the needed and free bytes, as a sentence."""
         where = f"{format_path(Path(self.filename))}: " if self.filename else ""
         return f"{where}{(self.strerror or '').lower()}{self.sizes}."
 
     @property
     def sizes(self) -> str:
-        """How many bytes it needs and how many are free, as the end of a sentence; empty if neither is known."""
-        about = "about " if self.roughly else ""
+        """Needed and free bytes, as the end of a sentence; empty if neither is known."""
+        about = "about " if self.is_estimate else ""
         size = f"; {about}{self.needed:,} bytes were to be written" if self.needed is not None else ""
         left = "" if self.free is None else f"{',' if size else ';'} {self.free:,} are free there"
         return f"{size}{left}"
@@ -75,15 +71,15 @@ class WriteFailure(OSError):
 def convert_write_errors(
     path: Path, needed: int | None = None, estimate: Callable[[], int | None] | None = None
 ) -> Iterator[None]:
-    """Tells of what the body writes, should the file system refuse it, as one `WriteFailure`.
+    """Convert the errors of a file system that refuses what the body writes into one `WriteFailure`.
 
     Args:
-        path: What a user knows it by, rather than a file beside it that is written first.
-        needed: Bytes, if that is known.
-        estimate: Gives them roughly, where they are not known; asked once the file system has refused.
+        path: The file as the user knows it, instead of the temporary file beside it.
+        needed: Its size in bytes, if known.
+        estimate: Estimates the size where it is not known; called after a failure only.
 
     Raises:
-        WriteFailure: Whatever library wrote.
+        WriteFailure: The file system refused to write, whichever library wrote.
     """
     try:
         yield
@@ -92,15 +88,15 @@ def convert_write_errors(
         if failure is None:
             raise
         if failure.filename is not None and _on_another_disk(Path(failure.filename), path):
-            raise failure from error  # such as that of temporary files
-        roughly = None if estimate is None else estimate()
+            raise failure from error  # such as the disk of temporary files, whose free space is another
+        estimated = None if estimate is None else estimate()
         known = failure.needed if needed is None else needed
         raise WriteFailure(
             failure.errno or 0,
             path,
-            known if roughly is None else roughly,
+            known if estimated is None else estimated,
             failure.free,
-            roughly=roughly is not None or (needed is None and failure.roughly),
+            is_estimate=estimated is not None or (needed is None and failure.is_estimate),
         ) from error
 
 
@@ -112,7 +108,7 @@ def _on_another_disk(one: Path, other: Path) -> bool:
 
 
 def find_write_failure(error: BaseException) -> WriteFailure | None:
-    """What a file system refused, if that is the reason of an error of Python, TensorFlow, HDF5 or Arrow."""
+    """Find the failed write that caused an error of Python, TensorFlow, HDF5 or Arrow; None if it has another cause."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, WriteFailure):
@@ -121,14 +117,14 @@ def find_write_failure(error: BaseException) -> WriteFailure | None:
         if number is not None:
             path = getattr(seen, "filename2", None) or getattr(seen, "filename", None) or _extract_path(str(seen))
             if isinstance(path, str) and not Path(path).parent.is_dir():
-                path = None  # words of a library, or a folder that is gone
+                path = None  # other text of a library, or a folder that was removed
             return WriteFailure(number, str(path) if isinstance(path, str | os.PathLike) else None)
         seen = seen.__cause__ or seen.__context__
     return None
 
 
 def suggest_remedy(failure: OSError) -> str:
-    """What a user can do about what a file system refused, as a sentence."""
+    """Suggest a remedy for a failed write, as a sentence; empty if there is none."""
     elsewhere = "choose another folder with --runs or BMCLI_CACHE."
     return {
         errno.ENOSPC: "Free some space.",
@@ -142,25 +138,25 @@ def suggest_remedy(failure: OSError) -> str:
 
 
 def _find_errno(error: BaseException) -> int | None:
-    """The reason of a file system in an error, as `errno` numbers them."""
+    """Find the `errno` of a failed write in an error of any library."""
     if isinstance(error, OSError):
-        named = re.search(r"\berrno = (\d+)", str(error))  # as HDF5 writes it
-        number = error.errno or (int(named[1]) if named else None)
+        in_text = re.search(r"\berrno = (\d+)", str(error))  # HDF5 leaves the attribute empty
+        number = error.errno or (int(in_text[1]) if in_text else None)
         return number if number in _WRITE_ERRORS else None
     if type(error).__module__.startswith("tensorflow."):
-        # It has one class for disks and memory that are full, but words of its own for the latter.
+        # TensorFlow raises one class for a full disk and for full memory; only the text differs.
         return next((number for number in _WRITE_ERRORS if os.strerror(number) in str(error)), None)
     return None
 
 
 def _extract_path(text: str) -> str | None:
-    """The file that TensorFlow (`path; reason`) or HDF5 (`name = 'path'`) names."""
+    """Extract the path from an error text of TensorFlow (`path; reason`) or HDF5 (`name = 'path'`)."""
     found = re.search(r"name = '([^']+)'", text) or re.match(r"(/?[^;\n]*/[^;\n]*);", text)
     return found[1] if found else None
 
 
 def free_bytes(path: Path) -> int | None:
-    """Bytes that a user may still write where a path lies; None if the system does not tell."""
+    """Free bytes of the file system of a path; None if they are unknown."""
     for folder in (path, *path.absolute().parents):
         with contextlib.suppress(OSError):
             return shutil.disk_usage(folder).free
@@ -168,176 +164,49 @@ def free_bytes(path: Path) -> int | None:
 
 
 class DamagedFile(ValueError):
-    """A file is not what was written; the message tells what is wrong with it, without the file's name."""
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes a JSON value, with null where a number is not finite."""
-    text = json.dumps(to_json_value(value), indent=2, ensure_ascii=False, allow_nan=False)
-    write_atomically(path, (text + "\n").encode())
-
-
-def write_record(path: Path, value: Mapping[str, Any], mode: int = 0o666) -> None:
-    """Writes a JSON object with its own digest, so that `read_record` notices every change.
-
-    Raises:
-        ValueError: A number is not finite: JSON knows none such, so null has to stand there.
-    """
-    text = json.dumps(_add_digest(value), indent=2, ensure_ascii=False, allow_nan=False)
-    # Names of files may hold bytes that are no text; JSON has the very escape that Python writes for them.
-    write_atomically(path, (text + "\n").encode(errors="backslashreplace"), mode)
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """The JSON object that `write_record` wrote, without its digest.
-
-    Raises:
-        OSError: It is not there or cannot be read.
-        Damaged: Its bytes are not those that were written.
-    """
-    return parse_record(read_file(path, _MAX_RECORD_BYTES))
-
-
-def write_record_line(file: Path, value: Mapping[str, Any]) -> None:
-    """Appends a record as one line, never through a symbolic link."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
-    line = encode_record_line(value)
-    with convert_write_errors(file, len(line)), os.fdopen(os.open(file, flags, 0o666), "wb") as opened:
-        opened.write(line)
-
-
-def encode_record_line(value: Mapping[str, Any]) -> bytes:
-    """A record as one line of a file; raises as `write_record` does."""
-    return (json.dumps(_add_digest(value), allow_nan=False) + "\n").encode()
-
-
-def parse_record(content: bytes) -> dict[str, Any]:
-    """The JSON object of a record, without its digest; raises as `read_record` does."""
-    value = parse_json(content)
-    if not isinstance(value, dict):
-        raise DamagedFile("not a JSON object")
-    digest = value.pop("sha256", None)
-    try:
-        found = compute_record_digest(value)
-    except RecursionError:
-        raise DamagedFile("nested too deeply") from None
-    if digest != found:
-        raise DamagedFile("changed since it was written, by its SHA-256" if digest else "without its SHA-256")
-    return value
-
-
-def compute_record_digest(value: Mapping[str, Any]) -> str:
-    """SHA-256 of a JSON object, whatever the order of its keys and its indentation."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _add_digest(value: Mapping[str, Any]) -> dict[str, Any]:
-    plain = json.loads(json.dumps(value, allow_nan=False))  # keys as they will be read: all of them text
-    return {**plain, "sha256": compute_record_digest(plain)}
-
-
-def to_json_value(value: Any) -> Any:
-    """The same value for JSON: null for numbers that are not finite, and no text that is none, as some file names."""
-    if isinstance(value, Mapping):
-        return {to_json_value(key): to_json_value(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [to_json_value(each) for each in value]
-    if isinstance(value, str) and not value.isascii():
-        return value.encode(errors="replace").decode()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def validate_as(value_type: type[_Value], value: Any) -> _Value:
-    """A JSON value as what a type describes, as a dataclass; its keys that the type does not know are left out.
-
-    Raises:
-        Damaged: A key is missing, or holds a value of another type; nothing is converted.
-    """
-    from pydantic import ValidationError
-
-    try:
-        adapter: Any = _get_adapter(cast(Hashable, value_type))
-        return adapter.validate_json(json.dumps(value, allow_nan=False), strict=True)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise DamagedFile(f"{place}: {first['msg']}" if place else first["msg"]) from None
-    except (RecursionError, ValueError) as error:
-        raise DamagedFile(str(error)) from None
-
-
-@cache
-def _get_adapter(value_type: Any) -> Any:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(value_type)
-
-
-def parse_json(content: bytes | str) -> Any:
-    """The JSON value of a text that may come from anywhere.
-
-    Raises:
-        Damaged: It is no JSON, nested too deeply, or holds NaN or Infinity, which JSON does not know.
-    """
-    try:
-        return json.loads(content, parse_constant=_refuse_constant, parse_float=_parse_float)
-    except RecursionError:
-        raise DamagedFile("nested too deeply") from None
-    except ValueError as error:
-        raise DamagedFile(f"no JSON: {error}") from None
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON")
-
-
-def _parse_float(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text} is too large a number")
-    return value
+    """A file does not hold what was written; the message gives the reason, without the file's name."""
 
 
 def write_atomically(path: Path, content: bytes, mode: int = 0o666) -> None:
-    """The file afterwards holds the old content or the new one, whatever happens meanwhile.
+    """Replace a file in one step: it holds either its old or its new content, whatever happens meanwhile.
 
     Args:
-        mode: Permissions of the file, less those that the user's umask takes away.
+        mode: Permissions of the file, restricted by the umask.
     """
-    aside = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    # Beside the file: a rename is atomic only within one file system.
+    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     with convert_write_errors(path, len(content)):
         try:
-            write_and_flush(aside, content, mode)
-            os.replace(aside, path)
+            write_and_flush(temporary, content, mode)
+            os.replace(temporary, path)
         finally:
-            aside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
 def write_new(path: Path, content: bytes) -> None:
-    """Writes a file that must not be there yet; raises as `create_new_file` does."""
-    with create_new_file(path) as aside:
-        write_and_flush(aside, content)
+    """Write a file that must not exist yet; raises as `create_new_file` does."""
+    with create_new_file(path) as temporary:
+        write_and_flush(temporary, content)
 
 
 @contextlib.contextmanager
 def create_new_file(path: Path) -> Iterator[Path]:
-    """A place to write a file that must not be there yet; it takes its name at the end, if all went well.
+    """Yield a temporary path for a file that must not exist yet; it gets its name when the body succeeds.
 
     Raises:
-        FileExistsError: It is there, perhaps since a moment ago.
+        FileExistsError: The file exists, perhaps because another process was faster.
     """
-    aside = path.with_name(f".{secrets.token_hex(4)}-{path.name}")
+    temporary = path.with_name(f".{secrets.token_hex(4)}-{path.name}")
     with convert_write_errors(path):
         try:
-            yield aside
-            os.link(aside, path)  # refused where the name is taken, as renaming is not
+            yield temporary
+            os.link(temporary, path)  # fails if the name exists; a rename would replace the other file
         finally:
-            aside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
 def write_and_flush(path: Path, content: bytes, mode: int = 0o666) -> None:
-    """Writes a file, never through a symbolic link, and flushes it to the disk."""
+    """Write a file, never through a symbolic link, and flush it to the disk."""
     with convert_write_errors(path, len(content)):
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
         with os.fdopen(descriptor, "wb") as file:
@@ -346,17 +215,18 @@ def write_and_flush(path: Path, content: bytes, mode: int = 0o666) -> None:
 
 
 def make_private_folder(folder: Path) -> None:
-    """Makes a folder, and those above it that are missing, for their owner alone, whatever the user's umask.
+    """Create a folder and its missing parents, with access for their owner only, whatever the umask.
 
-    A folder that is there keeps its mode.
+    An existing folder keeps its mode.
     """
-    for place in reversed((folder, *folder.parents)):
-        if not place.exists():
-            place.mkdir(_PRIVATE_FOLDER_MODE, exist_ok=True)
+    # `mkdir(mode, parents=True)` would give the parents the default mode.
+    for each in reversed((folder, *folder.parents)):
+        if not each.exists():
+            each.mkdir(_PRIVATE_FOLDER_MODE, exist_ok=True)
 
 
 def remove(path: Path) -> None:
-    """Removes a file, a link or a folder with all it holds; nothing if it is not there."""
+    """Remove a file, a link, or a folder with its content, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -364,17 +234,17 @@ def remove(path: Path) -> None:
 
 
 def read_file(path: Path, limit: int | None = None) -> bytes:
-    """The bytes of a regular file, which is never looked for behind a symbolic link.
+    """Read a regular file without following a symbolic link.
 
     Args:
-        limit: Most bytes that it may have.
+        limit: Maximum size in bytes.
 
     Raises:
-        OSError: It is not there or cannot be read.
-        Damaged: It is something else than a file, or too large.
+        OSError: It does not exist or cannot be read.
+        DamagedFile: It is no regular file, or too large.
     """
     try:
-        # A pipe that nobody writes would be waited for.
+        # O_NONBLOCK: opening a pipe without a writer would block.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         if path.is_symlink():
@@ -390,7 +260,7 @@ def read_file(path: Path, limit: int | None = None) -> bytes:
 
 
 def find_irregular_entry(folder: Path) -> tuple[Path, str] | None:
-    """The first thing in or below a folder that is neither file nor folder, and what it is; no link is followed."""
+    """Find the first entry in or below a folder that is neither file nor folder, and name its type; links count."""
     with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             if entry.is_symlink():
@@ -404,7 +274,7 @@ def find_irregular_entry(folder: Path) -> tuple[Path, str] | None:
 
 
 def try_to_remove(path: Path) -> None:
-    """Removes what can be removed of a file, a link, or a folder with all that it holds; links are not followed."""
+    """Remove a file, a link, or a folder with its content, ignoring errors; links are not followed."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -412,10 +282,10 @@ def try_to_remove(path: Path) -> None:
             path.unlink()
 
 
-def what_is_no_file(path: Path | str) -> str:
-    """What stands where a file should, which opening may wait for for ever: `a folder`, `a device or pipe`, or nothing.
+def describe_non_file(path: Path | str) -> str:
+    """Describe an existing path that is no regular file: `a folder`, or `a device or pipe`, whose opening may block.
 
-    Where nothing stands there, or the system refuses to tell, it is an empty text, too.
+    Returns an empty text for a regular file, a missing path, and a path that the system refuses.
     """
     if os.path.isdir(path):
         return "a folder"
@@ -423,19 +293,19 @@ def what_is_no_file(path: Path | str) -> str:
 
 
 def compute_sha256(path: Path) -> str:
-    """SHA-256 of a file; raises OSError if it cannot be read."""
+    """Compute the SHA-256 of a file; raises OSError if it cannot be read."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def flush(file: Any) -> None:
-    """Forces what was written to an open file to the disk."""
+    """Flush an open file to the disk."""
     file.flush()
     os.fsync(file.fileno())
 
 
 def flush_folder(folder: Path) -> None:
-    """Makes the names in a folder survive a power cut."""
+    """Flush a folder to the disk: without it, the names of new files can be lost in a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -444,7 +314,7 @@ def flush_folder(folder: Path) -> None:
 
 
 def format_path(path: Path) -> str:
-    """A path relative to where the user is, if it is below."""
+    """Format a path relative to the working directory, if it is below it."""
     with contextlib.suppress(ValueError):
         return str(path.absolute().relative_to(Path.cwd()))
     return str(path)

@@ -1,4 +1,4 @@
-"""A distillation: its folder, and what its parts hand to each other, to the report and to the terminal."""
+"""Distillations: their folders and results, for command, report and terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from typing_extensions import TypedDict
 
-from bmcli import disk, runs
+from bmcli import disk, records, runs
 from bmcli.disk import format_path
 from bmcli.errors import BmcliError
 from bmcli.recipe import students
@@ -26,7 +26,7 @@ from bmcli.runs import Run
 Json = dict[str, Any]
 
 
-class _Begun(TypedDict):
+class _JobsRecord(TypedDict):
     base: str
     jobs: dict[str, str]
 
@@ -39,22 +39,22 @@ class Distillation:
 
     @property
     def display_path(self) -> str:
-        """The folder as a user would write it."""
+        """The folder, relative to the working directory if possible."""
         return format_path(self.folder)
 
     @property
     def recipe(self) -> Path:
-        """The recipe as it was written."""
+        """The recipe as the user wrote it."""
         return self.folder / "recipe.yaml"
 
     @property
     def base(self) -> Path:
-        """The recipe in one file, with those it extends and with overrides."""
+        """The recipe in one file, merged with those it extends and with overrides."""
         return self.folder / "base.yaml"
 
     @property
     def jobs_file(self) -> Path:
-        """The run of each network, by what it is for, and the SHA-256 of `base`."""
+        """The runs of the networks by role, and the SHA-256 of `base`."""
         return self.folder / "jobs.json"
 
     @property
@@ -70,99 +70,100 @@ class Distillation:
         return self.folder / "status.json"
 
     def jobs(self) -> dict[str, Run]:
-        """The runs that were begun, by what they are for, as `student-1-seed-7`.
+        """Read the runs that were started, by role, such as `student-1-seed-7`.
 
-        They lie beside the distillation, in the same folder of all runs.
+        They are in the same folder of runs as the distillation.
 
         Raises:
-            BmcliError: The file that tells is gone or damaged, or leads elsewhere.
+            BmcliError: The file is missing or damaged, or names a folder elsewhere.
         """
-        found = self._begun()["jobs"]
-        for folder in found.values():
-            if len(Path(folder).parts) != 2 or not _PLAIN.fullmatch(folder):
-                raise _damaged(self.jobs_file, f"leads to {folder!r}")
-        return {name: Run(self.root / folder) for name, folder in found.items()}
+        jobs = self._read_jobs_record()["jobs"]
+        for folder in jobs.values():
+            # A foreign distillation must not make bmcli write outside of the folder of runs.
+            if len(Path(folder).parts) != 2 or not _RUN_PATH.fullmatch(folder):
+                raise _make_damage_error(self.jobs_file, f"contains the path {folder!r}")
+        return {name: Run(self.root / folder) for name, folder in jobs.items()}
 
     @property
     def root(self) -> Path:
         """Folder of all runs."""
         return self.folder.parent.parent
 
-    def begin(self, job: str, run: Run) -> None:
-        """Notes the run of a network before its first step."""
-        begun = self._begun()
-        jobs = {**begun["jobs"], job: str(run.folder.absolute().relative_to(self.root.absolute()))}
-        disk.write_record(self.jobs_file, {**begun, "jobs": jobs})
+    def add_job(self, job: str, run: Run) -> None:
+        """Record the run of a network before its first step."""
+        record = self._read_jobs_record()
+        jobs = {**record["jobs"], job: str(run.folder.absolute().relative_to(self.root.absolute()))}
+        records.write_record(self.jobs_file, {**record, "jobs": jobs})
 
-    def loaded(self) -> LoadedRecipe:
-        """The recipe of the distillation.
+    def load_base(self) -> LoadedRecipe:
+        """Load the recipe of the distillation.
 
         Raises:
-            BmcliError: It is not the one that was begun with, or cannot be read.
+            BmcliError: It was changed since the start, or cannot be read.
         """
         try:
             digest = hashlib.sha256(disk.read_file(self.base)).hexdigest()
         except (OSError, disk.DamagedFile) as error:
-            raise _damaged(self.base, error) from None
-        if digest != self._begun()["base"]:
-            raise _damaged(self.base, f"not that of {self.jobs_file.name}, by its SHA-256")
+            raise _make_damage_error(self.base, error) from None
+        if digest != self._read_jobs_record()["base"]:
+            raise _make_damage_error(self.base, f"not that of {self.jobs_file.name}, by its SHA-256")
         return load_recipe(str(self.base))
 
-    def _begun(self) -> _Begun:
+    def _read_jobs_record(self) -> _JobsRecord:
         try:
-            return disk.validate_as(_Begun, disk.read_record(self.jobs_file))
+            return records.validate_as(_JobsRecord, records.read_record(self.jobs_file))
         except (OSError, disk.DamagedFile) as error:
-            raise _damaged(self.jobs_file, error) from None
+            raise _make_damage_error(self.jobs_file, error) from None
 
     def set_status(self, state: str, **details: Any) -> None:
-        disk.write_record(
-            self.status_file, disk.to_json_value({"state": state, "at": runs.now(), **redact_details(details)})
+        records.write_record(
+            self.status_file, records.to_json_value({"state": state, "at": runs.now(), **redact_details(details)})
         )
 
     @contextlib.contextmanager
     def acquire_lock(self) -> Iterator[None]:
-        """Keeps other processes from writing this distillation.
+        """Lock this distillation against writing by other processes.
 
         Raises:
-            BmcliError: Another process does.
+            BmcliError: Another process has locked it.
         """
         with runs.acquire_lock(self.folder, "Wait for it to end, or distill again."):
             yield
 
 
 def require_file(file: Path) -> None:
-    """Refuses the path of a teacher that is no file.
+    """Check that the path of a teacher is a file.
 
     Raises:
-        BmcliError: There is none, or something else, which would be waited for.
+        BmcliError: It does not exist, or is a folder, device or pipe, whose opening could block.
     """
-    other = disk.what_is_no_file(file)
+    other = disk.describe_non_file(file)
     if other:
         is_run = (file / "model.keras").is_file()
-        hint = f"Write teacher: {{run: {file}}}." if is_run else "Name the file of a saved model, as teacher.keras."
+        hint = f"Write teacher: {{run: {file}}}." if is_run else "Name the file of a saved model, like teacher.keras."
         raise BmcliError(f"teacher {format_path(file)}: is {other}, expected a .keras file.", suggestion=hint)
     if not os.path.exists(file):
         raise BmcliError(f"teacher {format_path(file)}: no such file.")
 
 
-_PLAIN = re.compile(r"(?!\.)[^/\0]+/(?!\.)[^/\0]+")
+_RUN_PATH = re.compile(r"(?!\.)[^/\0]+/(?!\.)[^/\0]+")
 
 
-def _damaged(path: Path, reason: OSError | disk.DamagedFile | str) -> BmcliError:
-    told = reason.strerror if isinstance(reason, OSError) else reason
-    return BmcliError(f"{format_path(path)}: damaged ({told}).", suggestion="Distill again.")
+def _make_damage_error(path: Path, reason: OSError | disk.DamagedFile | str) -> BmcliError:
+    text = reason.strerror if isinstance(reason, OSError) else reason
+    return BmcliError(f"{format_path(path)}: damaged ({text}).", suggestion="Distill again.")
 
 
 def resolve_teacher(teacher: TeacherOptions, run: Run | None) -> TrainedTeacherOptions:
-    """A teacher that is trained.
+    """Resolve the model file of a trained teacher and its SHA-256.
 
     Args:
         run: Its run; None if it is a file.
 
     Raises:
-        BmcliError: Its file cannot be read, or is not the one that its run kept.
+        BmcliError: The file cannot be read, or is not the one that its run wrote.
     """
-    file = run.kept_model() if run else Path(teacher.file or "").absolute()
+    file = run.require_model() if run else Path(teacher.file or "").absolute()
     try:
         require_file(file)
         digest = disk.compute_sha256(file)
@@ -172,12 +173,12 @@ def resolve_teacher(teacher: TeacherOptions, run: Run | None) -> TrainedTeacherO
         reason = (error.strerror or str(error)).lower()
         raise BmcliError(f"teacher {format_path(file)}: {reason}.", path="distill.teacher") from None
     return TrainedTeacherOptions(
-        model=str(file), run=str(run.folder) if run else None, digest=digest, weight=teacher.weight
+        model=str(file), run=str(run.folder) if run else None, sha256=digest, weight=teacher.weight
     )
 
 
 def resolve_student(loaded: LoadedRecipe) -> LoadedRecipe:
-    """What a search trains of a recipe: itself, or its student if it distills and its teachers are trained."""
+    """Make the recipe that a search trains: the recipe itself, or its student if it has a section `distill`."""
     options = loaded.recipe.distill
     if options is None:
         return loaded
@@ -187,45 +188,46 @@ def resolve_student(loaded: LoadedRecipe) -> LoadedRecipe:
 
 
 def create_distillation(root: Path, loaded: LoadedRecipe) -> Distillation:
-    """A new distillation of a recipe, below `root`."""
-    made = Distillation(runs.create(root, f"{loaded.recipe.name}-distill").folder)
-    disk.write_atomically(made.recipe, loaded.document.text.encode(), disk.PRIVATE_MODE)
+    """Create a distillation of a recipe below `root`."""
+    distillation = Distillation(runs.create(root, f"{loaded.recipe.name}-distill").folder)
+    disk.write_atomically(distillation.recipe, loaded.document.text.encode(), disk.PRIVATE_MODE)
     base = render_base(loaded).encode()
-    disk.write_atomically(made.base, base, disk.PRIVATE_MODE)
-    disk.write_record(made.jobs_file, {"base": hashlib.sha256(base).hexdigest(), "jobs": {}})
-    return made
+    disk.write_atomically(distillation.base, base, disk.PRIVATE_MODE)
+    records.write_record(distillation.jobs_file, {"base": hashlib.sha256(base).hexdigest(), "jobs": {}})
+    return distillation
 
 
 def find_distillation(root: Path, text: str) -> Distillation:
-    """A distillation by its directory, by the name of its recipe, or its folder's.
+    """Find a distillation by its directory, the name of its recipe, or the name of its folder.
 
     Raises:
         BmcliError: There is none.
     """
     for folder in (Path(text), Path(text) / "latest", root / text / "latest", root / f"{text}-distill" / "latest"):
-        if _is_one(folder):
-            found = Distillation(runs.resolve_latest(folder))
-            runs.require_regular_files(found.folder)
-            return found
+        if _is_distillation(folder):
+            distillation = Distillation(runs.resolve_latest(folder))
+            runs.require_regular_files(distillation.folder)
+            return distillation
     raise BmcliError(
         f"no distillation '{text}': neither its directory nor a name in {root}.",
         suggestion="`bmcli distill RECIPE` makes one.",
     )
 
 
-def _is_one(folder: Path) -> bool:
-    """Whether a folder is a distillation's, which it stays where a file of it is gone."""
-    holds = {name for name in ("base.yaml", "jobs.json", "study.json", "search.yaml") if os.path.lexists(folder / name)}
-    return bool(holds) and not holds & {"study.json", "search.yaml"}
+def _is_distillation(folder: Path) -> bool:
+    """Whether a folder is that of a distillation; also if one of its files is missing, which is reported later."""
+    # Searches have `base.yaml` too.
+    files = {name for name in ("base.yaml", "jobs.json", "study.json", "search.yaml") if os.path.lexists(folder / name)}
+    return bool(files) and not files & {"study.json", "search.yaml"}
 
 
 @dataclass(frozen=True)
 class ReliabilityCurve:
-    """How probabilities of one target compare with what came true.
+    """Reliability diagram of the probabilities of one target.
 
     Args:
         error: Expected calibration error.
-        points: Mean probability, frequency and rows of each bin.
+        points: Mean probability, observed frequency and number of rows of each bin.
     """
 
     error: float
@@ -234,18 +236,19 @@ class ReliabilityCurve:
 
 @dataclass(frozen=True)
 class NetworkResult:
-    """A network, or the same network trained with several seeds.
+    """Results of a network, or of one network trained with several seeds.
 
     Args:
         name: teacher, baseline, or student.
-        runs: Where its runs are, as a user would write it; empty for a file.
+        runs: Paths of its runs; empty for a file.
         metrics: Means over the seeds, by name.
-        by_seed: The metrics of each seed.
-        parameters: Numbers that it consists of; of an ensemble all together.
-        size: Bytes of its weights.
-        latency_s: Median seconds to predict one example; None if it was not measured.
-        calibration: By target with classes or labels, of the first seed.
-        confusion: By target with one class a row, of the first seed: rows are the truth, columns the prediction.
+        by_seed: Metrics of each seed.
+        parameters: Number of its weights; for an ensemble the sum.
+        size: Size of its weights in bytes.
+        latency_s: Median time to predict one example, in seconds; None if not measured.
+        calibration: Reliability of the first seed, for targets with classes or labels.
+        confusion: Confusion matrix of the first seed, for targets with one class per row: rows are the true classes,
+            columns the predicted ones.
     """
 
     name: str
@@ -261,15 +264,15 @@ class NetworkResult:
 
 @dataclass(frozen=True)
 class DistillationGain:
-    """What the teacher was good for.
+    """Gain of the student over the baseline.
 
     Args:
-        metric: Its name without the split.
-        mean: Of the student less that of the baseline, over the seeds; turned so that more is better.
-        interval: Its bounds; None if there are none.
-        method: How the interval was made, or why there is none.
-        by_seed: The gain with each seed.
-        closed: Share of the gap between baseline and teacher; None if the teacher is not better than the baseline.
+        metric: Name of the metric without the split.
+        mean: Mean difference of student and baseline over the seeds; positive if the student is better.
+        interval: Bounds of its confidence interval, or None.
+        method: Method of the interval, or why there is none.
+        by_seed: Gain with each seed.
+        closed: Fraction of the gap between baseline and teacher; None if the teacher is not better than the baseline.
     """
 
     metric: str
@@ -283,7 +286,7 @@ class DistillationGain:
 
 @dataclass(frozen=True)
 class ClassAgreement:
-    """How often student and baseline say of a class's rows what the teacher says.
+    """Fractions of the rows of a class for which student and baseline predict the class that the teacher predicts.
 
     Args:
         name: The class; empty for all rows.
@@ -298,19 +301,19 @@ class ClassAgreement:
 
 @dataclass(frozen=True)
 class DistillationComparison:
-    """A finished distillation.
+    """Results of a finished distillation.
 
     Args:
-        name: Of the recipe.
-        on: The split that everything was measured on.
-        rows: How many rows it has.
-        teacher, baseline: None without a baseline.
-        students: One a generation, the last being the one to use.
+        name: Name of the recipe.
+        on: Evaluated split.
+        rows: Number of its rows.
+        teacher, baseline: Results of these networks; the baseline is None if the recipe has none.
+        students: Results of each generation; the last one is the result of the distillation.
         gain: None without a baseline.
-        agreement: By target with one class a row.
-        classes: By target, those whose confusion is told.
-        curves: For each epoch of the last student its losses by name, as `train/soft_loss`.
-        teacher_note: How the student got the outputs of its teachers, in a sentence.
+        agreement: Agreement with the teacher, for targets with one class per row.
+        classes: Classes of the confusion matrices, by target.
+        curves: Losses of each epoch of the last student, by name, such as `train/soft_loss`.
+        teacher_note: How the outputs of the teacher were computed, as a sentence.
     """
 
     name: str

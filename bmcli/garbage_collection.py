@@ -1,16 +1,16 @@
-"""How often Python looks for garbage."""
+"""Thresholds of Python's garbage collector."""
 
 from __future__ import annotations
 
 import gc
 
-_RARELY = (50_000, 20, 20)
+_THRESHOLDS = (50_000, 20, 20)
 
 
-def look_rarely() -> None:
-    """Has Python look for rings of unused objects less often than it would, in this process and its forks.
+def reduce_collections() -> None:
+    """Run Python's collector of reference cycles less often, in this process and its forks.
 
-    Importing TensorFlow and building graphs make very many objects that stay, among which there is little to collect:
-    looking takes a tenth of the time.
+    Importing TensorFlow and building graphs create many objects that stay alive, so there is little to collect; with
+    the default thresholds the collector takes a tenth of the time.
     """
-    gc.set_threshold(*_RARELY)
+    gc.set_threshold(*_THRESHOLDS)

@@ -1,4 +1,4 @@
-"""What this machine is, asked of the system alone."""
+"""Facts about this machine, read from the operating system without importing TensorFlow."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def read_processor_name() -> str:
 
 
 def has_int8_dot_products(features: str | None = None) -> bool:
-    """Whether the processor has instructions for dot products of bytes, with which int8 is faster than float32.
+    """Whether the processor has int8 dot product instructions, with which int8 is faster than float32.
 
     Args:
-        features: Words of the processor's features, by default what Linux says of this one.
+        features: Features of the processor as words; by default those of this one, as Linux lists them.
     """
     if features is None:
         with contextlib.suppress(OSError):
@@ -30,16 +30,17 @@ def has_int8_dot_products(features: str | None = None) -> bool:
 
 
 def read_memory_bytes() -> int:
-    """Bytes of memory that this process may use: the machine's, or what its container is granted."""
-    whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    """Bytes of memory that this process may use: those of the machine, or the limit of its container."""
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    # Version 2 of control groups, then version 1.
     for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with contextlib.suppress(OSError, ValueError):  # not a container, or `max`
-            return min(whole, int(Path(limit).read_text()))
-    return whole
+        with contextlib.suppress(OSError, ValueError):  # not a container, or the text `max`
+            return min(total, int(Path(limit).read_text()))
+    return total
 
 
 def read_available_bytes() -> int:
-    """Bytes of memory that are free, or become so when the system drops what it keeps of files."""
+    """Bytes of memory that are available, including the file cache, which the system can drop."""
     with contextlib.suppress(OSError, StopIteration), open("/proc/meminfo", encoding="utf-8") as file:
         kilobytes = next(line.split()[1] for line in file if line.startswith("MemAvailable"))
         return min(int(kilobytes) * 1024, read_memory_bytes())

@@ -1,6 +1,7 @@
 """Parts: a model family, source format, input kind or objective is one module, and its file name is its `kind`.
 
-The folder is the registry. Listing it imports nothing, so names, suggestions and completion cost no time.
+The folder is the registry. It is listed without importing modules, so that names, suggestions and shell completion
+take no time.
 """
 
 from __future__ import annotations
@@ -15,43 +16,46 @@ from types import ModuleType
 
 from bmcli.quoting import listed, quoted
 
-_LONGEST = 200  # characters of a word
-_MOST_KNOWN = 24
-_MOST_COMPARED = 20_000  # words, which takes some seconds
+_MAX_LENGTH = 200  # characters of a word
+_MAX_LISTED = 24
+_MAX_COMPARISONS = 20_000  # words; this takes some seconds
 
 
 @cache
 def names(room: str) -> tuple[str, ...]:
-    """Kinds of a room in alphabetical order, for instance `names("models")`."""
+    """List the kinds of a room in alphabetical order, for instance `names("models")`."""
     folder = Path(__file__).parent.joinpath(*room.split("."))
     return tuple(sorted(module.name for module in pkgutil.iter_modules([str(folder)])))
 
 
 def load(room: str, kind: str) -> ModuleType:
-    """The module of one kind; `kind` must be one of `names(room)`."""
+    """Import the module of one kind; `kind` must be one of `names(room)`."""
     if kind not in names(room):
         raise KeyError(f"{room} has no kind {kind!r}")
     return importlib.import_module(f"bmcli.{room}.{kind}")
 
 
-class _Compared:
+class _Comparisons:
+    """Number of words compared since `reset_suggestions`."""
+
     words = 0
 
 
-def suggest_anew() -> None:
-    """Begins another recipe or table: of thousands of faults in one only the first are worth a suggestion each."""
-    _Compared.words = 0
+def reset_suggestions() -> None:
+    """Allow suggestions again, for another recipe or table.
+
+    Of thousands of faults in one recipe or table only the first get suggestions, because each takes time.
+    """
+    _Comparisons.words = 0
 
 
 def nearest(word: str, words: Iterable[str]) -> str | None:
-    """The candidate a typist most likely meant, or None if none is near, or none is looked for any more.
-
-    Comparing takes the product of the lengths, so a long word is near to none, and none to a long one.
-    """
-    candidates = [each for each in words if len(each) <= _LONGEST] if len(word) <= _LONGEST else []
-    if _Compared.words > _MOST_COMPARED:
+    """Find the word that a user most likely meant; None if none is similar, or after too many comparisons."""
+    # Comparing takes time proportional to the product of both lengths, so long words are left out.
+    candidates = [each for each in words if len(each) <= _MAX_LENGTH] if len(word) <= _MAX_LENGTH else []
+    if _Comparisons.words > _MAX_COMPARISONS:
         return None
-    _Compared.words += len(candidates)
+    _Comparisons.words += len(candidates)
     matches = difflib.get_close_matches(word, candidates, n=1, cutoff=0.6)
     if not matches:
         by_lower = {candidate.lower().replace("_", ""): candidate for candidate in candidates}
@@ -61,11 +65,11 @@ def nearest(word: str, words: Iterable[str]) -> str | None:
 
 
 def did_you_mean(word: str, words: Iterable[str]) -> str:
-    """A suggestion: the nearest right word, or the list of all when it is short."""
+    """Suggest the most similar word, or list all words if there are few; empty if there are many."""
     candidates = sorted(words)
     near = nearest(word, candidates)
     if near:
-        return f"Did you mean {quoted(near, _LONGEST)}?"
-    if 0 < len(candidates) <= _MOST_KNOWN:
-        return f"Known: {listed(candidates, _MOST_KNOWN)}."
+        return f"Did you mean {quoted(near, _MAX_LENGTH)}?"
+    if 0 < len(candidates) <= _MAX_LISTED:
+        return f"Known: {listed(candidates, _MAX_LISTED)}."
     return ""

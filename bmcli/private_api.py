@@ -1,7 +1,7 @@
 """Private interfaces of Keras 3.15 and TensorFlow 2.21: the only place where bmcli uses any.
 
-Each function says why no public interface does. `tests/test_private_api.py` tells when one of them changes.
-Imports neither before a function is called.
+Each function gives the reason why no public interface can be used. `tests/test_private_api.py` fails when one of them
+changes. Neither library is imported before a function is called.
 """
 
 from __future__ import annotations
@@ -12,53 +12,56 @@ from typing import Any
 
 
 def flatten_layers(model: Any) -> list[Any]:
-    """A model, its layers, and those inside of them.
+    """List a model, its layers, and all layers inside of these.
 
-    `model.layers` stops at nested models and at wrappers such as `Bidirectional`.
+    `model.layers` does not contain the layers inside nested models and wrappers such as `Bidirectional`.
     """
     return list(model._flatten_layers())
 
 
-def only_node(operation: Any) -> Any:
-    """The one call of an operation of a functional model: `input_tensors`, `outputs`.
+def get_only_node(operation: Any) -> Any:
+    """Get the only call of an operation of a functional model, with `input_tensors` and `outputs`.
 
-    `operation.input` and `operation.output` lose the order of several tensors.
+    The public `operation.input` and `operation.output` lose the order of several tensors.
     """
     (node,) = operation._inbound_nodes
     return node
 
 
-def first_outputs(layer: Any) -> Any:
-    """Symbolic outputs of the first call of a layer, which may be called several times."""
+def get_first_outputs(layer: Any) -> Any:
+    """Get the symbolic outputs of the first call of a layer, always as a list, unlike the public `output`."""
     return layer._inbound_nodes[0].output_tensors
 
 
-def operation_of(tensor: Any) -> Any:
-    """The operation that a symbolic tensor is an output of; Keras keeps the public way back inside of `Node`."""
+def get_operation(tensor: Any) -> Any:
+    """Get the operation whose output a symbolic tensor is; no public attribute leads from a tensor to it."""
     return tensor._keras_history.operation
 
 
-def seed_generators(layer: Any) -> list[Any]:
-    """The random generators of a layer, whose names differ from layer to layer."""
+def get_seed_generators(layer: Any) -> list[Any]:
+    """List the random generators of a layer; their public attributes have different names in each layer."""
     return list(layer._seed_generators)
 
 
-def uncast_value(variable: Any) -> Any:
-    """The value of a Keras variable in its own type: inside of a layer's call `value` is cast to the compute type."""
+def get_uncast_value(variable: Any) -> Any:
+    """Get the value of a Keras variable in its dtype: in the call of a layer, `value` is cast to the compute dtype."""
     return variable._value
 
 
-def leave_reducing_to_caller(optimizer: Any) -> None:
-    """Let an optimizer apply gradients as they are: Keras would sum them over the replicas after clipping them."""
+def disable_gradient_reduction(optimizer: Any) -> None:
+    """Stop an optimizer from summing gradients over replicas.
+
+    Keras would sum them after clipping; the trainer sums them before.
+    """
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     inner._all_reduce_sum_gradients = list
 
 
 @contextmanager
-def stateless_dropout_replaced(dropout: Callable[..., Any]) -> Iterator[None]:
-    """Let Keras' layers that are traced meanwhile drop elements by another function.
+def replace_stateless_dropout(dropout: Callable[..., Any]) -> Iterator[None]:
+    """Replace the dropout function of Keras' layers that are traced in the body.
 
-    `keras.layers.Dropout` calls `tf.nn.experimental.stateless_dropout` and offers no choice.
+    `keras.layers.Dropout` always calls `tf.nn.experimental.stateless_dropout`.
     """
     import tensorflow as tf
 
@@ -70,55 +73,58 @@ def stateless_dropout_replaced(dropout: Callable[..., Any]) -> Iterator[None]:
         tf.nn.experimental.stateless_dropout = before
 
 
-def leave_watching_to_caller(workers: int, unwatched_s: float) -> None:
-    """Keep TensorFlow from looking after the workers of a cluster, which may end in a dump of the native stack."""
+def set_heartbeat_timeout(workers: int, timeout_s: float) -> None:
+    """Set the time after which TensorFlow considers a worker of a cluster lost.
+
+    Its reaction can be a dump of the native stack, so this is left to the caller. `tf.config` has no such option.
+    """
     from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
     from tensorflow.python.eager import context
 
     context.context().configure_coordination_service(
         service_type="standalone",
         service_leader="/job:worker/replica:0/task:0",
-        heartbeat_timeout_in_ms=int(1000 * unwatched_s),
+        heartbeat_timeout_in_ms=int(1000 * timeout_s),
         coordinated_jobs=[coordination_config_pb2.CoordinatedJob(name="worker", num_tasks=workers)],
     )
 
 
-def calibrated_model(converter: Any) -> bytes:
-    """A LiteRT model with the ranges of representative rows, in float32.
+def convert_calibrated(converter: Any) -> bytes:
+    """Convert to a float32 LiteRT model with the ranges of representative rows.
 
-    `tf.lite.experimental.QuantizationDebugger` makes it on its way, beside a model that it debugs.
+    The public `tf.lite.experimental.QuantizationDebugger` makes such a model only internally.
     """
     converter.experimental_mlir_quantizer = True
     converter._experimental_calibrate_only = True
-    found: bytes = converter.convert()
-    return found
+    model: bytes = converter.convert()
+    return model
 
 
 def quantize_calibrated(model: bytes, kept: list[str]) -> bytes:
-    """A calibrated LiteRT model in int8, but for the operations that give some tensors.
+    """Quantise a calibrated LiteRT model to int8, except for the operations that compute some tensors.
 
     Args:
-        kept: Names of these tensors. No public converter takes such a list.
+        kept: Names of these tensors. No public converter has such an option.
     """
     from tensorflow.lite.python import convert
 
-    found: bytes = convert.mlir_quantize(model, denylisted_nodes=kept)
-    return found
+    quantized: bytes = convert.mlir_quantize(model, denylisted_nodes=kept)
+    return quantized
 
 
-def litert_graph(model: bytes) -> tuple[Any, Any, Mapping[str, int]]:
-    """The first graph of a LiteRT model, its operator codes, and the numbers of operators by name.
+def parse_litert_graph(model: bytes) -> tuple[Any, Any, Mapping[str, int]]:
+    """Parse the first graph of a LiteRT model; returns it, its operator codes, and operator numbers by name.
 
-    The public interpreter names operations, but not their tensors' places among the inputs.
+    The public interpreter lists operations, but not the positions of their tensors among the inputs.
     """
     from tensorflow.lite.python import schema_py_generated as schema
 
-    found = schema.ModelT.InitFromPackedBuf(model, 0)
-    return found.subgraphs[0], found.operatorCodes, schema.BuiltinOperator
+    parsed = schema.ModelT.InitFromPackedBuf(model, 0)
+    return parsed.subgraphs[0], parsed.operatorCodes, schema.BuiltinOperator
 
 
 def patch_tf2onnx() -> None:
-    """Let tf2onnx work with NumPy 2: Keras keeps what mends it to itself."""
+    """Make tf2onnx work with NumPy 2; Keras has this patch in a private module."""
     from keras.src.export import tf2onnx_lib
 
     tf2onnx_lib.patch_tf2onnx()

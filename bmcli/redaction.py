@@ -1,7 +1,6 @@
-"""Hide secrets in what is shown or written: values of keys that name a secret, and passwords in addresses.
+"""Hide secrets in output and files: values of keys that name a secret, and passwords in addresses.
 
-Texts come from anywhere and may be long, so each is looked at from left to right a fixed number of times: no pattern
-here goes back over more than it hides.
+Texts are foreign and can be long, so no pattern may backtrack: the time must stay linear in the length of a text.
 """
 
 from __future__ import annotations
@@ -14,21 +13,21 @@ from typing import Any
 
 HIDDEN = "***"
 
-# A value under such a word is a secret wherever the word stands in the key: `db_password_old`.
+# A key with one of these words anywhere names a secret: `db_password_old`.
 _ALWAYS = ("password", "passwd", "passphrase", "pwd", "secret", "secrets", "credential", "credentials", "apikey",
            "accesskey", "secretkey", "privatekey")  # fmt: skip
-# One under these is if the key ends in them: `hf_token` is a secret, `token_dropout` is an option.
+# A key that ends with one of these words names a secret: `hf_token` does, `token_dropout` is an option.
 _AT_END = ("token", "auth", "authorization", "signature", "sig", "bearer")
 _KEYS = ("api", "access", "secret", "private", "account", "encryption", "signing", "auth")
 _HARMLESS_ENDS = ("id", "value", "prod", "production", "staging", "dev", "test", "live", "old", "new")
-# The symbols of a vocabulary, and counts: `mask_token`, `per_token`.
+# Before `token`: symbols of a vocabulary and counts, such as `mask_token` and `per_token`.
 _HARMLESS_TOKENS = ("mask", "pad", "padding", "unk", "unknown", "bos", "eos", "cls", "sep", "start", "end", "special",
                     "class", "per", "num", "max", "min", "next", "oov")  # fmt: skip
 _JOINED = ("token", "password", "passwd", "secret", "apikey")
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _LONGEST_KEY = 200
-# Every quantifier is possessive: what it has taken it never gives back.
+# Every quantifier is possessive, so it never backtracks.
 _PAIR = re.compile(r"""(?<![\w.%-])([\w.%-]++)(["']?+)([ \t]*+)([=:]++)([ \t]*+)""")
 _TEXTS = {'"': re.compile(r'"(?:[^"\\]|\\.)*+"?+', re.DOTALL), "'": re.compile(r"'[^']*+'?+")}
 _BARE = re.compile(r"""[^\s&"'<>]*+""")
@@ -40,7 +39,7 @@ _MAY_MATTER = re.compile(r"(?i)token|auth|sig|bearer|passw|passphrase|pwd|secret
 
 @lru_cache(maxsize=1000)
 def is_secret(key: str) -> bool:
-    """Whether a key says that its value is a secret: `hf_token` and `X-Amz-Signature`; not `num_tokens`, `tokenizer`.
+    """Whether a key names a secret: `hf_token` and `X-Amz-Signature` do, `num_tokens` and `tokenizer` do not.
 
     Args:
         key: One key, not a dotted path.
@@ -58,15 +57,15 @@ def is_secret(key: str) -> bool:
 
 
 def may_hold_secrets(text: str) -> bool:
-    """Whether a text has a word of a secret's name or a user before a host; quick, and often true of harmless ones."""
+    """Whether a text may contain secrets: a fast test, which is also true for many texts without any."""
     return _MAY_MATTER.search(text) is not None or ("://" in text and "@" in text)
 
 
 def redact_text(text: str) -> str:
-    """A text without its secrets; one without any is returned as it is.
+    """Hide the secrets of a text.
 
-    Hidden are the values of `key=value` and `key: value`, also as JSON, in the query of an address and behind a dotted
-    path, and user and password of an address. Hiding a second time changes nothing.
+    Hidden are the values of `key=value` and `key: value`, also in JSON, in the query of an address and after a dotted
+    path, and user and password of an address. A second call changes nothing.
     """
     if "://" in text and "@" in text:
         text = _USER.sub(_hide_user, text)
@@ -74,18 +73,18 @@ def redact_text(text: str) -> str:
 
 
 def redact_details(details: Mapping[str, Any]) -> dict[str, Any]:
-    """What is written of an end or a failure, with its texts and lists of texts redacted: reasons quote what came."""
+    """Hide secrets in the texts, and lists of texts, of a status record: error messages quote their input."""
 
-    def redacted(value: Any) -> Any:
+    def redact(value: Any) -> Any:
         if isinstance(value, str):
             return redact_text(value)
-        return [redacted(each) for each in value] if isinstance(value, (list, tuple)) else value
+        return [redact(each) for each in value] if isinstance(value, (list, tuple)) else value
 
-    return {name: redacted(value) for name, value in details.items()}
+    return {name: redact(value) for name, value in details.items()}
 
 
 def redact_argument(argument: str) -> str:
-    """An argument of a command: of `key=value` the whole value is hidden, whatever it holds."""
+    """Hide secrets in an argument of a command: of a `key=value` that names a secret, the whole value."""
     key, _, value = argument.partition("=")
     if value and is_secret(key.rpartition(".")[2]):
         return f"{key}={HIDDEN}"
@@ -94,9 +93,9 @@ def redact_argument(argument: str) -> str:
 
 def _hide_user(match: re.Match[str]) -> str:
     scheme = match.string[max(0, match.start() - 5) : match.start()]
-    # `abfs://container@account` and `gs://anonymous@bucket` name no user.
-    named = scheme.endswith(("abfs", "abfss", "hdfs")) and ":" not in match[1]
-    return match[0] if named or match[1] in ("", "anonymous") else f"://{HIDDEN}@"
+    # `abfs://container@account` and `gs://anonymous@bucket` contain no secret.
+    is_harmless = scheme.endswith(("abfs", "abfss", "hdfs")) and ":" not in match[1]
+    return match[0] if is_harmless or match[1] in ("", "anonymous") else f"://{HIDDEN}@"
 
 
 def _hide_values(text: str) -> str:
@@ -105,12 +104,12 @@ def _hide_values(text: str) -> str:
     for match in _PAIR.finditer(text):
         if match.start() < done or not is_secret(match[1].rpartition(".")[2][-_LONGEST_KEY:]):
             continue
-        # How many brackets are open on this line; each stretch of the text is counted once.
+        # Number of open brackets on this line. Counting continues from the last match, so that the time stays linear.
         line = text.rfind("\n", counted, match.start()) + 1
         start = line or counted
         depth = (0 if line else depth) + _count_open_brackets(text, start, match.start())
         counted = match.start()
-        end = _end(text, match, depth > 0)
+        end = _find_value_end(text, match, depth > 0)
         value = text[match.end() : end]
         if value:
             quote = value[0] if value[0] in "\"'" else ""
@@ -124,15 +123,20 @@ def _count_open_brackets(text: str, start: int, end: int) -> int:
     return sum(text.count(mark, start, end) for mark in "{[") - sum(text.count(mark, start, end) for mark in "}]")
 
 
-def _end(text: str, match: re.Match[str], in_flow: bool) -> int:
-    """Where a value ends that begins behind a key and its sign."""
+def _find_value_end(text: str, match: re.Match[str], in_flow: bool) -> int:
+    """Find the end of the value after a key.
+
+    Args:
+        match: Match of `_PAIR`.
+        in_flow: Whether the value is inside of brackets, where a comma ends it.
+    """
     start = match.end()
     if start == len(text):
         return start
     if text[start] in _TEXTS:
-        found = _TEXTS[text[start]].match(text, start)
+        value = _TEXTS[text[start]].match(text, start)
     elif match[4] == "=" and text[start] not in "{[":
-        found = _BARE.match(text, start)
+        value = _BARE.match(text, start)
     else:
-        found = (_FLOW if in_flow else _BLOCK).match(text, start)
-    return found.end() if found else start
+        value = (_FLOW if in_flow else _BLOCK).match(text, start)
+    return value.end() if value else start

@@ -13,7 +13,7 @@ def read_data_spec(run: Run) -> DataSpec:
     Raises:
         BmcliError: The file is missing or damaged.
     """
-    return run.kept_data(DataSpec)
+    return run.read_data(DataSpec)
 
 
 def write_data_spec(run: Run, spec: DataSpec, with_model: bool = False) -> None:

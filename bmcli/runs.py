@@ -1,4 +1,7 @@
-"""Run directories: the only code that knows where an artefact of a run lives."""
+"""Run directories: the only module that knows the paths and records of a run.
+
+Every record of a run has its id and a checksum, so that damaged files and files of other runs are detected.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from typing import Any, TypeVar
 
 from typing_extensions import TypedDict
 
-from bmcli import disk, parts, stopping, trust
+from bmcli import disk, parts, records, stopping, trust
 from bmcli.disk import DamagedFile, convert_write_errors, format_path, write_atomically
 from bmcli.errors import BmcliError
 from bmcli.redaction import redact_details
@@ -27,7 +30,7 @@ _Record = TypeVar("_Record")
 _LOCK_ID = "# Run: "
 _LOCK_DIGEST_PREFIX = "# SHA-256 of the lines above, which belong to this run: "
 _ID = "run_id"
-"""Key of every record of a run, by which one of another run is told."""
+"""Key of the id in every record of a run, by which records of other runs are detected."""
 
 
 class _Status(TypedDict, total=False):
@@ -44,14 +47,15 @@ class _Status(TypedDict, total=False):
 
 
 class _Environment(TypedDict, total=False):
-    __pydantic_config__ = {"extra": "allow"}  # type: ignore[misc]  # noqa: RUF012  # as pydantic reads it
+    # A TypedDict has no class variables for mypy and ruff, but pydantic reads this one.
+    __pydantic_config__ = {"extra": "allow"}  # type: ignore[misc]  # noqa: RUF012
 
     command: list[str]
     variables: dict[str, str]
 
 
 class _Finding(TypedDict, total=False):
-    __pydantic_config__ = {"extra": "allow"}  # type: ignore[misc]  # noqa: RUF012  # as pydantic reads it
+    __pydantic_config__ = {"extra": "allow"}  # type: ignore[misc]  # noqa: RUF012  # as above
 
     message: str
     suggestion: str
@@ -70,8 +74,8 @@ class _Digests(TypedDict):
     model: str | None
 
 
-_ONLY_SHOWN = "Only the report lacks it: recipe.lock.yaml is what counts."
-_WITHOUT_MODEL = "What was measured is still in evaluation.json and report.html; train again to make a new run."
+_RECIPE_ADVICE = "Only the report lacks it; all commands use recipe.lock.yaml."
+_MODEL_ADVICE = "Its metrics are still in evaluation.json and report.html; train again to make a new run."
 
 
 @dataclass(frozen=True)
@@ -82,17 +86,17 @@ class Run:
 
     @property
     def display_path(self) -> str:
-        """The folder as a user would write it."""
+        """The folder, relative to the working directory if possible."""
         return format_path(self.folder)
 
     @property
     def recipe(self) -> Path:
-        """The recipe as it was written."""
+        """The recipe as the user wrote it."""
         return self.folder / "recipe.yaml"
 
     @property
     def lock(self) -> Path:
-        """The recipe with everything resolved; trains again to the same weights."""
+        """The resolved recipe; a training with it gives the same weights."""
         return self.folder / "recipe.lock.yaml"
 
     @property
@@ -105,7 +109,7 @@ class Run:
 
     @property
     def metrics(self) -> Path:
-        """One JSON object a line for each epoch."""
+        """Metrics of the epochs, one JSON object per line."""
         return self.folder / "metrics.jsonl"
 
     @property
@@ -126,12 +130,12 @@ class Run:
 
     @property
     def decisions(self) -> Path:
-        """What temperatures and thresholds were chosen by."""
+        """Record of the choice of temperatures and thresholds."""
         return self.folder / "decisions.json"
 
     @property
     def validation(self) -> Path:
-        """What cross-validation and a learning curve of its recipe found."""
+        """Results of cross-validation and learning curve of its recipe."""
         return self.folder / "validation.json"
 
     @property
@@ -141,32 +145,32 @@ class Run:
 
     @property
     def explanation(self) -> Path:
-        """What `bmcli explain` found."""
+        """Results of `bmcli explain`."""
         return self.folder / "explanation.json"
 
     @property
     def report(self) -> Path:
-        """A page that shows the run to a person."""
+        """The HTML report."""
         return self.folder / "report.html"
 
     @property
     def checks(self) -> Path:
-        """What was suspicious about the data before training."""
+        """Findings of the data checks before training."""
         return self.folder / "checks.json"
 
     @property
     def exports(self) -> Path:
-        """A folder for each artefact; `rejected` holds those that are not what was trained."""
+        """Folder of artefacts, one folder each; `rejected` contains those that failed verification."""
         return self.folder / "exports"
 
     @property
     def benchmark(self) -> Path:
-        """What the artefacts cost when they were measured last."""
+        """Latest measurements of the artefacts."""
         return self.exports / "benchmark.json"
 
     @property
     def logs(self) -> Path:
-        """What workers other than the chief say."""
+        """Output of the workers other than the chief."""
         return self.folder / "logs"
 
     @property
@@ -175,13 +179,13 @@ class Run:
 
     @property
     def resume_command(self) -> str:
-        """The command that goes on with the run, in as many workers as were started together last."""
+        """The command that resumes the run, with the number of workers of its last start."""
         workers = sum(1 for _ in self.logs.glob("worker-*.log")) + 1
         return f"bmcli train --resume {self.display_path}" + (f" --workers {workers}" if workers > 1 else "")
 
     @property
     def resume_advice(self) -> str | None:
-        """The sentence that tells how to go on with the run; None before its first checkpoint."""
+        """The advice how to resume the run; None before its first checkpoint."""
         return stopping.format_resume_advice(self.resume_command) if any(self.checkpoints.glob("step-*")) else None
 
     @property
@@ -190,44 +194,45 @@ class Run:
 
     @property
     def id(self) -> str:
-        """What all records of the run carry, kept in its lock: copies have it too. Empty before the lock is written.
+        """The id in all records of the run, which copies of the run share; empty before the lock is written.
 
         Raises:
-            BmcliError: As `require_lock` does.
+            BmcliError: The lock was changed or cannot be read.
         """
         return self._locked_id() if os.path.lexists(self.lock) else ""
 
     def record(self, path: Path, record_type: type[_Record]) -> _Record | None:
-        """What one of the run's JSON files holds; None if it is not there.
+        """Read one of the run's JSON files; None if it does not exist.
 
         Raises:
-            BmcliError: It is not what was written; the fault says what still works without it.
+            BmcliError: The content is not what was written; the suggestion says what works without the file.
         """
         try:
-            return disk.validate_as(record_type, _without_id(disk.read_record(path), self.id))
+            return records.validate_as(record_type, _remove_id(records.read_record(path), self.id))
         except FileNotFoundError:
             return None
-        except _Foreign as error:
-            raise BmcliError(f"{format_path(path)}: {error}.", suggestion=_PUT_BACK) from None
+        except _ForeignRecord as error:
+            raise BmcliError(f"{format_path(path)}: {error}.", suggestion=_RESTORE_ADVICE) from None
         except (OSError, DamagedFile) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             advice = _REPAIR_ADVICE.get(path.name, "Train again to make a new run.").format(run=self.display_path)
             raise BmcliError(f"{format_path(path)}: damaged ({reason}).", suggestion=advice) from None
 
     def write(self, path: Path, value: Mapping[str, Any], mode: int = 0o666) -> None:
-        """Writes one of the run's JSON files; numbers that are not finite become null."""
-        disk.write_record(path, disk.to_json_value({**value, _ID: self.id}), mode)
+        """Write one of the run's JSON files; numbers that are not finite become null."""
+        records.write_record(path, records.to_json_value({**value, _ID: self.id}), mode)
 
     def status(self) -> dict[str, Any]:
-        """`state` and what goes with it.
+        """Read the status: `state` with its details.
 
-        It is running, done, failed or interrupted; `crashed` if its process died, and `damaged` if the file cannot
-        be read, with the reason.
+        The state is running, done, failed or interrupted; `crashed` if the process died, and `damaged` with the reason
+        if the file cannot be read.
         """
         try:
             status: dict[str, Any] = {**(self.record(self.status_file, _Status) or {})}
         except BmcliError as error:
             return {"state": "damaged", "reason": f"{error} {error.faults[0].suggestion}"}
+        # A run with metrics or a model had a status: the file was deleted.
         if not status and (self.metrics.exists() or self.model.exists()):
             advice = _REPAIR_ADVICE[self.status_file.name].format(run=self.display_path)
             return {"state": "damaged", "reason": f"{format_path(self.status_file)}: missing. {advice}"}
@@ -236,74 +241,75 @@ class Run:
         return status
 
     def read_environment(self) -> dict[str, Any]:
-        """What the run was begun with and on; empty if that is gone. Raises as `record` does."""
+        """Read the command, versions and machine of the run; empty if the file is missing. Raises as `record` does."""
         return {**(self.record(self.environment, _Environment) or {})}
 
-    def evaluations(self) -> dict[str, dict[str, Any]]:
-        """What was measured, by split or file; empty if there is nothing. Raises as `record` does."""
+    def read_evaluations(self) -> dict[str, dict[str, Any]]:
+        """Read the evaluations by split or file; empty if there are none. Raises as `record` does."""
         return self.record(self.evaluation, dict[str, dict[str, Any]]) or {}
 
     def read_origin(self) -> list[str]:
-        """Where the run comes from, as sentences; none if it was trained by itself. Raises as `record` does."""
+        """Read the origin of the run as sentences; empty for an ordinary training. Raises as `record` does."""
         origin = self.record(self.origin, _RunOrigin)
         return origin["sentences"] if origin else []
 
-    def written_recipe(self) -> str:
-        """The recipe as it was written.
+    def read_recipe(self) -> str:
+        """Read the recipe as the user wrote it.
 
         Raises:
-            BmcliError: The file is gone or changed.
+            BmcliError: The file is missing or was changed.
         """
         shown = format_path(self.recipe)
         try:
             content = disk.read_file(self.recipe)
         except (OSError, DamagedFile) as error:
             reason = error.strerror if isinstance(error, OSError) else error
-            raise BmcliError(f"{shown}: damaged ({reason}).", suggestion=_ONLY_SHOWN) from None
-        if hashlib.sha256(content).hexdigest() != self.kept_data(_Digests)["recipe"]:
-            raise BmcliError(f"{shown}: changed since the run was begun, by its SHA-256.", suggestion=_ONLY_SHOWN)
+            raise BmcliError(f"{shown}: damaged ({reason}).", suggestion=_RECIPE_ADVICE) from None
+        if hashlib.sha256(content).hexdigest() != self.read_data(_Digests)["recipe"]:
+            message = f"{shown}: changed since the run was started, by its SHA-256."
+            raise BmcliError(message, suggestion=_RECIPE_ADVICE)
         return content.decode(errors="replace")
 
-    def kept_model(self) -> Path:
-        """The model that the training of the run kept.
+    def require_model(self) -> Path:
+        """Check that the model is the one that the training wrote; returns its file.
 
         Raises:
-            BmcliError: There is none, or it is not the one that was written.
+            BmcliError: The file is missing or was changed.
         """
         shown = format_path(self.model)
         if not os.path.lexists(self.model):
             state = self.status().get("state", "unknown")
             raise BmcliError(
                 f"{self.display_path} has no {self.model.name}; its state is {state}.",
-                suggestion="Train again, or resume it.",
+                suggestion="Train again, or resume the run.",
             )
         try:
             if self.model.is_symlink() or not self.model.is_file():
-                raise DamagedFile("not a regular file")  # a pipe would be waited for
-            found = disk.compute_sha256(self.model)
+                raise DamagedFile("not a regular file")  # reading a pipe would block
+            actual = disk.compute_sha256(self.model)
         except (OSError, DamagedFile) as error:
             reason = error.strerror if isinstance(error, OSError) else error
-            raise BmcliError(f"{shown}: damaged ({reason}).", suggestion=_WITHOUT_MODEL) from None
-        if found != self.kept_data(_Digests)["model"]:
+            raise BmcliError(f"{shown}: damaged ({reason}).", suggestion=_MODEL_ADVICE) from None
+        if actual != self.read_data(_Digests)["model"]:
             raise BmcliError(
-                f"{shown}: not the model that the training kept, by its SHA-256.",
-                suggestion=f"If the training was killed, `{self.resume_command}` keeps it anew. {_WITHOUT_MODEL}",
+                f"{shown}: not the model that the training wrote, by its SHA-256.",
+                suggestion=f"If the training was killed, `{self.resume_command}` writes it again. {_MODEL_ADVICE}",
             )
         return self.model
 
-    def kept_data(self, kind: type[_Record]) -> _Record:
-        """What `data.json` holds.
+    def read_data(self, kind: type[_Record]) -> _Record:
+        """Read `data.json`.
 
         Raises:
-            BmcliError: It is gone or damaged.
+            BmcliError: The file is missing or damaged.
         """
-        found = self.record(self.data, kind)
-        if found is None:
+        data = self.record(self.data, kind)
+        if data is None:
             raise BmcliError(f"{format_path(self.data)}: missing.", suggestion="Train again to make a new run.")
-        return found
+        return data
 
-    def findings(self) -> list[_Finding]:
-        """What was suspicious about the data; empty if nothing was. Raises as `record` does."""
+    def read_findings(self) -> list[_Finding]:
+        """Read the findings of the data checks. Raises as `record` does."""
         checks = self.record(self.checks, _Checks)
         return checks["findings"] if checks else []
 
@@ -311,7 +317,7 @@ class Run:
         self.write(self.status_file, {"state": state, "at": now(), **redact_details(details)})
 
     def write_lock(self, recipe: str) -> None:
-        """Writes the resolved recipe of the run, with its id and a digest by which a change is noticed."""
+        """Write the resolved recipe, with the id of the run and a checksum by which changes are detected."""
         content = f"{recipe}{_LOCK_ID}{self.id or secrets.token_hex(8)}\n".encode()
         write_atomically(
             self.lock,
@@ -320,21 +326,21 @@ class Run:
         )
 
     def require_lock(self) -> None:
-        """Refuses a resolved recipe that is not the one that the run was begun with.
+        """Check that the resolved recipe is the one that the run was started with.
 
         Raises:
-            BmcliError: It was changed, cannot be read, or is that of another run than `data.json`.
+            BmcliError: It was changed, cannot be read, or belongs to another run than `data.json`.
         """
         own = self._locked_id()
-        with contextlib.suppress(OSError, DamagedFile):  # whoever needs the data tells of it
-            if disk.read_record(self.data).get(_ID) != own:
+        with contextlib.suppress(OSError, DamagedFile):  # reported by the commands that need the data
+            if records.read_record(self.data).get(_ID) != own:
                 raise BmcliError(
-                    f"{format_path(self.lock)}: not of the run that {self.data.name} beside it is of.",
-                    suggestion="Put back the one of the two that was here.",
+                    f"{format_path(self.lock)}: from another run than {self.data.name} beside it.",
+                    suggestion="Restore the original of the file that was replaced.",
                 )
 
     def recipe_sha256(self) -> str:
-        """SHA-256 of the resolved recipe alone: runs of one recipe have the same.
+        """Compute the SHA-256 of the resolved recipe without the id, which is equal for all runs of one recipe.
 
         Raises:
             BmcliError: The lock file was changed, or cannot be read.
@@ -345,7 +351,7 @@ class Run:
         return self._read_lock()[1]
 
     def _read_lock(self) -> tuple[bytes, str]:
-        """The resolved recipe, and the id of the run that it was written for."""
+        """Read the resolved recipe and the id of its run."""
         try:
             content = disk.read_file(self.lock)
         except (OSError, DamagedFile) as error:
@@ -356,21 +362,21 @@ class Run:
         recipe, _, digest = content.rpartition(_LOCK_DIGEST_PREFIX.encode())
         if digest.strip() != hashlib.sha256(recipe).hexdigest().encode():
             raise BmcliError(
-                f"{format_path(self.lock)}: changed since the run was begun, by its SHA-256.",
-                suggestion="Train a copy of it elsewhere as a recipe of its own; to measure, predict or go on, the "
-                "run needs the one it was written with.",
+                f"{format_path(self.lock)}: changed since the run was started, by its SHA-256.",
+                suggestion="To train with the changes, copy it out of the run as a new recipe; to evaluate, predict or "
+                "resume, restore the original.",
             )
         resolved, _, run_id = recipe.rpartition(_LOCK_ID.encode())
         return resolved, run_id.strip().decode(errors="replace")
 
-    def rows(self) -> list[dict[str, Any]]:
-        """The epochs in `metrics.jsonl`; lines that are torn or damaged are left out."""
+    def read_epochs(self) -> list[dict[str, Any]]:
+        """Read the epochs of `metrics.jsonl`; incomplete and damaged lines are left out."""
         return self.read_epochs_checked()[0]
 
     def read_epochs_checked(self) -> tuple[list[dict[str, Any]], list[str]]:
-        """The epochs in `metrics.jsonl`, and a sentence for each line that is damaged, and left out.
+        """Read the epochs of `metrics.jsonl`; returns them, and a sentence for each damaged line, which is left out.
 
-        A last line that a kill has torn is no fault: its epoch is trained again.
+        An incomplete last line is ignored: the process was killed while writing it, and the epoch is trained again.
         """
         try:
             lines, own = disk.read_file(self.metrics).split(b"\n"), self.id
@@ -381,39 +387,39 @@ class Run:
         rows, faults = [], []
         for number, line in enumerate(lines[:-1], start=1):
             try:
-                row = _without_id(disk.parse_record(line), own)
-                disk.validate_as(dict[str, float | None], row)
+                row = _remove_id(records.parse_record(line), own)
+                records.validate_as(dict[str, float | None], row)
                 if not isinstance(row.get("epoch"), int):
                     raise DamagedFile("epoch: missing, or no whole number")
                 rows.append(row)
             except DamagedFile as error:
                 faults.append(f"{format_path(self.metrics)}:{number}: damaged ({error}); its epoch is left out.")
-        wanted = self.status().get("epochs", 0)  # known of a training that has ended
-        if len(rows) < wanted and not faults:
-            faults = [f"{format_path(self.metrics)}: damaged (it holds {len(rows)} of {wanted} epochs)."]
+        expected = self.status().get("epochs", 0)  # set when a training ends
+        if len(rows) < expected and not faults:
+            faults = [f"{format_path(self.metrics)}: damaged (it holds {len(rows)} of {expected} epochs)."]
         return rows, faults
 
     def append_epoch(self, row: Mapping[str, Any]) -> None:
-        disk.write_record_line(self.metrics, disk.to_json_value({**row, _ID: self.id}))
+        records.write_record_line(self.metrics, records.to_json_value({**row, _ID: self.id}))
 
     def truncate_epochs(self, epochs: int) -> None:
-        """Drops the rows after an epoch, which a resumed run will write again."""
+        """Drop the rows after an epoch; a resumed training writes them again."""
         own = self.id
-        rows = [{**row, _ID: own} for row in self.rows() if row["epoch"] <= epochs]
-        write_atomically(self.metrics, b"".join(map(disk.encode_record_line, rows)))
+        rows = [{**row, _ID: own} for row in self.read_epochs() if row["epoch"] <= epochs]
+        write_atomically(self.metrics, b"".join(map(records.encode_record_line, rows)))
 
     @contextlib.contextmanager
     def acquire_lock(self) -> Iterator[None]:
-        """Keeps other processes from writing this run.
+        """Lock this run against writing by other processes.
 
         Raises:
-            BmcliError: Another process holds it.
+            BmcliError: Another process has locked it.
         """
         with acquire_lock(self.folder, "Wait for it to end, or train again to make another run."):
             yield
 
     def is_locked(self) -> bool:
-        """Whether a process is writing this run."""
+        """Whether a process has locked this run."""
         try:
             descriptor = os.open(self.folder / ".lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError:
@@ -426,59 +432,64 @@ class Run:
         return False
 
 
-class _Foreign(DamagedFile):
-    """A record is whole, but of another run."""
+class _ForeignRecord(DamagedFile):
+    """A record of another run, which is not damaged itself."""
 
 
-def _without_id(record: dict[str, Any], own: str) -> dict[str, Any]:
-    """A record of a run without the id of that, which must be its own."""
+def _remove_id(record: dict[str, Any], own: str) -> dict[str, Any]:
+    """Remove the id from a record of a run.
+
+    Raises:
+        _ForeignRecord: It is not the id of this run.
+    """
     if record.pop(_ID, None) != own:
-        raise _Foreign("not of the run that recipe.lock.yaml beside it is of")
+        raise _ForeignRecord("from another run than recipe.lock.yaml beside it")
     return record
 
 
-_PUT_BACK = "Put back the file that was here. If none of the run's files fits, recipe.lock.yaml is the one to put back."
+_RESTORE_ADVICE = "Restore the original file. If all other files do not fit, restore recipe.lock.yaml instead."
 _REPAIR_ADVICE = {
-    "status.json": "`bmcli train --resume {run}` writes it anew.",
-    "environment.json": "Delete it: the run works without, but differences of the machine are not noticed any more.",
-    "evaluation.json": "Delete it, and `bmcli evaluate {run}` measures again.",
+    "status.json": "`bmcli train --resume {run}` writes it again.",
+    "environment.json": "Delete it: the run works without it, but changes of the machine are no longer detected.",
+    "evaluation.json": "Delete it, and `bmcli evaluate {run}` writes it again.",
     "decisions.json": "Delete it: thresholds and temperatures are also in data.json, but how they were chosen is lost.",
     "validation.json": "Delete it: only the report lacks it; `bmcli evaluate {run}` with --folds or --learning-curve "
-    "makes it anew.",
-    "explanation.json": "Delete it: only the report lacks it; `bmcli explain {run}` makes it anew.",
+    "writes it again.",
+    "explanation.json": "Delete it: only the report lacks it; `bmcli explain {run}` writes it again.",
     "checks.json": "Delete it: only the report lacks it.",
     "origin.json": "Delete it: only the report lacks it.",
-    "benchmark.json": "Delete it: only the report lacks it; `bmcli benchmark {run}` measures again.",
-    "data.json": "The run's metrics can still be read; train again to predict, measure or go on.",
+    "benchmark.json": "Delete it: only the report lacks it; `bmcli benchmark {run}` writes it again.",
+    "data.json": "The metrics of the run can still be read; to predict, evaluate or resume, train again.",
 }
-"""What still works without a file of a run, and how it is made anew."""
+"""What still works without a file of a run, and how to write it again."""
 
 
 def require_regular_files(folder: Path) -> None:
-    """Refuses a folder that holds links, pipes or devices, at any depth: nothing in it may lead out of it.
+    """Check that a folder contains only regular files and folders, at any depth.
 
-    The folder itself may be a link of the user's, as to another disk.
+    A run can come from someone else: a link in it could make bmcli overwrite or publish other files of the user. The
+    folder itself may be a link, for example to another disk.
 
     Raises:
-        BmcliError: It holds one, which is named.
+        BmcliError: It contains a link, pipe or device.
     """
-    found = disk.find_irregular_entry(folder)
-    if found is not None:
+    entry = disk.find_irregular_entry(folder)
+    if entry is not None:
         raise BmcliError(
-            f"{format_path(found[0])}: {found[1]}, which a run directory must not hold.",
-            suggestion="Nothing in it is followed out of it. Remove it, or put a copy of the file in its place.",
+            f"{format_path(entry[0])}: {entry[1]}, which is not allowed in a run directory.",
+            suggestion="Remove it, or replace it by a copy of the file.",
         )
 
 
 @contextlib.contextmanager
 def acquire_lock(folder: Path, advice: str) -> Iterator[None]:
-    """Keeps other processes from writing a folder.
+    """Lock a folder against writing by other processes.
 
     Args:
-        advice: What to do while another process holds it.
+        advice: Suggestion if another process has locked it.
 
     Raises:
-        BmcliError: Another process holds it, or it holds something that leads out of it.
+        BmcliError: Another process has locked the folder, or it contains a link, pipe or device.
     """
     require_regular_files(folder)
     with os.fdopen(_open_lock(folder / ".lock"), "r+") as file:
@@ -492,35 +503,36 @@ def acquire_lock(folder: Path, advice: str) -> Iterator[None]:
         with convert_write_errors(folder / ".lock"):
             file.seek(0)
             file.truncate()
-            os.write(file.fileno(), str(os.getpid()).encode())  # unbuffered: closing would try, and fail, again
-        # The kernel frees the lock when the process ends, however it ends.
+            # Unbuffered: on a full disk a buffered write would fail again when the file is closed.
+            os.write(file.fileno(), str(os.getpid()).encode())
+        # The kernel releases the lock when the process ends, even after SIGKILL.
         yield
 
 
 def _open_lock(path: Path) -> int:
-    """A descriptor of a lock file, which is a file of its own: what is written into it must not destroy another."""
+    """Open a lock file that is no link of either sort: writing the process number must not change another file."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EISDIR):
             raise _make_lock_error(path) from None
         raise
-    found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
         os.close(descriptor)
         raise _make_lock_error(path)
     return descriptor
 
 
 def _make_lock_error(path: Path) -> BmcliError:
-    return BmcliError(f"{format_path(path)}: not a file of its own, as a lock has to be.", suggestion="Remove it.")
+    return BmcliError(f"{format_path(path)}: a link or no regular file, expected a lock file.", suggestion="Remove it.")
 
 
 def create(root: Path, name: str) -> Run:
-    """A new run directory below `root/name`, which becomes the latest of that name."""
+    """Create a run directory below `root/name`, which becomes the latest one of that name."""
     link = root.absolute() / name / "latest"
     if link.exists() and not link.is_symlink():
-        raise BmcliError(f"{format_path(link)}: not the link that it has to be.", suggestion="Rename it.")
+        raise BmcliError(f"{format_path(link)}: expected a symbolic link.", suggestion="Rename it.")
     folder = link.parent / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     with convert_write_errors(folder):
         folder.mkdir(parents=True)
@@ -529,70 +541,70 @@ def create(root: Path, name: str) -> Run:
 
 
 def discard(run: Run) -> None:
-    """Removes a run in which nothing was trained."""
+    """Remove a run without a trained epoch."""
     disk.try_to_remove(run.folder)
     if not run.folder.parent.is_dir():
         return  # another worker was faster
-    left = sorted(folder for folder in run.folder.parent.iterdir() if folder.is_dir() and not folder.is_symlink())
+    others = sorted(folder for folder in run.folder.parent.iterdir() if folder.is_dir() and not folder.is_symlink())
     link = run.folder.parent / "latest"
-    if left:
-        _replace_link(link, left[-1].name)
+    if others:
+        _replace_link(link, others[-1].name)
     else:
         link.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # something else may lie there
+        with contextlib.suppress(OSError):  # the folder may contain other files
             run.folder.parent.rmdir()
 
 
 def make_cache_folder() -> Path:
-    """The folder of prepared data, compiled programs and measurements of this machine, made if it is not there.
+    """Create, if needed, the folder of prepared data, compiled programs and measurements of this machine.
 
     Raises:
-        BmcliError: Others than this user could change what it holds: what is trained, or programs that are run.
+        BmcliError: Other users can change its content, and with it the training data and the programs that are run.
     """
     folder = locate_cache()
     require_private(folder)
-    with contextlib.suppress(OSError):  # whoever writes there tells that it cannot be
+    with contextlib.suppress(OSError):  # reported by the first write to it
         disk.make_private_folder(folder)
-    require_private(folder)  # somebody else may have been faster
+    require_private(folder)  # again: another user may have created it in between
     return folder
 
 
 def require_private(folder: Path) -> None:
-    """Raises BmcliError if others than this user could change what a folder of the cache holds."""
+    """Raise BmcliError if other users can change the content of a folder of the cache."""
     try:
         reason = trust.explain_foreign_write_access(folder)
     except OSError as error:
         reason = f"{error.filename}: {(error.strerror or str(error)).lower()}"
     if reason:
         raise BmcliError(
-            f"the cache {folder} is not yours alone: {reason}.",
-            suggestion="Whoever writes there can change your data and run programs as you. Take the right to write "
-            "from others (chmod go-w), or set BMCLI_CACHE to a folder that only you can write.",
+            f"the cache {folder} is not private: {reason}.",
+            suggestion="Users who can write there can change your data and run programs as you. Remove their "
+            "permission (chmod go-w), or set BMCLI_CACHE to a folder that only you can write.",
         )
 
 
 def locate_cache() -> Path:
-    """Where the cache lies: `BMCLI_CACHE`, or `bmcli` in the user's cache folder."""
-    named = os.environ.get("BMCLI_CACHE")
+    """The path of the cache: `BMCLI_CACHE`, or `bmcli` in the user's cache folder."""
+    path = os.environ.get("BMCLI_CACHE")
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(named) if named else Path(base) / "bmcli"
+    return Path(path) if path else Path(base) / "bmcli"
 
 
 def _replace_link(link: Path, target: str) -> None:
-    """A symbolic link made or moved in one step."""
-    aside = link.with_name(f".latest-{secrets.token_hex(4)}")
-    aside.symlink_to(target)
+    """Create or replace a symbolic link in one step, so that it always exists."""
+    temporary = link.with_name(f".latest-{secrets.token_hex(4)}")
+    temporary.symlink_to(target)
     try:
-        os.replace(aside, link)
+        os.replace(temporary, link)
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def find(root: Path, target: str) -> Run:
-    """A run by its directory, or the latest run of a name.
+    """Find a run by its directory, or the latest run of a name.
 
     Raises:
-        BmcliError: There is no such run, and the nearest name is suggested; or it holds links, or a changed lock.
+        BmcliError: There is no such run, or it contains links, or its lock was changed.
     """
     folder = find_folder(root, target)
     if folder is not None:
@@ -609,7 +621,7 @@ def find(root: Path, target: str) -> Run:
 
 
 def find_folder(root: Path, target: str) -> Path | None:
-    """The directory that a text means as a run, whatever it holds; None if there is none."""
+    """Find the directory of a run by path or name, without checking its content; None if there is none."""
     for folder in (Path(target), Path(target) / "latest", root / target, root / target / "latest"):
         if _is_run(folder):
             return folder
@@ -617,33 +629,33 @@ def find_folder(root: Path, target: str) -> Path | None:
 
 
 def _is_run(folder: Path) -> bool:
-    """Whether a folder is a run's, which it stays where its lock is gone."""
+    """Whether a folder is that of a run; also without its lock, so that the missing lock is reported."""
 
     def holds(name: str) -> bool:
-        return os.path.lexists(folder / name)  # unlike pathlib's, false where the system refuses a name
+        return os.path.lexists(folder / name)  # pathlib raises for names that the system refuses
 
     return holds("recipe.lock.yaml") or (holds("recipe.yaml") and holds("data.json"))
 
 
 def resolve_latest(folder: Path) -> Path:
-    """The folder itself where it is a link, as `latest` is.
+    """Resolve a folder that is a link, such as `latest`.
 
     Raises:
-        BmcliError: It is a `latest` that leads elsewhere than to a folder beside it.
+        BmcliError: It is a `latest` whose target is not a folder beside it.
     """
     if folder.name == "latest" and folder.is_symlink():
         target = os.readlink(folder)
         beside = folder.parent / target
         if target != Path(target).name or target == ".." or beside.is_symlink():
             raise BmcliError(
-                f"{format_path(folder)}: leads to {target}, where only a run beside it may be.",
+                f"{format_path(folder)}: a link to {target}, expected a run beside it.",
                 suggestion="Remove the link, or name the run's directory.",
             )
     return folder.resolve()
 
 
 def list_runs(root: Path) -> list[Run]:
-    """All runs below a folder, oldest first."""
+    """List all runs below a folder, oldest first."""
     folders = sorted(root.absolute().glob("*/*"), key=lambda folder: folder.name)
     return [Run(folder) for folder in folders if not folder.is_symlink() and _is_run(folder)]
 

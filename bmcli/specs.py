@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bmcli.disk import validate_as
+from bmcli.records import validate_as
 
 if TYPE_CHECKING:
     import numpy as np

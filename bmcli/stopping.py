@@ -1,4 +1,8 @@
-"""Signals that end a command, and how to go on afterwards."""
+"""Signals that interrupt a command, and the advice how to resume it.
+
+Python runs signal handlers in the main thread, between two bytecodes. A call into TensorFlow can last for minutes, for
+example while it compiles, so a second thread, the watchdog, ends the process if the main thread does not react in time.
+"""
 
 from __future__ import annotations
 
@@ -16,46 +20,46 @@ from bmcli.errors import BmcliError, Interrupted, RunFailed
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 INTERRUPTED = 130
-CODES = (INTERRUPTED, Interrupted.exit_code)
-GRACE_S = 2.0  # for the main thread to answer a signal, before another thread ends the process
-_LOOK_S = 0.1
+EXIT_CODES = (INTERRUPTED, Interrupted.exit_code)
+GRACE_S = 2.0  # time for the main thread to react to a signal, before the watchdog ends the process
+_POLL_S = 0.1
 _RESEND_DELAY_S = 0.05
 
-How = Callable[[], str | None]
-"""Asked once a signal came: a sentence on how to go on, or None if nothing was kept to go on with."""
+MakeAdvice = Callable[[], str | None]
+"""Called after a signal; returns a sentence that says how to resume, or None if nothing was saved."""
 
 
-def _leave_nothing(sentence: str | None) -> None:
-    """There is nothing to write down."""
+def _record_nothing(sentence: str | None) -> None:
+    """Record no interruption."""
 
 
 @dataclass(frozen=True)
 class _Guard:
-    """What a signal ends, and how.
+    """A block of code that a signal interrupts.
 
     Args:
-        how: None if the main thread is waited for, however long it takes.
-        leave: Writes down that it was ended, given the sentence on how to go on.
+        make_advice: Makes the advice how to resume; None if the watchdog must not end the process.
+        record: Records the interruption, with the advice.
     """
 
-    how: How | None
-    leave: Callable[[str | None], None]
+    make_advice: MakeAdvice | None
+    record: Callable[[str | None], None]
 
 
-def _say_nothing(error: BmcliError) -> None:
-    """Nobody listens yet."""
+def _ignore_error(error: BmcliError) -> None:
+    """Ignore an error before `enable_interrupts` sets where it is reported."""
 
 
 class _SignalState:
-    """What came so far, and whether it ends what is going on."""
+    """The signals received so far, and the blocks that they interrupt."""
 
     def __init__(self) -> None:
         self.received: list[int] = []
         self.enabled = False
-        self.tell: Callable[[BmcliError], None] = _say_nothing
+        self.report: Callable[[BmcliError], None] = _ignore_error
         self.guards: list[_Guard] = []  # the innermost last
-        self.waited_since = 0.0  # the main thread may be busy with a signal since then
-        self.code: int | None = None  # what the process is about to end with
+        self.busy_since = 0.0  # from then on the grace period of the main thread counts
+        self.exit_code: int | None = None  # of a process that is about to exit
         self.lock = threading.RLock()
 
 
@@ -63,55 +67,55 @@ _state = _SignalState()
 
 
 def install_handlers() -> None:
-    """Notes SIGINT and SIGTERM from now on, but for those that are ignored, as under nohup; a second one acts at once.
+    """Record SIGINT and SIGTERM from now on, except signals that are ignored, such as under nohup.
 
-    They end nothing before `enable_interrupts`, so that whoever is interrupted while it starts still knows what it
-    was to go on with.
+    Before `enable_interrupts` the first signal is only recorded, so that a command interrupted during its start can
+    still give advice; the second signal ends the process.
     """
-    _state.received, _state.enabled, _state.code = [], False, None
+    _state.received, _state.enabled, _state.exit_code = [], False, None
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _handle_signal)
 
 
-def watch() -> None:
-    """Has a thread end this process some seconds after a signal, where its main thread does not.
+def start_watchdog() -> None:
+    """Start a thread that ends this process some seconds after a signal if the main thread does not.
 
-    Python's handlers wait for the function in C that the main thread is in, as TensorFlow's that compile; and a library
-    may lose the exception that they raise.
+    The main thread may be inside a long call of C code, or a library may catch the exception of the signal handler.
     """
-    heard, told = os.pipe()
-    os.set_blocking(told, False)
-    signal.set_wakeup_fd(told, warn_on_full_buffer=False)
-    os.register_at_fork(after_in_child=_hear_nothing)
-    threading.Thread(target=_end_in_time, args=(heard,), name="bmcli-signals", daemon=True).start()
+    # Python's C-level handler writes the number of each signal to this pipe at once, whatever the main thread does.
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    os.register_at_fork(after_in_child=_disable_wakeup)
+    threading.Thread(target=_run_watchdog, args=(reader,), name="bmcli-signals", daemon=True).start()
 
 
-def _hear_nothing() -> None:
-    """A fork has its parent's pipe: what comes to it must not end its parent."""
+def _disable_wakeup() -> None:
+    """Stop a forked process from writing its signals to the pipe of its parent, which would end the parent."""
     signal.set_wakeup_fd(-1)
 
 
-def enable_interrupts(tell: Callable[[BmcliError], None]) -> None:
-    """Lets signals raise KeyboardInterrupt, those that came before too.
+def enable_interrupts(report: Callable[[BmcliError], None]) -> None:
+    """Let signals raise KeyboardInterrupt, including those received before.
 
     Args:
-        tell: Says the last words of a process that is ended by another thread than its main thread.
+        report: Shows the error of a process that the watchdog ends.
     """
-    _state.enabled, _state.tell = True, tell
+    _state.enabled, _state.report = True, report
     if _state.received:
         raise KeyboardInterrupt
 
 
 def was_interrupted() -> bool:
-    """Whether a signal came; a library in C may make another exception of a KeyboardInterrupt."""
+    """Whether a signal was received; libraries may convert a KeyboardInterrupt into another exception."""
     return bool(_state.received)
 
 
-def ending(code: int) -> None:
-    """Tells what the process ends with: what is to be said was said, or is about to be."""
+def set_exit_code(code: int) -> None:
+    """Set the exit code of a process whose error was reported, or is about to be: the watchdog reports none."""
     with _state.lock:
-        _state.code, _state.waited_since = code, time.monotonic()
+        _state.exit_code, _state.busy_since = code, time.monotonic()
 
 
 def _handle_signal(number: int, frame: object) -> None:
@@ -124,7 +128,7 @@ def _handle_signal(number: int, frame: object) -> None:
 
 
 def resend_signal() -> None:
-    """Has the last signal come once more: its KeyboardInterrupt was lost where nothing can be raised."""
+    """Send the last signal again after a moment, because its KeyboardInterrupt was lost, for example in `__del__`."""
     if _state.received:
         timer = threading.Timer(_RESEND_DELAY_S, os.kill, (os.getpid(), _state.received[-1]))
         timer.daemon = True
@@ -132,45 +136,47 @@ def resend_signal() -> None:
 
 
 @contextlib.contextmanager
-def resumable(make_advice: How, leave: Callable[[str | None], None] = _leave_nothing) -> Iterator[None]:
-    """Turns an interruption of the body into one that tells how to go on.
+def resumable(make_advice: MakeAdvice, record: Callable[[str | None], None] = _record_nothing) -> Iterator[None]:
+    """Convert an interruption of the body into an error with advice how to resume.
 
     Args:
-        leave: As `guarded` takes it.
+        make_advice, record: See `interruptible`.
 
     Raises:
-        Interrupted: A signal came, and there is something to go on with.
+        Interrupted: A signal was received, and the body can be resumed.
     """
     try:
-        with guarded(make_advice, leave):
+        with interruptible(make_advice, record):
             yield
     except BmcliError:
         raise
     except BaseException as error:
         if not (isinstance(error, KeyboardInterrupt) or (isinstance(error, Exception) and was_interrupted())):
             raise
-        sentence = make_advice()
-        if sentence is None:
+        advice = make_advice()
+        if advice is None:
             raise KeyboardInterrupt from None
-        raise Interrupted("interrupted; what was saved is kept.", suggestion=sentence) from None
+        raise Interrupted("interrupted; what was saved is kept.", suggestion=advice) from None
 
 
 @contextlib.contextmanager
-def awaited() -> Iterator[None]:
-    """Has nothing end the process while the body runs, which answers signals itself, in its own time."""
-    with guarded(None):
+def without_watchdog() -> Iterator[None]:
+    """Disable the watchdog while the body runs, which handles signals itself."""
+    with interruptible(None):
         yield
 
 
 @contextlib.contextmanager
-def guarded(how: How | None, leave: Callable[[str | None], None] = _leave_nothing) -> Iterator[None]:
-    """Tells how a process is left that a signal ends while the body runs, without an exception in it.
+def interruptible(
+    make_advice: MakeAdvice | None, record: Callable[[str | None], None] = _record_nothing
+) -> Iterator[None]:
+    """Set what the watchdog does if it ends the process while the body runs; no exception is raised then.
 
     Args:
-        how: As of `resumable`, called by another thread. None to wait for the body, however long it takes.
-        leave: Writes down that the body was interrupted, given the sentence on how to go on; called as `how` is.
+        make_advice: Makes the advice how to resume, in the thread of the watchdog. None disables the watchdog.
+        record: Records the interruption, with the advice; called in the same thread.
     """
-    guard = _Guard(how, leave)
+    guard = _Guard(make_advice, record)
     with _state.lock:
         _state.guards.append(guard)
     try:
@@ -178,50 +184,50 @@ def guarded(how: How | None, leave: Callable[[str | None], None] = _leave_nothin
     finally:
         with _state.lock:
             _state.guards.remove(guard)
-            _state.waited_since = time.monotonic()
+            _state.busy_since = time.monotonic()
 
 
-def _end_in_time(heard: int) -> None:
-    """Ends the process some time after a signal, if the main thread does not."""
-    while os.read(heard, 1)[0] not in SIGNALS:
+def _run_watchdog(reader: int) -> None:
+    """End the process some time after a signal, if the main thread does not."""
+    while os.read(reader, 1)[0] not in SIGNALS:
         pass
-    _state.waited_since = max(_state.waited_since, time.monotonic())
+    _state.busy_since = max(_state.busy_since, time.monotonic())
     while True:
-        time.sleep(_LOOK_S)
+        time.sleep(_POLL_S)
         with _state.lock:
-            if time.monotonic() - _state.waited_since >= GRACE_S:
-                _end_unless_awaited()
+            if time.monotonic() - _state.busy_since >= GRACE_S:
+                _end_if_overdue()
 
 
-def _end_unless_awaited() -> None:
-    if _state.code is not None:
-        end(_state.code)
-    if not _state.enabled or not _state.guards or _state.guards[-1].how is None:
+def _end_if_overdue() -> None:
+    if _state.exit_code is not None:
+        end_process(_state.exit_code)
+    if not _state.enabled or not _state.guards or _state.guards[-1].make_advice is None:
         return
-    error, code = _left()
-    _state.tell(error)
-    end(code)
+    error, code = _describe_interruption()
+    _state.report(error)
+    end_process(code)
 
 
-def _left() -> tuple[BmcliError, int]:
-    """What to tell of what a signal ended, and the exit code, after all that was going on was left in order."""
-    sentence = None  # of the outermost that can be gone on with, which is what the user called
+def _describe_interruption() -> tuple[BmcliError, int]:
+    """Record the interruption of all blocks, from the inside; returns the error to report, and the exit code."""
+    advice = None  # at the end that of the outermost block with advice: the command that the user called
     try:
         for guard in reversed(_state.guards):
-            sentence = (guard.how() if guard.how is not None else None) or sentence
+            advice = (guard.make_advice() if guard.make_advice is not None else None) or advice
             with contextlib.suppress(OSError):
-                guard.leave(sentence)
+                guard.record(advice)
     except BmcliError as error:
         return error, error.exit_code
     except OSError as error:
         return RunFailed(f"interrupted, and the state could not be saved: {error}"), RunFailed.exit_code
-    if sentence is None:
-        return RunFailed("interrupted; nothing was worth keeping."), INTERRUPTED
-    return Interrupted("interrupted; what was saved is kept.", suggestion=sentence), Interrupted.exit_code
+    if advice is None:
+        return RunFailed("interrupted; nothing was saved."), INTERRUPTED
+    return Interrupted("interrupted; what was saved is kept.", suggestion=advice), Interrupted.exit_code
 
 
-def end(code: int) -> NoReturn:
-    """Ends the process at once."""
+def end_process(code: int) -> NoReturn:
+    """End the process at once, without finalisers."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
@@ -229,5 +235,5 @@ def end(code: int) -> NoReturn:
 
 
 def format_resume_advice(command: str) -> str:
-    """The sentence that names the command to go on with."""
-    return f"Go on with `{command}`."
+    """Format the advice how to resume, with its command."""
+    return f"Continue with `{command}`."

@@ -1,4 +1,4 @@
-"""A search for better values of a recipe: what its parts hand to each other, to the report and to the terminal."""
+"""Values of a hyperparameter search: tasks, results and objectives, for search, workers, report and terminal."""
 
 from __future__ import annotations
 
@@ -8,32 +8,31 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from bmcli.disk import validate_as
+from bmcli.records import validate_as
 
 if TYPE_CHECKING:
     from bmcli.recipe.search import SearchParameter
 
 CandidateValues = Mapping[str, Any]
-"""A candidate: values by their dotted paths in the recipe, as `{"model.dropout": 0.2}`."""
+"""A candidate: values by their dotted paths in the recipe, such as `{"model.dropout": 0.2}`."""
 
 Json = dict[str, Any]
 TrialState = Literal["done", "stopped", "failed", "refused"]
-"""How a trial ended: trained as far as it should; stopped as hopeless; failed while running; refused by the recipe."""
+"""End of a trial: `done` with its training, `stopped` by pruning, `failed` while running, `refused` by the recipe."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """One training that a worker is to do.
+    """One training for a worker.
 
     Args:
-        name: Of the trial, as `0007`; of a run that confirms one, as `confirm-2-seed-5`.
-        values: What is laid over the study's recipe, seeds included.
-        until: Epochs to be trained in all, those of `continues` included; None for all that the recipe asks for.
-        continues: The trial whose state is taken up: its weights, its optimizer, its place in the order of examples.
-        bounds: For each epoch, from the first, the score that the best so far must not exceed, or None. Scores are
-            better the lower they are.
-        keeps_model: Write the selected weights as a model, so that they can be measured and used.
-        limit_s: Most time that it may take, in seconds, or None.
+        name: Name of the trial, such as `0007`, or of a run that confirms one, such as `confirm-2-seed-5`.
+        values: Overrides of the study's recipe, including seeds.
+        until: Total number of epochs, including those of `continues`; None for `train.epochs`.
+        continues: Trial whose state is resumed: weights, optimizer, and position in the order of examples.
+        bounds: For each epoch the score that the best score so far must not exceed, or None; lower scores are better.
+        keeps_model: Write the selected weights as a model, which can be measured and used.
+        limit_s: Maximum time in seconds, or None.
     """
 
     name: str
@@ -49,23 +48,22 @@ class Task:
 
     @staticmethod
     def from_json(value: Json) -> Task:
-        """What `to_json` gave; raises Damaged."""
+        """Validate the value of `to_json`; raises `DamagedFile`."""
         return validate_as(Task, value)
 
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What became of a task.
+    """Result of a task.
 
     Args:
-        name: The task's.
-        objectives: The measured value of each objective, by name; empty if nothing could be measured.
-        curve: The first objective as a score, better the lower it is, after each epoch from the first; None where it
-            was not finite.
-        metrics: All metrics of the selected epoch, as `validation/accuracy`.
-        epochs: Trained in all.
-        seconds: From the worker's taking it to its end, those before it was taken up again left out.
-        reason: Why it stopped, failed or was refused, in a sentence.
+        name: Name of the task.
+        objectives: Measured value of each objective, by name; empty if nothing could be measured.
+        curve: Score of the first objective after each epoch, None where it was not finite; lower scores are better.
+        metrics: All metrics of the selected epoch, such as `validation/accuracy`.
+        epochs: Total number of trained epochs.
+        seconds: Duration in the worker, without the time before the task was resumed.
+        reason: Why it stopped, failed or was refused, as a sentence.
     """
 
     name: str
@@ -82,24 +80,24 @@ class TrialResult:
 
     @staticmethod
     def from_json(value: Json) -> TrialResult:
-        """What `to_json` gave; raises Damaged."""
+        """Validate the value of `to_json`; raises `DamagedFile`."""
         return validate_as(TrialResult, value)
 
 
 @dataclass(frozen=True)
 class SearchObjective:
-    """What is searched for.
+    """Objective of a search.
 
     Args:
-        name: A metric of validation rows, as `validation/accuracy`; or `parameters`, `size` (bytes of the weights)
-            or `latency` (seconds to predict one example).
+        name: A metric of validation rows, such as `validation/accuracy`; or `parameters`, `size` (bytes of the
+            weights) or `latency` (seconds to predict one example).
     """
 
     name: str
     direction: Literal["min", "max"]
 
     def score(self, value: float) -> float:
-        """The value turned so that lower is better."""
+        """Convert a value to a score; lower scores are better."""
         return value if self.direction == "min" else -value
 
 
@@ -119,7 +117,7 @@ class Trial:
         return {} if self.result is None else self.result.objectives
 
     def measured(self, objective: SearchObjective) -> float | None:
-        """The value of an objective, None if it is not there or not finite."""
+        """The value of an objective; None if it is missing or not finite."""
         value = self.objectives.get(objective.name)
         return value if value is not None and math.isfinite(value) else None
 
@@ -129,9 +127,9 @@ class ConfirmedCandidate:
     """A candidate that was trained again with other seeds.
 
     Args:
-        trial: Name of the trial that it comes from.
-        searched: What the search measured of the first objective.
-        values: What the new runs measured of it, one for each seed.
+        trial: Name of its trial.
+        searched: Value of the first objective in the search.
+        values: Values of the first objective in the new runs, one for each seed.
     """
 
     trial: str
@@ -144,32 +142,32 @@ class ConfirmedCandidate:
 
     @property
     def spread(self) -> float | None:
-        """Standard deviation over the seeds; None if there is but one."""
+        """Standard deviation over the seeds; None with one seed."""
         if len(self.values) < 2:
             return None
         return math.sqrt(sum((value - self.mean) ** 2 for value in self.values) / (len(self.values) - 1))
 
     def shrinkage(self, objective: SearchObjective) -> float:
-        """How much worse the mean is than what the search had measured; below 0 if it is better."""
+        """Difference of the mean to the value in the search; positive if the mean is worse."""
         return objective.score(self.mean) - objective.score(self.searched)
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """A search as far as it has come, or at its end.
+    """Results of a search, at its end or so far.
 
     Args:
-        name: Of the recipe.
-        algorithm: Its `kind`.
-        objectives: The first decides; others are weighed against it.
-        parameters: What is searched, by path.
-        trials: In the order in which they were asked for; those that run have no result.
-        confirmed: Candidates that were trained again with other seeds; empty if the recipe does not ask for it.
-        winner: Name of the trial whose values are the best.
-        run: Where the winner's run is, as a user would write it.
-        test: What the evaluation found of the winner's run, by metric: of the test split, if the recipe says no other.
-        seconds: From the start to now, by the clock.
-        stop_reasons: Each limit that was reached, in a sentence.
+        name: Name of the recipe.
+        algorithm: `kind` of the algorithm.
+        objectives: The first one selects the best trial; the others form a Pareto front with it.
+        parameters: Search space by path.
+        trials: Trials in the order of the algorithm; running ones have no result.
+        confirmed: Candidates that were trained again with other seeds; empty without `confirm`.
+        winner: Name of the trial with the best values.
+        run: Path of the winner's run.
+        test: Metrics of the winner's run on the split of `evaluate.split`, by default the test split.
+        seconds: Time since the start.
+        stop_reasons: The limits that ended the search, each as a sentence.
     """
 
     name: str
@@ -195,20 +193,23 @@ class SearchResult:
         return next(trial for trial in self.trials if trial.task.name == name)
 
     def best(self) -> Trial | None:
-        """The trial with the best first objective of those that were trained as far as they should be."""
+        """The completed trial with the best first objective."""
         done = [trial for trial in self.trials if trial.state == "done" and trial.measured(self.first) is not None]
         return min(done, key=lambda trial: self.first.score(trial.objectives[self.first.name]), default=None)
 
     def candidates(self) -> list[Trial]:
-        """The finished trials, each candidate once: of trials that continue each other the last that was measured."""
+        """List the finished trials, each candidate once: of trials that continue each other, the last measured one."""
         finished = [trial for trial in self.trials if trial.result is not None]
         measured = {trial.task.name for trial in finished if trial.measured(self.first) is not None}
         continued = {trial.task.continues for trial in finished if trial.task.name in measured}
-        in_vain = {trial.task.name for trial in finished if trial.task.continues in measured} - measured
-        return [trial for trial in finished if trial.task.name not in continued | in_vain]
+        unmeasured = {trial.task.name for trial in finished if trial.task.continues in measured} - measured
+        return [trial for trial in finished if trial.task.name not in continued | unmeasured]
 
     def front(self, objectives: Sequence[SearchObjective]) -> list[Trial]:
-        """The Pareto front: trials that no other beats or equals in every objective, those best in the last first."""
+        """Compute the Pareto front: trials that no other trial equals or beats in every objective.
+
+        It is sorted by the last objective, best first.
+        """
         measured = [
             (tuple(o.score(trial.objectives[o.name]) for o in reversed(objectives)), trial)
             for trial in self.candidates()
@@ -216,23 +217,23 @@ class SearchResult:
         ]
         measured.sort(key=lambda pair: pair[0])
         front: list[tuple[tuple[float, ...], Trial]] = []
-        for scores, trial in measured:  # what beats it stands before it
+        for scores, trial in measured:  # sorted, so that a dominating trial comes before those it dominates
             if not any(all(a <= b for a, b in zip(other, scores, strict=True)) for other, _ in front):
                 front.append((scores, trial))
         return [trial for _, trial in front]
 
     def short_names(self) -> dict[str, str]:
-        """For each parameter as few of its last words as tell it from the others: `learning_rate`, `optimizer.kind`."""
+        """The shortest unique suffix of each parameter's path: `learning_rate`, `optimizer.kind`."""
         words = {path: path.split(".") for path in self.parameters}
         return {path: ".".join(own[-_count_distinct_words(own, words.values()) :]) for path, own in words.items()}
 
     def count(self) -> Counter[TrialState]:
-        """How many trials ended how."""
+        """Count the finished trials by state."""
         return Counter(trial.result.state for trial in self.trials if trial.result is not None)
 
 
 def _count_distinct_words(own: list[str], every: Iterable[list[str]]) -> int:
-    """How many of a path's last words no other path has; never a lone `kind` or number, which says nothing."""
+    """Length of the shortest suffix that no other path has; `kind` or a number alone is not enough."""
     others = [other for other in every if other != own]
     fewest = 2 if own[-1] == "kind" or own[-1].isdecimal() else 1
     return next(

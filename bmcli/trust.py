@@ -1,7 +1,7 @@
-"""Tell what this user made from what others did: a key that only the user can read, and folders nobody else writes.
+"""Distinguish files of this user from foreign ones: a private key for seals, and checks of folder permissions.
 
-A digest shows that a file was damaged; whoever changes the file on purpose changes the digest too. A seal (HMAC, RFC
-2104) cannot be made without the key, so it shows that a process of this user made the content.
+A checksum detects damage only, since an attacker who changes a file can change its checksum too. A seal (HMAC, RFC
+2104) cannot be made without the key, so it proves that a process of this user wrote the content.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ import sys
 from pathlib import Path
 
 _KEY_BYTES = 32
-_ALL_USERS = ["0", "0", str(2**32 - 1)]  # the map of users outside of user namespaces
+_ALL_USERS = ["0", "0", str(2**32 - 1)]  # the user map outside of user namespaces
 
 
 def seal(content: bytes, purpose: str) -> str | None:
     """Seal content with the key of this user.
 
     Args:
-        purpose: What the content is for; a seal for one purpose is none for another.
+        purpose: Use of the content; a seal is not valid for another purpose.
 
     Returns:
-        HMAC-SHA256 as hexadecimal digits, or None where no key can be kept.
+        HMAC-SHA256 as hexadecimal digits, or None if no key can be stored.
     """
     key = _read_key(create=True)
     return None if key is None else _compute_hmac(key, content, purpose)
 
 
 def is_sealed(content: bytes, purpose: str, expected_seal: object) -> bool:
-    """Whether a process of this user sealed exactly this content for this purpose."""
+    """Whether a process of this user sealed this content for this purpose."""
     key = _read_key(create=False)
     return (
         key is not None
@@ -45,44 +45,45 @@ def is_sealed(content: bytes, purpose: str, expected_seal: object) -> bool:
 
 
 def locate_key() -> Path:
-    """Where the key of this user lies."""
+    """The path of this user's key."""
     base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
     return Path(base) / "bmcli" / "key"
 
 
 def explain_foreign_write_access(folder: Path) -> str:
-    """Why users other than this one (and root) could change what a folder holds, or an empty text.
+    """Explain why users other than this one and root can change the content of a folder; empty if they cannot.
 
-    The folders above count too: whoever writes those can put another folder in its place. A folder that is not there
-    yet is as safe as those above it.
+    Its parents are checked too, because users who can write there can replace the folder by another. A folder that does
+    not exist yet is as safe as its parents.
 
     Raises:
-        OSError: A folder cannot be looked at.
+        OSError: The permissions of a folder cannot be read.
     """
     path = folder.absolute()
-    for place in (path, *path.parents):
+    for each in (path, *path.parents):
         try:
-            found = place.lstat()
+            status = each.lstat()
         except FileNotFoundError:
             continue
-        if found.st_uid not in (0, os.geteuid()) and (place == path or not _is_unmapped(found.st_uid)):
-            return f"{place} belongs to another user (uid {found.st_uid})"
-        if stat.S_ISLNK(found.st_mode):
-            if reason := explain_foreign_write_access(Path(os.path.realpath(place, strict=True))):
+        if status.st_uid not in (0, os.geteuid()) and (each == path or not _is_unmapped(status.st_uid)):
+            return f"{each} belongs to another user (uid {status.st_uid})"
+        if stat.S_ISLNK(status.st_mode):
+            if reason := explain_foreign_write_access(Path(os.path.realpath(each, strict=True))):
                 return reason
             continue
-        # In a sticky folder, as /tmp, nobody renames what belongs to others; its own content is not safe there.
-        sticky = place != path and found.st_mode & stat.S_ISVTX
-        open_to = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-        if open_to and not sticky and not (open_to == stat.S_IWGRP and _is_private_group(found.st_gid, place)):
-            return f"{place} is writable by other users (mode {stat.S_IMODE(found.st_mode):04o})"
+        # In a sticky folder such as /tmp, users can rename only their own entries: a folder below it is safe, but files
+        # directly in it are not.
+        is_sticky_parent = each != path and status.st_mode & stat.S_ISVTX
+        others = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        if others and not is_sticky_parent and not (others == stat.S_IWGRP and _is_private_group(status.st_gid, each)):
+            return f"{each} is writable by other users (mode {stat.S_IMODE(status.st_mode):04o})"
     return ""
 
 
 def _is_unmapped(uid: int) -> bool:
-    """Whether a number stands for all users that have none in this user namespace.
+    """Whether a user number represents all users without a number in this user namespace.
 
-    In containers that no root started the machine's root, who owns the first folders of every path, is one of them.
+    In rootless containers, root of the host, who owns the top folders of every path, is one of these users.
     """
     with contextlib.suppress(OSError, ValueError):
         mapped = Path("/proc/self/uid_map").read_text(encoding="ascii").split()
@@ -91,21 +92,21 @@ def _is_unmapped(uid: int) -> bool:
     return False
 
 
-def _is_private_group(gid: int, place: Path) -> bool:
-    """Whether a group is the one that many systems give each user alone, where folders are made with mode 0775.
+def _is_private_group(gid: int, folder: Path) -> bool:
+    """Whether a group has this user as its only member, as on many systems that create folders with mode 0775.
 
-    Root has none: containers put arbitrary users into its group. Nor where a list of access rights (ACL) may name
-    others, whose rights stand in the place of the group's in the mode.
+    The group of root is never private, because containers put arbitrary users into it. Nor is a group private if there
+    is an access control list: the group bits of the mode are then the mask of all users and groups in that list.
     """
     with contextlib.suppress(KeyError, OSError):
         user, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(gid)
-        own = user.pw_uid != 0 and user.pw_gid == gid and group.gr_name == user.pw_name
-        return own and set(group.gr_mem) <= {user.pw_name} and not _has_access_list(place)
+        is_own = user.pw_uid != 0 and user.pw_gid == gid and group.gr_name == user.pw_name
+        return is_own and set(group.gr_mem) <= {user.pw_name} and not _has_access_list(folder)
     return False
 
 
-def _has_access_list(place: Path) -> bool:
-    return sys.platform == "linux" and "system.posix_acl_access" in os.listxattr(place)
+def _has_access_list(folder: Path) -> bool:
+    return sys.platform == "linux" and "system.posix_acl_access" in os.listxattr(folder)
 
 
 def _compute_hmac(key: bytes, content: bytes, purpose: str) -> str:
@@ -119,24 +120,24 @@ def _read_key(create: bool) -> bytes | None:
             _create_key(file)
         descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as opened:
-            found = os.fstat(opened.fileno())
-            private = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
-            content = opened.read(_KEY_BYTES + 1) if private else b""
+            status = os.fstat(opened.fileno())
+            is_private = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077
+            content = opened.read(_KEY_BYTES + 1) if is_private else b""
         return content if len(content) == _KEY_BYTES else None
     return None
 
 
 def _create_key(file: Path) -> None:
-    """Makes the key unless another process is faster; nobody ever sees half of it."""
+    """Create the key in one step, unless another process is faster."""
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    aside = file.with_name(f".key-{secrets.token_hex(4)}")
+    temporary = file.with_name(f".key-{secrets.token_hex(4)}")
     try:
-        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as opened:
             opened.write(secrets.token_bytes(_KEY_BYTES))
             opened.flush()
             os.fsync(opened.fileno())
         with contextlib.suppress(FileExistsError):
-            os.link(aside, file)
+            os.link(temporary, file)  # unlike a rename, fails if the key exists
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)

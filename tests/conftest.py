@@ -12,7 +12,7 @@ import pytest
 
 from bmcli import garbage_collection
 
-garbage_collection.look_rarely()
+garbage_collection.reduce_collections()
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # A shell that starts the tests in the background has SIGINT ignored, and so would all that they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

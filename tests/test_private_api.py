@@ -29,15 +29,15 @@ def test_layers_inside_of_models_and_wrappers_are_found() -> None:
 def test_operations_and_tensors_of_a_functional_model_lead_to_each_other() -> None:
     model = network()
     dropout = model.layers[-1]
-    assert private_api.operation_of(model.output) is dropout
-    assert private_api.only_node(dropout).outputs[0] is model.output
-    assert private_api.operation_of(private_api.only_node(dropout).input_tensors[0]) is model.layers[-2]
-    assert private_api.first_outputs(dropout) == [model.output]
+    assert private_api.get_operation(model.output) is dropout
+    assert private_api.get_only_node(dropout).outputs[0] is model.output
+    assert private_api.get_operation(private_api.get_only_node(dropout).input_tensors[0]) is model.layers[-2]
+    assert private_api.get_first_outputs(dropout) == [model.output]
 
 
 def test_layers_that_draw_have_generators() -> None:
     layers = private_api.flatten_layers(network())
-    assert any(private_api.seed_generators(layer) for layer in layers)
+    assert any(private_api.get_seed_generators(layer) for layer in layers)
 
 
 def test_a_variable_has_a_value_that_no_policy_casts() -> None:
@@ -46,7 +46,7 @@ def test_a_variable_has_a_value_that_no_policy_casts() -> None:
             self.weight = self.add_weight(shape=(1,), name="weight")
 
         def call(self, inputs: object) -> object:
-            self.seen = (private_api.uncast_value(self.weight).dtype.name, self.weight.value.dtype.name)
+            self.seen = (private_api.get_uncast_value(self.weight).dtype.name, self.weight.value.dtype.name)
             return inputs
 
     layer = Half(dtype="mixed_float16")
@@ -57,7 +57,7 @@ def test_a_variable_has_a_value_that_no_policy_casts() -> None:
 def test_optimizers_leave_gradients_as_they_are() -> None:
     assert hasattr(keras.optimizers.SGD(), "_all_reduce_sum_gradients")
     for optimizer in (keras.optimizers.SGD(), keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())):
-        private_api.leave_reducing_to_caller(optimizer)
+        private_api.disable_gradient_reduction(optimizer)
         inner = getattr(optimizer, "inner_optimizer", optimizer)
         assert inner._all_reduce_sum_gradients(((1, 2),)) == [(1, 2)]
 
@@ -66,7 +66,7 @@ def test_keras_takes_its_dropout_from_the_function_that_is_replaced() -> None:
     def drop_all(x: tf.Tensor, *_: object, **__: object) -> tf.Tensor:
         return tf.zeros_like(x)
 
-    with private_api.stateless_dropout_replaced(drop_all):
+    with private_api.replace_stateless_dropout(drop_all):
         found = keras.layers.Dropout(0.1, seed=1)(tf.ones((4, 4)), training=True)
     assert not np.any(found)
     assert np.any(keras.layers.Dropout(0.1, seed=1)(tf.ones((4, 4)), training=True))
@@ -87,8 +87,8 @@ def test_a_model_is_calibrated_and_rounded_but_for_what_is_kept() -> None:
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     rows = np.random.default_rng(1).normal(size=(16, 8)).astype("float32")
     converter.representative_dataset = lambda: ([row[None]] for row in rows)
-    calibrated = private_api.calibrated_model(converter)
-    graph, codes, kinds = private_api.litert_graph(calibrated)
+    calibrated = private_api.convert_calibrated(converter)
+    graph, codes, kinds = private_api.parse_litert_graph(calibrated)
     operators = [codes[each.opcodeIndex].builtinCode for each in graph.operators]
     assert operators.count(kinds.FULLY_CONNECTED) == 2
     last = graph.tensors[graph.operators[-1].outputs[0]].name.decode()
@@ -97,7 +97,7 @@ def test_a_model_is_calibrated_and_rounded_but_for_what_is_kept() -> None:
 
 
 def _int8_tensors(model: bytes) -> int:
-    return sum(tensor.type == _INT8 for tensor in private_api.litert_graph(model)[0].tensors)
+    return sum(tensor.type == _INT8 for tensor in private_api.parse_litert_graph(model)[0].tensors)
 
 
 _INT8 = 9  # in LiteRT's schema

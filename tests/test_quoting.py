@@ -44,9 +44,9 @@ def test_a_huge_word_is_near_to_none_and_no_word_near_to_it() -> None:
 
 def test_of_thousands_of_wrong_words_the_first_are_worth_a_suggestion_each() -> None:
     known = [f"column_{number}" for number in range(1000)]
-    parts.suggest_anew()
+    parts.reset_suggestions()
     found = [parts.did_you_mean(f"colum_{number}", known) for number in range(30)]
     assert found[0] == "Did you mean 'column_0'?"
     assert found[-1] == ""
-    parts.suggest_anew()
+    parts.reset_suggestions()
     assert parts.did_you_mean("colum_7", known) == "Did you mean 'column_7'?"

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bmcli.recipe.json_schema import recipe_schema
+from bmcli.recipe.json_schema import make_recipe_schema
 from bmcli.recipe.load import list_built_in
 from bmcli.recipe.nodes import hide_secrets
 from bmcli.redaction import is_secret, redact_argument, redact_text
@@ -47,7 +47,7 @@ def _keys(schema: Any) -> Iterator[str]:
 
 
 def test_no_key_of_the_recipe_language_is_a_secret() -> None:
-    keys = set(_keys(recipe_schema()))
+    keys = set(_keys(make_recipe_schema()))
     assert len(keys) > 100
     assert [key for key in keys if is_secret(key)] == []
 

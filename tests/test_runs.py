@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bmcli import disk, runs
+from bmcli import disk, records, runs
 from bmcli.errors import BmcliError
 
 
@@ -81,14 +81,14 @@ def test_a_run_whose_process_was_killed_is_free_and_counts_as_crashed(run: runs.
 
 def test_an_interrupted_write_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "value.json"
-    disk.write_json(path, {"value": 1})
+    records.write_json(path, {"value": 1})
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match=r"(?i)no space left"):
-        disk.write_json(path, {"value": 2})
+        records.write_json(path, {"value": 2})
     assert json.loads(path.read_text()) == {"value": 1}
     assert list(tmp_path.iterdir()) == [path]
 
@@ -97,14 +97,14 @@ def test_a_torn_last_row_is_left_out(run: runs.Run) -> None:
     run.append_epoch({"epoch": 1, "train/loss": 0.5})
     with run.metrics.open("a") as file:
         file.write('{"epoch": 2, "train/lo')
-    assert run.rows() == [{"epoch": 1, "train/loss": 0.5}]
+    assert run.read_epochs() == [{"epoch": 1, "train/loss": 0.5}]
 
 
 def test_rows_after_a_checkpoint_are_dropped_for_a_resumed_run(run: runs.Run) -> None:
     for epoch in (1, 2, 3):
         run.append_epoch({"epoch": epoch})
     run.truncate_epochs(2)
-    assert [row["epoch"] for row in run.rows()] == [1, 2]
+    assert [row["epoch"] for row in run.read_epochs()] == [1, 2]
 
 
 def test_the_cache_is_made_for_its_user_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +127,7 @@ def test_a_cache_that_others_write_is_refused(
     place = runs.locate_cache()
     place.mkdir(parents=True)
     place.chmod(mode)
-    with pytest.raises(BmcliError, match=r"not yours alone: .* is writable by other users") as caught:
+    with pytest.raises(BmcliError, match=r"not private: .* is writable by other users") as caught:
         runs.make_cache_folder()
     assert caught.value.exit_code == 2
     assert "chmod go-w" in caught.value.faults[0].suggestion
@@ -157,7 +157,7 @@ def test_a_lock_that_is_a_link_empties_no_file(tmp_path: Path, run: runs.Run) ->
         pass
     (run.folder / ".lock").unlink()
     os.link(marker, run.folder / ".lock")
-    with pytest.raises(BmcliError, match="not a file of its own"), run.acquire_lock():
+    with pytest.raises(BmcliError, match="a link or no regular file"), run.acquire_lock():
         pass
     assert marker.read_text() == "kept"
 
@@ -175,7 +175,7 @@ def test_the_latest_run_is_one_beside_the_link(tmp_path: Path, run: runs.Run) ->
     link = tmp_path / "digits" / "latest"
     link.unlink()
     link.symlink_to(other.folder)
-    with pytest.raises(BmcliError, match="only a run beside it"):
+    with pytest.raises(BmcliError, match="expected a run beside it"):
         runs.find(tmp_path, "digits")
 
 
@@ -186,7 +186,7 @@ def test_a_changed_lock_is_refused(tmp_path: Path, run: runs.Run) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"null", b"[1]", b'{"state": "done"}', b"[" * 20_000, b'{"a": NaN}', b"\xff"])
-def test_a_damaged_status_is_told_as_one(run: runs.Run, content: bytes) -> None:
+def test_a_damaged_status_is_reported_as_damaged(run: runs.Run, content: bytes) -> None:
     run.status_file.write_bytes(content)
     status = run.status()
     assert status["state"] == "damaged"
@@ -216,7 +216,7 @@ def whole(run: runs.Run) -> runs.Run:
 def test_a_run_that_is_copied_and_renamed_keeps_its_records(tmp_path: Path, whole: runs.Run) -> None:
     shutil.copytree(whole.folder, tmp_path / "elsewhere" / "renamed")
     copy = runs.find(tmp_path, str(tmp_path / "elsewhere" / "renamed"))
-    assert (copy.id, copy.status()["state"], copy.rows()) == (whole.id, "done", whole.rows())
+    assert (copy.id, copy.status()["state"], copy.read_epochs()) == (whole.id, "done", whole.read_epochs())
 
 
 def test_a_lock_that_is_written_again_keeps_the_id(whole: runs.Run) -> None:
@@ -232,12 +232,12 @@ def test_a_record_of_another_run_is_refused_and_named(tmp_path: Path, whole: run
     shutil.copytree(whole.folder, other.folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.yaml"))
     shutil.copy(whole.folder / name, other.folder / name)
     if name == "data.json":
-        with pytest.raises(BmcliError, match=r"data\.json: not of the run"):
-            other.kept_data(dict)
+        with pytest.raises(BmcliError, match=r"data\.json: from another run"):
+            other.read_data(dict)
     elif name == "status.json":
-        assert "status.json: not of the run" in other.status()["reason"]
+        assert "status.json: from another run" in other.status()["reason"]
     else:
-        assert (other.rows(), len(other.read_epochs_checked()[1])) == ([], 1)
+        assert (other.read_epochs(), len(other.read_epochs_checked()[1])) == ([], 1)
 
 
 def test_runs_of_one_recipe_have_one_digest_of_it_and_ids_of_their_own(tmp_path: Path) -> None:
@@ -252,7 +252,7 @@ def test_a_lock_of_another_run_is_refused(tmp_path: Path, whole: runs.Run) -> No
     other = runs.create(tmp_path, "digits")
     other.write_lock("name: digits\n")
     shutil.copy(other.lock, whole.lock)
-    with pytest.raises(BmcliError, match=r"recipe\.lock\.yaml: not of the run that data\.json"):
+    with pytest.raises(BmcliError, match=r"recipe\.lock\.yaml: from another run than data\.json"):
         runs.find(tmp_path, str(whole.folder))
     assert whole.status()["state"] == "damaged"
 
@@ -264,19 +264,19 @@ def test_a_run_whose_lock_is_gone_is_named_and_listed(tmp_path: Path, whole: run
     assert [run.folder for run in runs.list_runs(tmp_path)] == [whole.folder]
 
 
-def test_a_lost_status_is_told(whole: runs.Run) -> None:
+def test_a_lost_status_is_reported(whole: runs.Run) -> None:
     whole.status_file.unlink()
     assert "status.json: missing" in whole.status()["reason"]
 
 
 def test_a_changed_recipe_is_not_shown_as_the_one_that_was_written(whole: runs.Run) -> None:
-    assert whole.written_recipe() == "name: digits\n"
+    assert whole.read_recipe() == "name: digits\n"
     whole.recipe.write_text("name: digitz\n")
     with pytest.raises(BmcliError, match=r"recipe\.yaml: changed"):
-        whole.written_recipe()
+        whole.read_recipe()
 
 
-def test_epochs_that_are_lost_are_told(whole: runs.Run) -> None:
+def test_lost_epochs_are_reported(whole: runs.Run) -> None:
     assert whole.read_epochs_checked()[1] == []
     whole.metrics.write_bytes(b"")
     assert "metrics.jsonl: damaged (it holds 0 of 1 epochs)" in whole.read_epochs_checked()[1][0]

@@ -1,4 +1,4 @@
-"""A signal ends a process in time, with what it has to go on with, even while its main thread runs no Python."""
+"""A signal ends a process in time, with advice how to resume, even while its main thread runs no Python."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ import sys
 
 import pytest
 
-# A signal comes while the main thread waits for itself in C, where it cannot run a handler of Python.
+# A signal is sent while the main thread is blocked in C code, where it cannot run a signal handler of Python.
 STUCK = """
 import ctypes, os, sys, threading, time
 from bmcli import stopping
 
-def come():
+def send_signal():
     threading.Timer(0.3, os.kill, (os.getpid(), int(sys.argv[1]))).start()
 
 def stuck():
-    come()
+    send_signal()
     mutex = ctypes.create_string_buffer(64)
     while True:
         ctypes.CDLL(None).pthread_mutex_lock(mutex)
 
-def tell(error):
+def report(error):
     print(error, error.faults[0].suggestion, flush=True)
 
-def leave(sentence):
-    print("left", sentence, flush=True)
+def record(advice):
+    print("recorded", advice, flush=True)
 
 stopping.GRACE_S = 0.2
-stopping.watch()
+stopping.start_watchdog()
 stopping.install_handlers()
 """
 
 
-def ended(body: str, number: int = signal.SIGTERM) -> tuple[int, list[str]]:
-    """Exit code and words of a process to which a signal comes."""
+def run_until_signal(body: str, number: int = signal.SIGTERM) -> tuple[int, list[str]]:
+    """Run a process that receives a signal; returns its exit code and output lines."""
     command = [sys.executable, "-c", STUCK + body, str(int(number))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.stderr == ""
@@ -43,35 +43,36 @@ def ended(body: str, number: int = signal.SIGTERM) -> tuple[int, list[str]]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_what_can_be_gone_on_with_ends_with_75_and_says_how(number: int) -> None:
-    code, said = ended(
-        'with stopping.resumable(lambda: "Go on.", leave):\n    stopping.enable_interrupts(tell)\n    stuck()', number
+def test_a_resumable_process_ends_with_75_and_advice(number: int) -> None:
+    code, lines = run_until_signal(
+        'with stopping.resumable(lambda: "Continue.", record):\n    stopping.enable_interrupts(report)\n    stuck()',
+        number,
     )
-    assert (code, said) == (75, ["left Go on.", "interrupted; what was saved is kept. Go on."])
+    assert (code, lines) == (75, ["recorded Continue.", "interrupted; what was saved is kept. Continue."])
 
 
-def test_without_anything_to_go_on_with_it_ends_with_130() -> None:
-    code, said = ended(
-        "with stopping.resumable(lambda: None, leave):\n    stopping.enable_interrupts(tell)\n    stuck()"
+def test_a_process_without_advice_ends_with_130() -> None:
+    code, lines = run_until_signal(
+        "with stopping.resumable(lambda: None, record):\n    stopping.enable_interrupts(report)\n    stuck()"
     )
-    assert (code, said) == (130, ["left None", "interrupted; nothing was worth keeping. "])
+    assert (code, lines) == (130, ["recorded None", "interrupted; nothing was saved. "])
 
 
-def test_the_outermost_says_how_to_go_on_and_each_is_left_with_what_it_has() -> None:
+def test_the_outermost_block_gives_the_advice_and_each_block_is_recorded() -> None:
     body = """
 with (
-    stopping.resumable(lambda: "Go on with the search.", leave),
-    stopping.resumable(lambda: "Go on with the run.", leave),
-    stopping.guarded(lambda: None, leave),
+    stopping.resumable(lambda: "Continue the search.", record),
+    stopping.resumable(lambda: "Continue the run.", record),
+    stopping.interruptible(lambda: None, record),
 ):
-    stopping.enable_interrupts(tell)
+    stopping.enable_interrupts(report)
     stuck()
 """
-    code, said = ended(body)
+    code, lines = run_until_signal(body)
     assert code == 75
-    assert said == [
-        "left None", "left Go on with the run.", "left Go on with the search.",
-        "interrupted; what was saved is kept. Go on with the search.",
+    assert lines == [
+        "recorded None", "recorded Continue the run.", "recorded Continue the search.",
+        "interrupted; what was saved is kept. Continue the search.",
     ]  # fmt: skip
 
 
@@ -79,38 +80,40 @@ def test_a_state_that_cannot_be_saved_is_a_failure() -> None:
     body = """
 def save():
     raise OSError(28, "No space left on device")
-with stopping.guarded(save):
-    stopping.enable_interrupts(tell)
+with stopping.interruptible(save):
+    stopping.enable_interrupts(report)
     stuck()
 """
-    code, said = ended(body)
+    code, lines = run_until_signal(body)
     assert code == 1
-    assert "the state could not be saved: [Errno 28] No space left on device" in said[0]
+    assert "the state could not be saved: [Errno 28] No space left on device" in lines[0]
 
 
-def test_what_answers_signals_itself_is_waited_for() -> None:
+def test_a_block_that_handles_signals_itself_is_not_ended() -> None:
     body = """
 import signal
-with stopping.resumable(lambda: "Go on.", leave):
-    stopping.enable_interrupts(tell)
-    with stopping.awaited():
+with stopping.resumable(lambda: "Continue.", record):
+    stopping.enable_interrupts(report)
+    with stopping.without_watchdog():
         signal.signal(signal.SIGTERM, lambda *_: (time.sleep(1), print("answered", flush=True), os._exit(7)))
-        come()
+        send_signal()
         time.sleep(60)
 """
-    assert ended(body) == (7, ["answered"])
+    assert run_until_signal(body) == (7, ["answered"])
 
 
 def test_a_process_that_is_about_to_end_keeps_its_exit_code() -> None:
-    code, said = ended('with stopping.resumable(lambda: "Go on.", leave):\n    stopping.ending(3)\n    stuck()')
-    assert (code, said) == (3, [])
+    code, lines = run_until_signal(
+        'with stopping.resumable(lambda: "Continue.", record):\n    stopping.set_exit_code(3)\n    stuck()'
+    )
+    assert (code, lines) == (3, [])
 
 
 def test_a_signal_to_a_fork_does_not_end_its_parent() -> None:
     body = """
 import signal
-with stopping.resumable(lambda: "Go on.", leave):
-    stopping.enable_interrupts(tell)
+with stopping.resumable(lambda: "Continue.", record):
+    stopping.enable_interrupts(report)
     child = os.fork()
     if not child:
         signal.signal(signal.SIGTERM, lambda *_: os._exit(5))
@@ -120,7 +123,7 @@ with stopping.resumable(lambda: "Go on.", leave):
     time.sleep(1)
     os._exit(0)
 """
-    assert ended(body) == (0, ["5"])
+    assert run_until_signal(body) == (0, ["5"])
 
 
 def test_what_was_half_made_when_a_signal_came_says_nothing() -> None:

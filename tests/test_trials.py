@@ -68,7 +68,7 @@ def test_a_running_trial_is_no_candidate() -> None:
     assert found.trials[1].state == "running"
 
 
-def test_a_short_name_has_as_many_words_as_tell_it_from_others() -> None:
+def test_a_short_name_is_the_shortest_unique_one() -> None:
     paths = ("train.optimizer.learning_rate", "model.kind", "model.image.dropout", "model.text.dropout", "a.filters.0")
     assert list(searched(paths=paths).short_names().values()) == [
         "learning_rate", "model.kind", "image.dropout", "text.dropout", "filters.0",

@@ -117,7 +117,7 @@ def test_the_group_of_the_user_alone_may_write(
     folder.chmod(0o775)
     gid = folder.stat().st_gid
     monkeypatch.setattr(pwd, "getpwuid", lambda _: pwd.struct_passwd(("ann", "x", uid, gid, "", "/", "")))
-    monkeypatch.setattr(grp, "getgrgid", lambda asked: grp.struct_group((name, "x", asked, members)))
+    monkeypatch.setattr(grp, "getgrgid", lambda gid: grp.struct_group((name, "x", gid, members)))
     monkeypatch.setattr(trust, "_has_access_list", lambda place: access_list)
     assert (trust.explain_foreign_write_access(folder) == "") is safe
     folder.chmod(0o777)

@@ -51,7 +51,7 @@ data:
 model: {{kind: mlp, hidden: [8]}}
 objective: {{kind: classification, calibrate: temperature, threshold: {{goal: f1}}}}
 train: {{epochs: 4, batch_size: 16, tensorboard: false, optimizer: {{kind: adam, learning_rate: 2e-2}}}}
-evaluate: {{slices: ["{FORMULA}"], fairness: {{of: ["{FORMULA}"]}}}}
+evaluate: {{slices: ["{FORMULA}"], fairness: {{columns: ["{FORMULA}"]}}}}
 """
     return run_of(recipe, folder, cache)
 

@@ -93,9 +93,9 @@ def schema_command() -> None:
     """Print the JSON schema of recipes, for editors."""
     import json
 
-    from bmcli.recipe.json_schema import recipe_schema
+    from bmcli.recipe.json_schema import make_recipe_schema
 
-    schema = recipe_schema()
+    schema = make_recipe_schema()
     console = get_console()
     console.result(schema)
     console.text(json.dumps(schema, indent=2))

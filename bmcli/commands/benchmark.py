@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bmcli import disk, machine
+from bmcli import disk, machine, records
 from bmcli.errors import BmcliError
 from bmcli.export import artefacts, benchmark, card
 from bmcli.export.benchmark import BenchmarkTarget
@@ -144,8 +144,8 @@ def _make_model_target(run: Run, artefact: Path, scratch: Path) -> BenchmarkTarg
     written = describe_model(spec, load_recipe(str(run.lock)).recipe.quantiles())
     scratch.mkdir(parents=True)
     # The benchmark worker loads an artefact by its card, so the model gets one beside a link to its file.
-    (scratch / written.model).symlink_to(run.kept_model())
-    disk.write_json(scratch / card.CARD, card.build_minimal(options, written))
+    (scratch / written.model).symlink_to(run.require_model())
+    records.write_json(scratch / card.CARD, card.build_minimal(options, written))
     metrics = card.read(artefact)["verification"]["metrics"]
     metric = next(((name, by_model["model"]) for name, by_model in metrics.items()), None)
     return BenchmarkTarget(

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from bmcli import disk, distillations, stopping
+from bmcli import disk, distillations, records, stopping
 from bmcli.distillations import Distillation, DistillationComparison
 from bmcli.errors import BmcliError, GateMissed, Interrupted
 from bmcli.recipe import students
@@ -31,7 +31,7 @@ class DistillationResult:
 
     def require_gain(self) -> None:
         """Raise GateMissed if the student gained less than the recipe requires."""
-        required, gain = self.options.require_gain, self.comparison.gain
+        required, gain = self.options.min_gain, self.comparison.gain
         if required is False or gain is None:
             return
         missed = f"gate missed: gain in {self.comparison.on}/{gain.metric} is {gain.mean:+.4g}"
@@ -69,7 +69,7 @@ def resume(target: str, context: TrainingContext) -> DistillationResult:
         target: Its folder, or the name of its recipe.
     """
     distillation = distillations.find_distillation(context.root, target)
-    loaded = distillation.loaded()
+    loaded = distillation.load_base()
     if distillation.result.exists():
         raise BmcliError(
             f"{distillation.display_path} is already completed.", suggestion="Distill the recipe again for a new one."
@@ -102,7 +102,7 @@ def _run_distillation(distillation: Distillation, loaded: LoadedRecipe, context:
         trained_runs = _train_students(jobs, student, options, teachers, seeds)
         comparison = compare_learners(trained_runs, teacher_evaluation, options, loaded, context)
         comparison = replace(comparison, seconds=time.monotonic() - start)
-        disk.write_record(distillation.result, disk.to_json_value(comparison.to_json()))
+        records.write_record(distillation.result, records.to_json_value(comparison.to_json()))
         from bmcli.reports.distill import render_distillation
 
         disk.write_atomically(distillation.report, render_distillation(comparison).encode(), disk.PRIVATE_MODE)

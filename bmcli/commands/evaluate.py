@@ -65,7 +65,7 @@ def _evaluate_file(loaded: LoadedRecipe, run: Run, data: Path, cache: Path) -> E
     spec = read_data_spec(run)
     check_evaluation(recipe, spec)
     placement = training.place_on_devices(recipe, cache) if training.needs_specific_devices(recipe.runtime) else None
-    model = run.kept_model()
+    model = run.require_model()
     training.set_environment_variables(recipe, cache)
     raw = _read_file(recipe, data)
     rows = encode_rows(raw, spec, with_targets=True)

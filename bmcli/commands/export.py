@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from bmcli import disk, parts, trust
+from bmcli import disk, parts, records, trust
 from bmcli.compression import methods
 from bmcli.errors import ArtefactRejected, BmcliError, Fault
 from bmcli.export import ExportableModel, FormatOptions, WrittenModel, card, require_installed
@@ -175,8 +175,8 @@ def _export_formats(run: Run, recipe: Recipe, options: ExportOptions, cache: Pat
     rows = read_split_rows(recipe, prepared, {"train": _CALIBRATION_ROWS} | {split: options.verify.samples})
     exportable = ExportableModel(network, spec, recipe.quantiles(), rows["train"], recipe.name)
     reference = ReferencePredictions.from_network(network, spec, recipe.quantiles(), split, rows[split])
-    records = _RunRecords(
-        report_data.read_undamaged(run.evaluation, run.evaluations, log) or {},
+    run_records = _RunRecords(
+        report_data.read_undamaged(run.evaluation, run.read_evaluations, log) or {},
         report_data.read_undamaged(run.environment, run.read_environment, log) or {},
     )
     written: list[ExportedArtefact] = []
@@ -184,7 +184,7 @@ def _export_formats(run: Run, recipe: Recipe, options: ExportOptions, cache: Pat
     for position, format_options in enumerate(_list_formats(options)):
         name = format_options.name
         try:
-            artefact = _write_artefact(run, recipe, format_options, exportable, reference, options, records)
+            artefact = _write_artefact(run, recipe, format_options, exportable, reference, options, run_records)
         except BmcliError as error:
             path = f"export.formats.{position}"
             failed[name] = type(error)(*(replace(fault, path=fault.path or path) for fault in error.faults))
@@ -222,7 +222,7 @@ def _write_artefact(
     exportable: ExportableModel,
     reference: ReferencePredictions,
     export_options: ExportOptions,
-    records: _RunRecords,
+    run_records: _RunRecords,
 ) -> ExportedArtefact:
     """Write an artefact into a temporary folder, verify it there, and move it to its place."""
     before = methods.measure_model_size(exportable.network.model)
@@ -236,15 +236,15 @@ def _write_artefact(
         written: WrittenModel = format_module.export(exportable, options, folder)
         _write_preprocessing(written, recipe, exportable.spec, folder)
         # Verification loads the artefact by its card, which is replaced afterwards by one with the results.
-        disk.write_json(folder / card.CARD, card.build_minimal(options, written))
+        records.write_json(folder / card.CARD, card.build_minimal(options, written))
         verification = verify_artefact(folder, written, reference, options, export_options)
         weights = {
             "model": before.to_json(),
             "artefact": methods.measure_model_size(exportable.network.model).to_json(),
         }
         content = card.build(
-            run, recipe, exportable.spec, options, written, folder, verification, export_options.licence, weights,
-            records.evaluations, records.environment,
+            run, recipe, exportable.spec, options, written, folder, verification, export_options.license, weights,
+            run_records.evaluations, run_records.environment,
         )  # fmt: skip
         sealed = card.write(folder, content)
         disk.write_atomically(folder / card.CARD_TEXT, card.render_markdown(content).encode())
@@ -283,7 +283,7 @@ def verify_artefact(
 def _write_preprocessing(written: WrittenModel, recipe: Recipe, spec: DataSpec, folder: Path) -> None:
     from bmcli.export import encoder
 
-    disk.write_record(folder / card.PREPROCESSING, card.describe_preprocessing(spec, recipe))
+    records.write_record(folder / card.PREPROCESSING, card.describe_preprocessing(spec, recipe))
     if any(tensor.form == "encoded" for tensor in written.signatures[0].inputs):
         disk.write_atomically(folder / card.ENCODER, Path(encoder.__file__).read_bytes())
 

@@ -70,7 +70,7 @@ def cross_validate(source: RecipeToRetrain, context: RetrainingContext) -> Cross
     except BmcliError as error:
         raise source.loaded.locate(error) from None
     if source.run is not None:
-        attach_to_run(source.run, validation.run.evaluations(), context)
+        attach_to_run(source.run, validation.run.read_evaluations(), context)
     return validation
 
 

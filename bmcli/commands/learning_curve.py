@@ -54,7 +54,7 @@ def measure_learning_curve(source: RecipeToRetrain, context: RetrainingContext) 
     except BmcliError as error:
         raise source.loaded.locate(error) from None
     if source.run is not None:
-        attach_to_run(source.run, result.run.evaluations(), context)
+        attach_to_run(source.run, result.run.read_evaluations(), context)
     return result
 
 

@@ -139,7 +139,7 @@ def _pair_layers(model: keras.Model, narrower: keras.Model, select_channels: Cha
     flows: dict[int, KeptChannels] = {}
     # In Keras' order of operations every tensor is computed before it is used.
     for number, (layer, other) in enumerate(zip(model.operations, narrower.operations, strict=True)):
-        node = private_api.only_node(layer)
+        node = private_api.get_only_node(layer)
         inputs = [flows[id(tensor)] for tensor in node.input_tensors]
         after = _propagate_channels(layer, other, inputs, node.outputs[0], number, select_channels)
         for tensor in node.outputs:

@@ -96,7 +96,7 @@ class QuantizationAware(StepHook):
             return call(inputs, *more, **options)
 
     def _quantize_weight(self, layer: Any, weight: Any) -> Any:
-        value = tf.convert_to_tensor(private_api.uncast_value(weight))
+        value = tf.convert_to_tensor(private_api.get_uncast_value(weight))
         nearest = round_to_levels(value, scale_axes(layer, weight), LEVELS[self._weights])
         # The gradient of rounding is 0 almost everywhere; a straight-through estimator passes it on unchanged.
         return self._select_by_step(value, value + tf.stop_gradient(nearest - value))

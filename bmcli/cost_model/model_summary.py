@@ -70,7 +70,7 @@ def summarize_layers(model: keras.Model) -> list[LayerSummary]:
 
 
 def _output_shape(layer: keras.layers.Layer) -> tuple[int | None, ...]:
-    outputs = keras.tree.flatten(private_api.first_outputs(layer))
+    outputs = keras.tree.flatten(private_api.get_first_outputs(layer))
     return tuple(outputs[0].shape[1:])
 
 

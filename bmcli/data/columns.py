@@ -152,16 +152,16 @@ def build_crosses(options: DataOptions, inputs: Mapping[str, Kind], fitted: Mapp
 
 
 def _build_cross(position: int, cross: CrossOptions, fitted: Mapping[str, Column]) -> Column:
-    for name in cross.of:
+    for name in cross.columns:
         if math.prod(fitted[name].shape) > 1 + bool(fitted[name].state.get("flag")):
             raise BmcliError(
                 f"expected inputs of one value a row, but {quoted(name)} has several.",
                 path=f"data.crosses.{position}.of",
             )
     state = {
-        "of": list(cross.of),
-        "kinds": [fitted[name].kind for name in cross.of],
-        "sizes": [_count_positions(fitted[name]) for name in cross.of],
+        "columns": list(cross.columns),
+        "kinds": [fitted[name].kind for name in cross.columns],
+        "sizes": [_count_positions(fitted[name]) for name in cross.columns],
         "buckets": cross.buckets,
         "dimension": cross.dimension,
     }

@@ -81,7 +81,7 @@ def apply_invalid_policy(
     """
     import numpy as np
 
-    if options.invalid == "stop":
+    if options.invalid == "error":
         return rows, {}, 0
     inputs = columns.resolve_inputs(rows.columns, options, targets)
     checks = dict(_list_checks(inputs, targets, options.weight))

@@ -129,7 +129,7 @@ def read_valid_rows(options: DataOptions, targets: Mapping[str, Kind]) -> tuple[
     Raises:
         BmcliError: The source or a column is at fault, or no row is left.
     """
-    rows = read_rows(get_source(options), skip_malformed=options.invalid != "stop")
+    rows = read_rows(get_source(options), skip_malformed=options.invalid != "error")
     with prefix_faults(rows.origin):
         columns.check_names(rows, options, targets)
         return invalid.apply_invalid_policy(rows, options, targets)

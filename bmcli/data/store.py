@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from bmcli import disk, trust
+from bmcli import disk, records, trust
 from bmcli.console import Console
 from bmcli.errors import RunFailed
 from bmcli.specs import SPLITS, DataSpec
@@ -137,7 +137,7 @@ def _check_entry(folder: Path) -> None:
         raise disk.DamagedFile("a symbolic link")
     record = _read_record(folder)
     stamps = {name: _read_file_stamp(folder / name, name) for name in record["files"]}
-    state = disk.compute_record_digest({**record, "stamps": stamps})
+    state = records.compute_record_digest({**record, "stamps": stamps})
     if _verified_entries.get(folder) == state:
         return
     large = sum(size for size, *_ in stamps.values()) > LARGE_BYTES
@@ -158,7 +158,7 @@ def _read_record(folder: Path) -> dict[str, Any]:
     """Read the record of an entry: its key, and the SHA-256 of each file by its path in the folder."""
     _read_file_stamp(folder / _RECORD_FILE, _RECORD_FILE)
     try:
-        record = disk.read_record(folder / _RECORD_FILE)
+        record = records.read_record(folder / _RECORD_FILE)
     except disk.DamagedFile as error:
         raise disk.DamagedFile(f"{_RECORD_FILE}: {error}") from None
     if record.get("key") != folder.name or not isinstance(record.get("files"), dict):
@@ -218,7 +218,7 @@ def _write_record(folder: Path, key: str) -> None:
     """
     paths = [path for path in sorted(folder.rglob("*")) if not path.is_dir()]
     digests = {path.relative_to(folder).as_posix(): disk.compute_sha256(path) for path in paths}
-    disk.write_record(folder / _RECORD_FILE, {"key": key, "files": digests})
+    records.write_record(folder / _RECORD_FILE, {"key": key, "files": digests})
 
 
 def _write_array(path: Path, shape: tuple[int, ...], dtype: str, pieces: Iterable[np.ndarray]) -> None:

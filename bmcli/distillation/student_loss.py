@@ -225,7 +225,7 @@ def _build_terms(
         name = options.kind if number == 1 else f"{options.kind}_{number}"
         hints = []
         for position, pair in enumerate(getattr(options, "pairs", ())):
-            path = f"taught.losses.{place}.pairs.{position}"
+            path = f"distillation.losses.{place}.pairs.{position}"
             tensor = layer_lookup.find_layer_output(network.model, pair.student, "the student", f"{path}.student")
             hints.append(
                 HintProjection(

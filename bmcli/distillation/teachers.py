@@ -78,7 +78,7 @@ def load_teachers(
         BmcliError: A file is missing or was changed, or a teacher does not predict the student's targets.
     """
     return tuple(
-        _load_teacher(each, f"taught.teachers.{place}", recipe, spec, placement)
+        _load_teacher(each, f"distillation.teachers.{place}", recipe, spec, placement)
         for place, each in enumerate(options.teachers)
     )
 
@@ -87,7 +87,7 @@ def _load_teacher(
     options: TrainedTeacherOptions, path: str, recipe: Recipe, spec: DataSpec, placement: Placement
 ) -> TeacherNetwork:
     if options.run is None:
-        return _load_teacher_file(Path(options.model), options.digest, path, recipe, spec, placement)
+        return _load_teacher_file(Path(options.model), options.sha256, path, recipe, spec, placement)
     run = Run(Path(options.run))
     with _locate_faults(path):
         run.require_lock()
@@ -95,13 +95,13 @@ def _load_teacher(
     strategy.set_random_state(teacher_recipe.seed, teacher_recipe.train.precision)
     with placement.strategy.scope(), _locate_faults(path):
         model = network.build_model(teacher_recipe, teacher_spec)
-        network.load_model_weights(Path(options.model), model, teacher_spec, digest=options.digest)
+        network.load_model_weights(Path(options.model), model, teacher_spec, digest=options.sha256)
     model.trainable = False
     converters = {
         column.name: _build_converter(column, teacher_spec, teacher_recipe, recipe, run.display_path, path)
         for column in spec.targets
     }
-    return TeacherNetwork(run.display_path, model, teacher_recipe, teacher_spec, options.digest, converters)
+    return TeacherNetwork(run.display_path, model, teacher_recipe, teacher_spec, options.sha256, converters)
 
 
 @contextlib.contextmanager
@@ -325,7 +325,7 @@ def layer_key(pair: LayerPair) -> str:
 def list_layer_pairs(options: DistillationOptions) -> list[tuple[LayerPair, str]]:
     """List the pairs of layers of all losses, with the paths of their options."""
     return [
-        (pair, f"taught.losses.{place}.pairs.{number}")
+        (pair, f"distillation.losses.{place}.pairs.{number}")
         for place, loss in enumerate(options.losses)
         for number, pair in enumerate(getattr(loss, "pairs", ()))
     ]

@@ -148,18 +148,18 @@ def select_rows(options: TransferOptions, prepared: PreparedData) -> np.ndarray:
     """
     split = prepared.split("train")
     keep = np.ones(len(split), bool)
-    for target, names in options.without.items():
+    for target, names in options.excluded_classes.items():
         classes = prepared.spec.target(target).classes
         for index, name in enumerate(map(str, names)):
             if name not in classes:
                 raise BmcliError(
                     f"target {quoted(target)} has no class {quoted(name)}.",
-                    path=f"taught.transfer.without.{target}.{index}",
+                    path=f"distillation.transfer.excluded_classes.{target}.{index}",
                     suggestion=parts.did_you_mean(name, classes),
                 )
             keep &= np.asarray(split.targets[target]) != classes.index(name)
     if not keep.any():
-        raise BmcliError("every training row is left out.", path="taught.transfer.without")
+        raise BmcliError("every training row is left out.", path="distillation.transfer.excluded_classes")
     return np.flatnonzero(keep)
 
 
@@ -213,7 +213,7 @@ def _read_unlabelled(options: TransferOptions, prepared: PreparedData) -> Split 
         rows = read_rows(options.unlabelled, skip_malformed=False)  # type: ignore[arg-type]  # checked to be a source
         return preparation.encode_rows(rows, prepared.spec, with_targets=False)
     except BmcliError as error:
-        raise BmcliError(*(replace(each, path="taught.transfer.unlabelled") for each in error.faults)) from None
+        raise BmcliError(*(replace(each, path="distillation.transfer.unlabelled") for each in error.faults)) from None
 
 
 class TeacherInputs:

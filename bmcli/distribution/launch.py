@@ -367,7 +367,7 @@ def _queue_signals(events: queue.SimpleQueue[tuple[str, int]]) -> Iterator[None]
         if handler is not signal.SIG_IGN:  # ignored by the user, for instance with nohup
             signal.signal(number, enqueue)
     try:
-        with stopping.awaited():
+        with stopping.without_watchdog():
             yield
     finally:
         for number, handler in before.items():

@@ -46,7 +46,7 @@ def wait_for_peers(cluster: Cluster, timeout_s: float, agreement: str = "") -> I
     # TensorFlow would also wait for the workers, for more than ten minutes, but it holds Python's global lock and
     # handles SIGTERM itself meanwhile: no thread runs, and the signal has no effect.
     links = _connect_workers(cluster, time.monotonic() + timeout_s, timeout_s, agreement)
-    private_api.leave_watching_to_caller(cluster.workers, TF_HEARTBEAT_TIMEOUT_S)
+    private_api.set_heartbeat_timeout(cluster.workers, TF_HEARTBEAT_TIMEOUT_S)
     # gRPC would look for the peers, even those on this machine, behind the proxy of http_proxy, and wait forever.
     os.environ.setdefault("no_grpc_proxy", ",".join(address.rpartition(":")[0] for address in cluster.addresses))
     # Python's handlers run only when TensorFlow returns; the default action of the kernel ends the process.

@@ -201,7 +201,7 @@ def offset_replica_seeds(model: keras.Model) -> None:
     # Mirrored generators would give all replicas the same masks of dropout. An offset to the seed leaves their state
     # equal on all replicas, each of which draws equally often, so that checkpoints hold it once.
     for layer in private_api.flatten_layers(model):
-        for generator in private_api.seed_generators(layer):
+        for generator in private_api.get_seed_generators(layer):
             generator.next = partial(_next_replica_seed, generator, type(generator).next)
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from bmcli.disk import validate_as
 from bmcli.evaluation.proportions import LEVEL, wilson_bounds
 from bmcli.evaluation.weighted_metrics import divide
 from bmcli.quoting import quoted
+from bmcli.records import validate_as
 from bmcli.specs import Column
 
 BINS = 15

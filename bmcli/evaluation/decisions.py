@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from bmcli.disk import validate_as
 from bmcli.evaluation import calibration
 from bmcli.evaluation.calibration import Calibration
 from bmcli.evaluation.threshold import ThresholdChoice
 from bmcli.quoting import quoted
+from bmcli.records import validate_as
 from bmcli.specs import Column
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bmcli.disk import validate_as
+from bmcli.records import validate_as
 
 PixelMap = tuple[tuple[float, ...], ...]
 """A number for each pixel, rows from top to bottom."""

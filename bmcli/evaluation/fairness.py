@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from bmcli.disk import validate_as
 from bmcli.evaluation.proportions import LEVEL, wilson_bounds
 from bmcli.evaluation.slices import MIN_SLICE_ROWS, Slicing
 from bmcli.evaluation.weighted_metrics import MetricSamples, WeightedMetrics, divide, make_weighted_counts
 from bmcli.quoting import quoted
+from bmcli.records import validate_as
 
 RATES = ("selection_rate", "true_positive_rate", "false_positive_rate")
 _METRICS = (*(f"{rate}_{kind}" for rate in RATES for kind in ("difference", "ratio")), "equalized_odds_difference")

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from bmcli.disk import validate_as
 from bmcli.evaluation.proportions import LEVEL
 from bmcli.evaluation.result import Evaluation
+from bmcli.records import validate_as
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from bmcli.disk import validate_as
 from bmcli.evaluation.directions import get_direction
 from bmcli.evaluation.proportions import LEVEL, Interval, wilson_bounds
 from bmcli.evaluation.weighted_metrics import MetricSamples, WeightedMetrics
+from bmcli.records import validate_as
 
 RESAMPLES = 1000
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from bmcli.disk import validate_as
 from bmcli.evaluation.intervals import (
     Difference,
     Interval,
@@ -18,6 +17,7 @@ from bmcli.evaluation.intervals import (
     resample_metrics,
 )
 from bmcli.evaluation.weighted_metrics import WeightedMetrics, make_weighted_means
+from bmcli.records import validate_as
 
 UNDERFIT, OVERFIT = 0.75, 0.5
 """Ratio of training to validation error from which a model underfits, and up to which it overfits."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bmcli.disk import validate_as
+from bmcli.records import validate_as
 
 LEVEL = 0.95
 

@@ -9,11 +9,11 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from bmcli.disk import validate_as
 from bmcli.evaluation.calibration import Calibration
 from bmcli.evaluation.fairness import Fairness
 from bmcli.evaluation.proportions import Interval
 from bmcli.evaluation.slices import Slices
+from bmcli.records import validate_as
 
 ConfusionMatrix = tuple[tuple[int, ...], ...]
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from bmcli.disk import validate_as
 from bmcli.evaluation.directions import get_direction
 from bmcli.evaluation.intervals import (
     Interval,
@@ -20,6 +19,7 @@ from bmcli.evaluation.intervals import (
 )
 from bmcli.evaluation.weighted_metrics import WeightedMetrics, make_weighted_means
 from bmcli.raw_columns import RawColumn, RowFault, build_vocabulary, is_text_column, lookup_indices, to_numbers
+from bmcli.records import validate_as
 
 MIN_SLICE_ROWS = 20
 BINS = 4

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bmcli.disk import validate_as
+from bmcli.records import validate_as
 
 _POINTS = 200
 

@@ -54,7 +54,7 @@ def find_features(network: Network) -> list[FeatureTensor]:
                 columns, has_real or is_first, is_mask or tensor.dtype == "bool"
             )
             if is_first:
-                layer = private_api.operation_of(tensor)
+                layer = private_api.get_operation(tensor)
                 features.append(
                     FeatureTensor(columns, tensor, tuple(layer.widths) if isinstance(layer, OneHotColumns) else ())
                 )
@@ -131,7 +131,7 @@ def list_layer_outputs(network: Network) -> list[tuple[keras.layers.Layer, Any]]
     """List the layers with weights or an activation, and their outputs, in topological order."""
     layers = []
     for outputs, _ in _iterate_operations(network.model):
-        layer = private_api.operation_of(outputs[0])
+        layer = private_api.get_operation(outputs[0])
         is_relevant = isinstance(layer, keras.layers.Layer) and (
             layer.weights or isinstance(layer, keras.layers.Activation)
         )
@@ -154,13 +154,13 @@ def _is_real(tensor: Any) -> bool:
 
 
 def _is_convolution(tensor: Any) -> bool:
-    operation = private_api.operation_of(tensor)
+    operation = private_api.get_operation(tensor)
     return isinstance(operation, keras.layers.Layer) and "Conv" in type(operation).__name__
 
 
 def _is_network_of_maps(tensor: Any) -> bool:
-    return isinstance(private_api.operation_of(tensor), keras.Model) and len(tensor.shape) == 4
+    return isinstance(private_api.get_operation(tensor), keras.Model) and len(tensor.shape) == 4
 
 
 def _is_dropout(tensor: Any) -> bool:
-    return "Dropout" in type(private_api.operation_of(tensor)).__name__
+    return "Dropout" in type(private_api.get_operation(tensor)).__name__

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bmcli import __version__, dates, disk, trust
+from bmcli import __version__, dates, disk, records, trust
 from bmcli.console import clean
 from bmcli.errors import ArtefactRejected, BmcliError
 from bmcli.export import FormatOptions, Runtime, Signature, SignatureInput, SignatureOutput, WrittenModel, schema
@@ -49,7 +49,7 @@ _EXPORT_AGAIN = "Export again."
 
 def build(
     run: Run, recipe: Recipe, spec: DataSpec, options: FormatOptions, written: WrittenModel, folder: Path,
-    verification: Verification, licence: str | None,
+    verification: Verification, license_name: str | None,
     weights: Mapping[str, Any], evaluations: Mapping[str, Any], recorded: Mapping[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
     """Build the card of an artefact after all its files are written.
@@ -64,7 +64,7 @@ def build(
         "bmcli_card": CARD_VERSION,
         "name": recipe.name,
         "created": now(),
-        "licence": licence,
+        "license": license_name,
         "targets": [_describe_target(column, recipe) for column in spec.targets],
         "columns": [_describe_column(column, written) for column in spec.inputs],
         "notes": list(written.notes),
@@ -130,7 +130,7 @@ def write(folder: Path, values: Mapping[str, Any]) -> bool:
         ValueError: A number is not finite.
     """
     seal = trust.seal(_encode_sealed_content(values), _SEAL_PURPOSE)
-    disk.write_record(folder / CARD, {**values, "seal": seal})
+    records.write_record(folder / CARD, {**values, "seal": seal})
     return seal is not None
 
 
@@ -141,7 +141,7 @@ def is_sealed_by_user(card: Mapping[str, Any]) -> bool:
 
 
 def _encode_sealed_content(values: Mapping[str, Any]) -> bytes:
-    return disk.compute_record_digest(values).encode()
+    return records.compute_record_digest(values).encode()
 
 
 def parse(folder: Path) -> dict[str, Any]:
@@ -208,7 +208,7 @@ def _read_record(file: Path, record_type: type[schema.AnyRecord]) -> dict[str, A
     try:
         if file.stat().st_size > _MAX_RECORD_BYTES[file.name]:
             raise ValueError(f"larger than {_MAX_RECORD_BYTES[file.name]:,} bytes")
-        values = disk.read_record(file)
+        values = records.read_record(file)
         schema.validate_record(record_type, values)
     except FileNotFoundError:
         if file.name == CARD:
@@ -326,9 +326,9 @@ def _describe_lineage(run: Run, recipe: Recipe, spec: DataSpec, recorded: Mappin
 
 def _describe_teachers(recipe: Recipe) -> list[dict[str, str]]:
     """List the teachers of a distilled run, by run or file, with their digests."""
-    distillation = recipe.taught
+    distillation = recipe.distillation
     return [
-        {"model": "/".join(Path(each.run or each.model).parts[-2:]), "sha256": each.digest}
+        {"model": "/".join(Path(each.run or each.model).parts[-2:]), "sha256": each.sha256}
         for each in (distillation.teachers if distillation else ())
     ]
 
@@ -361,7 +361,7 @@ def render_markdown(card: Mapping[str, Any]) -> str:
     lines = [
         f"# {escape_markdown(card['name'])}: {escape_markdown(card['format'])}",
         "",
-        f"Licence: {escape_markdown(card['licence'] or 'not specified')}. {_format_bytes(card['bytes'])}, "
+        f"Licence: {escape_markdown(card['license'] or 'not specified')}. {_format_bytes(card['bytes'])}, "
         f"{_format_bytes(card['gzip_bytes'])} with gzip.",
         "",
         *_render_table(

@@ -29,7 +29,7 @@ def quantize(converter: Any, full_integer: bool = False) -> bytes:
         converter: A `tf.lite.TFLiteConverter` with a representative data set.
         full_integer: Keep only operations in float32 that would be wrong in integers.
     """
-    calibrated = private_api.calibrated_model(converter)
+    calibrated = private_api.convert_calibrated(converter)
     return private_api.quantize_calibrated(calibrated, list_float_tensors(calibrated, full_integer))
 
 
@@ -40,7 +40,7 @@ def list_float_tensors(model: bytes, full_integer: bool = False) -> list[str]:
         model: A LiteRT model in float32.
         full_integer: As for `quantize`.
     """
-    graph, codes, operators = private_api.litert_graph(model)  # other graphs are the bodies of loops
+    graph, codes, operators = private_api.parse_litert_graph(model)  # other graphs are the bodies of loops
     reader = _GraphReader(operators, codes, graph)
     operations = [
         *reader.find_one_hots(),

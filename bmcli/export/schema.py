@@ -162,7 +162,7 @@ class CardRecord(_StrictRecord):
     bmcli_card: Literal[1]
     name: str
     created: str
-    licence: str | None
+    license: str | None
     targets: Annotated[tuple[CardTarget, ...], Field(min_length=1)]
     columns: Annotated[tuple[CardColumn, ...], Field(min_length=1)]
     notes: tuple[str, ...]
@@ -243,7 +243,7 @@ class ImageState(_StrictRecord):
 
 
 class CrossState(_StrictRecord):
-    of: tuple[str, ...]
+    columns: tuple[str, ...]
     kinds: tuple[str, ...]
     sizes: tuple[Size, ...]
     buckets: Count | None

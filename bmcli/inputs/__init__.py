@@ -90,7 +90,7 @@ def build_cross_feature(cross: Column, encoded: Mapping[str, Any]) -> Feature:
     state = cross.state
     layer = Cross(state["sizes"], state["buckets"])
     combined = layer(
-        [_to_positions(kind, encoded[name]) for kind, name in zip(state["kinds"], state["of"], strict=True)]
+        [_to_positions(kind, encoded[name]) for kind, name in zip(state["kinds"], state["columns"], strict=True)]
     )
     if state["dimension"]:
         return Feature(cross, keras.layers.Embedding(layer.width, state["dimension"])(combined))

@@ -34,7 +34,7 @@ def make_keras_object(family: str, config: KerasObject | None, **fixed: Any) -> 
 
 def _make_nested(option: str, value: Any) -> Any:
     """Make the object of a nested description, such as `kernel_initializer: {kind: he_normal}`."""
-    family = catalogue.family_of_option(option)
+    family = catalogue.get_option_family(option)
     if family is None or value is None:
         return value
     if isinstance(value, str):

@@ -12,7 +12,8 @@ from pydantic import Field, model_validator
 from bmcli import parts
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
-from bmcli.recipe.fields import FieldType, KerasObject, Kind, check_mapping, fault, fault_at, format_value
+from bmcli.recipe.fields import FieldType, KerasObject, Kind, check_mapping, fault, fault_at
+from bmcli.recipe.nodes import format_value
 from bmcli.specs import Column
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Which augmentations change which inputs."""
+"""Section `data.augment`: the augmentations of each input."""
 
 from __future__ import annotations
 
@@ -7,17 +7,14 @@ from collections.abc import Mapping, Sequence
 from bmcli import parts
 from bmcli.quoting import quoted
 from bmcli.recipe.fields import Kind
+from bmcli.recipe.problems import Problem
 
 Augmentations = Mapping[str, Sequence[Kind]]
-"""Augmentations by input, or by a kind of input for all inputs of that kind that are not named themselves; none leave
-an input as it is."""
-
-Problem = tuple[tuple[str | int, ...], str, str]
-"""Where in `data.augment`, what is wrong, what to do."""
+"""Augmentations by input, or by kind for all inputs of that kind that are not named themselves."""
 
 
 def resolve_by_input(augment: Augmentations, kinds: Mapping[str, str]) -> dict[str, tuple[str, Sequence[Kind]]]:
-    """For each input that changes, the key of `augment` that says so, and what changes it.
+    """Resolve, for each augmented input, the key of `augment` that applies, and its augmentations.
 
     Args:
         kinds: The kind of each input by its name.
@@ -27,27 +24,25 @@ def resolve_by_input(augment: Augmentations, kinds: Mapping[str, str]) -> dict[s
 
 
 def find_order_problem(augment: Augmentations) -> Problem | None:
-    """What is wrong whatever the data: mixing examples comes last, and is one thing for the whole example."""
+    """Find a mistake that does not depend on the data: mixing must come last, and be the same for all inputs."""
     mixing: list[tuple[str, Kind]] = []
     for name, kinds in augment.items():
         for position, each in enumerate(kinds):
             if parts.load("augmentations", each.kind).MIXES:
                 mixing.append((name, each))
                 if position < len(kinds) - 1:
-                    return (name, position), f"{each.kind} mixes examples, so it comes last.", "Move it to the end."
+                    message = f"{each.kind} mixes examples, so it must be the last augmentation."
+                    return Problem((name, position), message, "Move it to the end.")
     for name, each in mixing[1:]:
         first_name, first = mixing[0]
         if each != first:
-            return (
-                (name,),
-                f"an example is mixed in one way, but {quoted(first_name)} says otherwise.",
-                "Write the same.",
-            )
+            message = f"{each.kind} differs from that of {quoted(first_name)}, but all inputs are mixed in one way."
+            return Problem((name,), message, f"Use the same options as for {quoted(first_name)}.")
     return None
 
 
 def find_input_problem(augment: Augmentations, kinds: Mapping[str, str]) -> Problem | None:
-    """What is wrong beside these inputs: a name that none has, or a kind that cannot be changed so.
+    """Find an unknown input, or one that its augmentation does not suit.
 
     Args:
         kinds: The kind of each input by its name.
@@ -55,16 +50,18 @@ def find_input_problem(augment: Augmentations, kinds: Mapping[str, str]) -> Prob
     for name, changes in augment.items():
         kind = kinds.get(name, name)
         if kind not in kinds.values():
-            return (name,), f"no input {quoted(name)}.", parts.did_you_mean(name, kinds)
+            return Problem((name,), f"no input {quoted(name)}.", parts.did_you_mean(name, kinds))
         for position, each in enumerate(changes):
             able = parts.load("augmentations", each.kind).INPUTS
             if kind not in able:
                 suitable = [n for n in parts.names("augmentations") if kind in parts.load("augmentations", n).INPUTS]
-                hint = f"Those for {kind}: {', '.join(suitable)}." if suitable else f"Nothing changes {kind}."
-                return (name, position), f"{each.kind} changes inputs of kind {' or '.join(able)}, not {kind}.", hint
+                hint = f"Suitable for {kind}: {', '.join(suitable)}." if suitable else f"Nothing changes {kind}."
+                message = f"{each.kind} changes inputs of kind {' or '.join(able)}, not {kind}."
+                return Problem((name, position), message, hint)
     mixes = [
         key for key, changes in resolve_by_input(augment, kinds).values() if any(c.kind == "cutmix" for c in changes)
     ]
     if len(mixes) > 1:
-        return (mixes[1],), "cutmix mixes one input, since the areas in two could differ.", "Leave it in one of them."
+        message = "cutmix can mix one input only, since the areas in two inputs could differ."
+        return Problem((mixes[1],), message, "Keep it for one of them.")
     return None

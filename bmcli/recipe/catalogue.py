@@ -1,4 +1,4 @@
-"""The names and options of Keras' objects, known without importing Keras."""
+"""The names and options of Keras' objects, read from a file, because importing Keras takes seconds."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import Any
 
 from bmcli import parts
 from bmcli.quoting import quoted
-
-Problem = tuple[tuple[str | int, ...], str, str]
-"""Where in the options, what is wrong, what to do."""
+from bmcli.recipe.nodes import format_value
+from bmcli.recipe.problems import Problem
 
 # An option whose name ends so takes a Keras object of that family, as a name or a mapping with a `kind`.
 _FAMILY_OF_OPTION = {
@@ -23,7 +22,7 @@ _FAMILY_OF_OPTION = {
     "layer": "layers",
 }
 
-# Options without a default to judge their type by.
+# Names of options that have no default value by which their type could be checked.
 _COUNTS = {
     "units", "filters", "input_dim", "output_dim", "num_heads", "key_dim", "head_dim", "num_query_heads",
     "num_key_value_heads", "n", "height", "width", "num_classes",
@@ -33,7 +32,7 @@ _NUMBERS = {"rate", "stddev", "clipnorm", "clipvalue", "global_clipnorm", "recal
 
 
 @cache
-def _families() -> dict[str, dict[str, Any]]:
+def _read_families() -> dict[str, dict[str, Any]]:
     families: dict[str, dict[str, Any]] = json.loads(
         Path(__file__).with_name("keras_catalogue.json").read_text(encoding="utf-8")
     )
@@ -42,25 +41,27 @@ def _families() -> dict[str, dict[str, Any]]:
 
 def list_kinds(family: str) -> list[str]:
     """Kinds of a family: `activations`, `initializers`, `layers`, `losses`, `metrics`, `optimizers` ..."""
-    return list(_families()[family])
+    return list(_read_families()[family])
 
 
 def get_entry(family: str, kind: str) -> dict[str, Any]:
-    """What is known of one kind: its Keras `object`, `options` with defaults, and which are `required`."""
-    found: dict[str, Any] = _families()[family][kind]
-    return found
+    """The entry of one kind: its Keras `object`, its `options` with defaults, and the names of `required` ones."""
+    entry: dict[str, Any] = _read_families()[family][kind]
+    return entry
 
 
-def family_of_option(option: str) -> str | None:
-    """The family of objects that an option takes, e.g. `initializers` for `kernel_initializer`."""
+def get_option_family(option: str) -> str | None:
+    """The family of objects that an option takes, such as `initializers` for `kernel_initializer`."""
     return next((family for ending, family in _FAMILY_OF_OPTION.items() if option.endswith(ending)), None)
 
 
-def check_options(family: str, kind: str, options: Mapping[str, Any], also: tuple[str, ...] = ()) -> list[Problem]:
-    """Every unknown, missing or wrongly typed option of a Keras object.
+def find_option_problems(
+    family: str, kind: str, options: Mapping[str, Any], also: tuple[str, ...] = ()
+) -> list[Problem]:
+    """Find every unknown, missing or wrongly typed option of a Keras object.
 
     Args:
-        also: Names to suggest beside Keras' own, for options that Keras does not see.
+        also: Further names to suggest, of options that are not Keras' own.
     """
     known = get_entry(family, kind)
     missing = [name for name in known["required"] if name not in options]
@@ -68,37 +69,32 @@ def check_options(family: str, kind: str, options: Mapping[str, Any], also: tupl
     if missing:
         example = ", ".join(f"{name}: ..." for name in missing)
         needed = " and ".join(map(quoted, missing))
-        problems.append(((), f"{kind} needs {needed}.", f"Write {{kind: {kind}, {example}}}."))
+        problems.append(Problem((), f"{kind} needs {needed}.", f"Write {{kind: {kind}, {example}}}."))
     for name, value in options.items():
         if name not in known["options"]:
             hint = parts.did_you_mean(str(name), [*known["options"], *also])
-            problems.append(((name,), f"{kind} has no option {quoted(name)}.", hint))
+            problems.append(Problem((name,), f"{kind} has no option {quoted(name)}.", hint))
         else:
-            problems += _check_value(name, value, known["options"][name], name in known["required"])
+            problems += _find_value_problems(name, value, known["options"][name], name in known["required"])
     return problems
 
 
-def _check_value(name: str, value: Any, default: Any, required: bool) -> list[Problem]:
-    inner = family_of_option(name)
+def _find_value_problems(name: str, value: Any, default: Any, required: bool) -> list[Problem]:
+    inner = get_option_family(name)
     if value is None:
-        missing: list[Problem] = [((name,), f"{quoted(name)} needs a value.", "")]
+        missing = [Problem((name,), f"{quoted(name)} needs a value.")]
         return missing if required or default is not None else []
     if inner is not None:
-        return [((name, *where), text, hint) for where, text, hint in check_object(inner, value)]
-    expected = _expected(name, value, default)
+        return [problem.below(name) for problem in find_object_problems(inner, value)]
+    expected = _describe_expected(name, value, default)
     if expected is None:
         return []
-    hint = "" if default is None else f"Keras' default is {_format_value(default)}."
-    return [((name,), f"expected {expected}, received {_format_value(value)}.", hint)]
+    hint = "" if default is None else f"Keras' default is {format_value(default)}."
+    return [Problem((name,), f"expected {expected}, received {format_value(value)}.", hint)]
 
 
-def _format_value(value: Any) -> str:
-    """A value as YAML has it, for a message."""
-    return json.dumps(value, default=str) if isinstance(value, (bool, int, float, str, list, tuple)) else "a mapping"
-
-
-def check_object(family: str, value: Any) -> list[Problem]:
-    """Problems of a value that must be an object of a family: a name, or a mapping with a `kind`."""
+def find_object_problems(family: str, value: Any) -> list[Problem]:
+    """Find the problems of a value that must be an object of a family: a name, or a mapping with a `kind`."""
     kind: str
     options: Mapping[str, Any]
     if isinstance(value, str):
@@ -106,15 +102,16 @@ def check_object(family: str, value: Any) -> list[Problem]:
     elif isinstance(value, Mapping) and isinstance(value.get("kind"), str):
         kind, options = value["kind"], {key: item for key, item in value.items() if key != "kind"}
     else:
-        return [((), f"expected one of Keras' {family} by name, or a mapping with a 'kind'.", "")]
+        return [Problem((), f"expected one of Keras' {family} by name, or a mapping with a 'kind'.")]
     if kind not in list_kinds(family):
         where: tuple[str, ...] = () if isinstance(value, str) else ("kind",)
-        return [(where, f"no {family.removesuffix('s')} {quoted(kind)}.", parts.did_you_mean(kind, list_kinds(family)))]
-    return check_options(family, kind, options)
+        hint = parts.did_you_mean(kind, list_kinds(family))
+        return [Problem(where, f"no {family.removesuffix('s')} {quoted(kind)}.", hint)]
+    return find_option_problems(family, kind, options)
 
 
-def _expected(name: str, value: Any, default: Any) -> str | None:
-    """What type the default, or the name where there is none, suggests, if the value's is another."""
+def _describe_expected(name: str, value: Any, default: Any) -> str | None:
+    """The type that the default, or else the name, suggests; None if the value has it."""
     if isinstance(value, Mapping):
         return "a plain value"
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -129,11 +126,11 @@ def _expected(name: str, value: Any, default: Any) -> str | None:
     if isinstance(default, list):
         return None if number or several or isinstance(value, str) else "a number or a list of numbers"
     if name in _COUNTS or name in _COUNTS_OF_AXES:
-        return _expected_count(value, name in _COUNTS_OF_AXES)
+        return _describe_expected_count(value, name in _COUNTS_OF_AXES)
     return "a number" if name in _NUMBERS and not number else None
 
 
-def _expected_count(value: Any, for_axes: bool) -> str | None:
+def _describe_expected_count(value: Any, for_axes: bool) -> str | None:
     values = value if for_axes and isinstance(value, (list, tuple)) else [value]
     fits = all(isinstance(item, int) and not isinstance(item, bool) and item > 0 for item in values)
     return None if fits else "a whole number of at least 1" + (", or a list of them" if for_axes else "")

@@ -1,4 +1,4 @@
-"""From a tree to a checked recipe, or to every fault with its place."""
+"""Validate the tree of a recipe: the result is a checked recipe, or every fault with its place."""
 
 from __future__ import annotations
 
@@ -11,42 +11,42 @@ from pydantic import ValidationError
 from bmcli import parts
 from bmcli.errors import BmcliError, Fault, FileLocation
 from bmcli.quoting import quoted
-from bmcli.recipe.fields import format_value
-from bmcli.recipe.nodes import KeyPath, Node
+from bmcli.recipe.nodes import KeyPath, Node, format_value
 from bmcli.recipe.paths import join_steps
 from bmcli.recipe.schema import Recipe
 
 
 def check_recipe(tree: Node) -> Recipe:
-    """The recipe with every default filled in.
+    """Validate a tree and fill in every default.
 
     Raises:
         BmcliError: All faults at once, in the order of the file; those of faulty nodes are left out.
     """
-    parts.suggest_anew()
+    parts.reset_suggestions()
     plain = tree.plain()
     if not isinstance(plain, dict):
-        raise BmcliError(Fault(f"a recipe is a mapping of sections, received {format_value(plain)}.", place=tree.place))
+        message = f"expected a recipe, a mapping of sections; received {format_value(plain)}."
+        raise BmcliError(Fault(message, place=tree.place))
     try:
         return Recipe.model_validate(plain)
     except ValidationError as error:
-        raise BmcliError(*_faults(error.errors(include_url=False), tree)) from None
+        raise BmcliError(*_make_faults(error.errors(include_url=False), tree)) from None
 
 
 def find_place(tree: Node, steps: KeyPath) -> FileLocation:
-    """Where a fault at these steps is shown: the value, or the key of the mapping that lacks it."""
-    node, way = tree.nearest(steps)
-    if way == steps or node.key_place is None:
+    """The place of a fault at these steps: the value, or the key of the mapping that lacks it."""
+    node, existing = tree.nearest(steps)
+    if existing == steps or node.key_place is None:
         return node.place
     return node.key_place
 
 
-class _Error(NamedTuple):
+class _LocatedError(NamedTuple):
     """One of pydantic's errors.
 
     Args:
-        steps: Where it is in the recipe.
-        value: The way to the value whose alternatives were tried, or `steps`.
+        steps: Path to it in the recipe.
+        value: Path to the value for which pydantic tried alternatives, or `steps`.
     """
 
     steps: KeyPath
@@ -57,73 +57,78 @@ class _Error(NamedTuple):
 
     @property
     def has_own_text(self) -> bool:
-        """Whether it has a text of its own."""
+        """Whether its message comes from `fields.fault`, and not from pydantic."""
         return "suggestion" in self.context
 
 
-def _faults(details: Sequence[Any], tree: Node) -> list[Fault]:
-    """Errors as faults; of the alternatives of one value those that got farthest become one fault."""
-    by_value: dict[KeyPath, list[_Error]] = {}
+def _make_faults(details: Sequence[Any], tree: Node) -> list[Fault]:
+    """Convert errors into faults.
+
+    Of a union, pydantic reports one error per alternative. Those of the alternatives that matched deepest become one
+    fault, since the user meant one of these.
+    """
+    by_value: dict[KeyPath, list[_LocatedError]] = {}
     for error in (_locate_error(detail, tree) for detail in details):
         by_value.setdefault(error.value, []).append(error)
     faults = [fault for errors in by_value.values() for fault in _merge_errors(errors, tree)]
-    return sorted(dict.fromkeys(faults), key=_position)
+    return sorted(dict.fromkeys(faults), key=_get_sort_key)
 
 
-def _position(fault: Fault) -> tuple[str, int, int]:
+def _get_sort_key(fault: Fault) -> tuple[str, int, int]:
     assert fault.place is not None, "every fault of a tree has a place"
     return fault.place.file, fault.place.line, fault.place.column
 
 
-# Errors of alternatives whose type is right, beside which those of other types say nothing.
+# Errors of alternatives whose type is right; errors of the alternatives with other types are left out.
 _VALUE_ERRORS = {
     *("greater_than", "greater_than_equal", "less_than", "less_than_equal", "string_pattern_mismatch"),
     *("too_short", "too_long", "string_too_short"),
 }
 
 
-# Names that pydantic gives to the alternatives of a union, none of which can be a key of ours.
+# pydantic puts the names of the alternatives of a union into places; none of them can be a key of a recipe.
 _ALTERNATIVE = re.compile(r".*\[.*|constrained-.*|[A-Z].*|str|int|float|bool|none")
 
 
-def _locate_error(detail: Mapping[str, Any], tree: Node) -> _Error:
+def _locate_error(detail: Mapping[str, Any], tree: Node) -> _LocatedError:
     steps: KeyPath = ()
     value: KeyPath | None = None
     for step in detail["loc"]:
+        # Keys of users, such as names of columns, can look like names of alternatives: what the recipe has is a key.
         written = tree.find((*steps, step)) is not None
         if not written and isinstance(step, str) and _ALTERNATIVE.fullmatch(step):
             value = steps if value is None else value
         else:
             steps = (*steps, step)
-    return _Error(steps, steps if value is None else value, detail["type"], detail.get("ctx", {}), detail)
+    return _LocatedError(steps, steps if value is None else value, detail["type"], detail.get("ctx", {}), detail)
 
 
-def _merge_errors(errors: list[_Error], tree: Node) -> Iterable[Fault]:
+def _merge_errors(errors: list[_LocatedError], tree: Node) -> Iterable[Fault]:
     """The faults of one value."""
     deepest = max(len(error.steps) for error in errors)
-    by_steps: dict[KeyPath, list[_Error]] = {}
+    by_steps: dict[KeyPath, list[_LocatedError]] = {}
     for error in errors:
         if len(error.steps) == deepest:
             by_steps.setdefault(error.steps, []).append(error)
     for steps, some in by_steps.items():
-        if tree.nearest(steps)[0].faulty:
+        if tree.nearest(steps)[0].faulty:  # its fault is reported already
             continue
         some = [error for error in some if error.kind in _VALUE_ERRORS] or some
-        told = [error for error in some if error.has_own_text]
-        yield from (_to_fault(error, tree) for error in told)
-        if not told:
+        with_own_text = [error for error in some if error.has_own_text]
+        yield from (_to_fault(error, tree) for error in with_own_text)
+        if not with_own_text:
             yield _to_expected_fault(steps, some, tree)
 
 
-def _to_fault(error: _Error, tree: Node) -> Fault:
+def _to_fault(error: _LocatedError, tree: Node) -> Fault:
     node = tree.find(error.steps)
     at_key = error.kind == "unknown_key" and node is not None
     place = node.key_place if at_key and node else find_place(tree, error.steps)
     return Fault(error.context["text"], join_steps(error.steps), place, error.context["suggestion"])
 
 
-def _to_expected_fault(steps: KeyPath, errors: Sequence[_Error], tree: Node) -> Fault:
-    """One fault for the errors of a value: what was expected, and what came."""
+def _to_expected_fault(steps: KeyPath, errors: Sequence[_LocatedError], tree: Node) -> Fault:
+    """Make one fault of the errors of a value: the expected and the received values."""
     first = errors[0]
     place = find_place(tree, steps)
     if first.kind == "missing" and isinstance(steps[-1], str):
@@ -132,24 +137,25 @@ def _to_expected_fault(steps: KeyPath, errors: Sequence[_Error], tree: Node) -> 
         return Fault(f"item {steps[-1]} is missing, counted from 0.", join_steps(steps[:-1]), place)
     node = tree.find(steps)
     value = node.plain() if node else first.detail["input"]
-    wanted = _join_with_or(list(dict.fromkeys(_expected(error) for error in errors)))
+    expected = _join_with_or(list(dict.fromkeys(_describe_expected(error) for error in errors)))
     return Fault(
-        f"expected {wanted}, received {format_value(value)}.", join_steps(steps), place, _nearest(value, errors)
+        f"expected {expected}, received {format_value(value)}.", join_steps(steps), place, _suggest_word(value, errors)
     )
 
 
-def _nearest(value: Any, errors: Sequence[_Error]) -> str:
-    """The allowed word that a wrong one is near to."""
-    allowed = [word for error in errors if error.kind == "literal_error" for word in _words(error)]
+def _suggest_word(value: Any, errors: Sequence[_LocatedError]) -> str:
+    """Suggest the allowed word that is most similar to a wrong one."""
+    allowed = [word for error in errors if error.kind == "literal_error" for word in _list_allowed_words(error)]
     near = parts.nearest(value, allowed) if isinstance(value, str) else None
     return f"Did you mean {quoted(near, 300)}?" if near else ""
 
 
-def _words(error: _Error) -> list[str]:
+def _list_allowed_words(error: _LocatedError) -> list[str]:
+    # pydantic gives the words only as the text `'a', 'b' or 'c'`.
     return re.findall(r"'([^']*)'", error.context["expected"])
 
 
-_EXPECTED: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+_DESCRIPTIONS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "int_type": lambda c: "a whole number",
     "int_from_float": lambda c: "a whole number",
     "float_type": lambda c: "a number",
@@ -175,8 +181,8 @@ _EXPECTED: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
 }
 
 
-def _expected(error: _Error) -> str:
-    describe = _EXPECTED.get(error.kind)
+def _describe_expected(error: _LocatedError) -> str:
+    describe = _DESCRIPTIONS.get(error.kind)
     message = str(error.detail["msg"])
     return describe(error.context) if describe else message[:1].lower() + message[1:]
 

@@ -1,4 +1,4 @@
-"""The parts of `train` that make a network smaller while it learns: pruning, and quantisation-aware training."""
+"""Sections `train.prune` and `train.quantize_aware`: compression during training."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from pydantic import Field, model_validator
 
 from bmcli import parts
 from bmcli.recipe.fields import ChoiceField, Kind, Options, fault_at
+from bmcli.recipe.problems import Problem
 
 Sparsity = Annotated[float, Field(ge=0, lt=1)]
 Width = Annotated[int, Field(ge=1)]
 Widths = tuple[Width, ...] | Annotated[float, Field(gt=0)]
-# Activations that turn 0 into something else, so that a unit of zeros is not as if it were not there.
+# Activations with f(0) != 0: a unit of zeros still has an effect on the next layer, so it cannot be removed.
 _NONZERO_AT_ZERO = ("sigmoid", "hard_sigmoid", "softplus", "exponential", "softmax", "log_softmax", "log_sigmoid")
 
 
 class PruningSchedule(Kind):
-    """When what is pruned rises from nothing to its share, along a cubic curve (Zhu and Gupta 2017, equation 1)."""
+    """Schedule of the pruned fraction, from 0 along a cubic curve (Zhu and Gupta 2017, equation 1)."""
 
     start: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.25, description="Fraction of all steps before the first pruning."
@@ -35,7 +36,7 @@ class PruningSchedule(Kind):
     def _ends_after_its_start(self) -> PruningSchedule:
         if self.end <= self.start:
             raise fault_at(("start",), f"pruning would start at {self.start:g} and end at {self.end:g} of the steps.",
-                           "Give a smaller `start`, or a larger `end`.")  # fmt: skip
+                           "Set a smaller `start`, or a larger `end`.")  # fmt: skip
         return self
 
 
@@ -75,7 +76,7 @@ class ChannelPruning(PruningSchedule):
     )
 
     def resolve_widths(self, model: Kind) -> dict[str, Widths]:
-        """Widths that are left, by the options of the model that tell them."""
+        """The widths after pruning, by option of the model."""
         share = 1 - self.sparsity
         return {
             **{name: _scale_widths(getattr(model, name), share) for name in get_width_options(model)},
@@ -103,9 +104,9 @@ class QuantizeAwareOptions(Options):
 
 
 def get_width_options(model: Kind | type[Kind]) -> tuple[str, ...]:
-    """The options of a family that tell how wide its layers are, if they can be pruned by channels.
+    """The options of a model family that set the widths of its layers; none if its channels cannot be pruned.
 
-    Their values are numbers of units, one for each layer, or one multiple of some other width.
+    A value is a number of units for each layer, or one factor of another width.
     """
     return getattr(model, "WIDTHS", ())
 
@@ -116,21 +117,14 @@ def _scale_widths(widths: Widths, share: float) -> Widths:
     return round(share * widths, 6)
 
 
-Problem = tuple[tuple[str | int, ...], str, str]
-"""Place below `train.prune`, message and suggestion."""
-
-
 def find_model_problem(pruning: Any, model: Kind) -> Problem | None:
-    """The first reason why this network cannot be pruned so."""
+    """Find the first reason why `train.prune` does not suit a model."""
     if not isinstance(pruning, ChannelPruning):
         return None
     known = get_width_options(model)
     if not known:
-        return (
-            ("kind",),
-            f"channels of {model.kind} cannot be removed.",
-            f"Those of {_list_prunable_families()} can; or prune weights.",
-        )
+        hint = f"Those of {_list_prunable_families()} can; or prune weights."
+        return Problem(("kind",), f"channels of {model.kind} cannot be removed.", hint)
     problem = next(
         (each for name, left in pruning.widths.items() if (each := _find_widths_problem(name, left, model))), None
     )
@@ -138,42 +132,42 @@ def find_model_problem(pruning: Any, model: Kind) -> Problem | None:
 
 
 def _list_prunable_families() -> str:
-    """The families whose channels can be removed, as a list in a sentence."""
+    """Format the model families whose channels can be removed, as part of a sentence."""
     names = [name for name in parts.names("models") if get_width_options(parts.load("models", name).Options)]
     return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _find_widths_problem(name: str, left: Widths, model: Kind) -> Problem | None:
-    """What is wrong with widths that a recipe tells."""
-    known = get_width_options(model)
+    """Find what is wrong with an entry of `widths`."""
+    place, known = ("widths", name), get_width_options(model)
     if name not in known:
-        return ("widths", name), f"{model.kind} has no widths '{name}'.", parts.did_you_mean(name, known)
-    given = getattr(model, name)
-    hint = f"Those of the model: {list(given) if isinstance(given, tuple) else given}."
-    if isinstance(given, tuple) != isinstance(left, tuple):
-        expected = "a list of widths" if isinstance(given, tuple) else "one number"
-        return ("widths", name), f"expected {expected}.", hint
-    before, after = (value if isinstance(value, tuple) else (value,) for value in (given, left))
+        return Problem(place, f"{model.kind} has no widths '{name}'.", parts.did_you_mean(name, known))
+    widths = getattr(model, name)
+    hint = f"Those of the model: {list(widths) if isinstance(widths, tuple) else widths}."
+    if isinstance(widths, tuple) != isinstance(left, tuple):
+        expected = "a list of widths" if isinstance(widths, tuple) else "one number"
+        return Problem(place, f"expected {expected}.", hint)
+    before, after = (value if isinstance(value, tuple) else (value,) for value in (widths, left))
     if len(before) != len(after):
-        return ("widths", name), f"{len(after)} widths for {len(before)} layers.", hint
-    wider = [width for width, old in zip(after, before, strict=True) if width > old]
+        return Problem(place, f"{len(after)} widths for {len(before)} layers.", hint)
+    wider = [(old, new) for old, new in zip(before, after, strict=True) if new > old]
     if wider:
-        return ("widths", name), f"pruning cannot make a layer wider, as {wider[0]}.", hint
+        return Problem(place, f"pruning cannot make a layer wider: {wider[0][1]:g} instead of {wider[0][0]:g}.", hint)
     return None
 
 
 def _find_layer_problem(model: Kind) -> Problem | None:
-    """What makes something of channels that are 0, or looks at all of them at once."""
+    """Find a layer on which channels of zeros have an effect, so that they cannot be removed."""
     normalization = getattr(model, "normalization", None)
     if normalization in ("layer", "group") and not getattr(model, "NORMALIZES_WHOLE", False):
-        message = f"channels before {normalization} normalization cannot be removed: it looks at all of them at once."
-        return (), message, "Take `model.normalization: batch`, or prune weights."
+        message = f"channels before {normalization} normalization cannot be removed: its statistics are of all of them."
+        return Problem((), message, "Use `model.normalization: batch`, or prune weights.")
     activation = getattr(model, "dense_activation", getattr(model, "activation", None))
     if activation is not None and activation.kind in _NONZERO_AT_ZERO:
-        message = f"channels before {activation.kind} cannot be removed: it turns 0 into something else."
-        return (), message, "Take `model.activation: relu`, gelu, silu or tanh."
+        message = f"channels before {activation.kind} cannot be removed: {activation.kind}(0) is not 0."
+        return Problem((), message, "Use `model.activation: relu`, gelu, silu or tanh.")
     if getattr(model, "share", False):
-        return (), "channels of layers that share their weights cannot be removed.", "Prune weights."
+        return Problem((), "channels of layers that share their weights cannot be removed.", "Prune weights.")
     return None
 
 
@@ -182,7 +176,7 @@ def _find_result_problem(pruning: ChannelPruning, model: Kind) -> Problem | None
     for name, least in getattr(model, "WIDTHS_ABOVE", {}).items():
         if left[name] <= least:
             message = f"{left[name]:g} would be left of {name} {getattr(model, name):g}, expected more than {least:g}."
-            return (), message, "Lower `sparsity`."
+            return Problem((), message, "Lower `sparsity`.")
     if all(getattr(model, name) == widths for name, widths in left.items()):
-        return (), "no channel would be removed.", "Raise `sparsity`."
+        return Problem((), "no channel would be removed.", "Raise `sparsity`.")
     return None

@@ -1,4 +1,4 @@
-"""Section `data`: which data, how it is split, and what its columns are."""
+"""Section `data`: source, split, and kinds of columns."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from bmcli import parts
 from bmcli.quoting import quoted
 from bmcli.recipe.augment import Augmentations, find_input_problem, find_order_problem
 from bmcli.recipe.fields import Kind, Options, PartField, Share, fault, fault_at
+from bmcli.recipe.nodes import KeyPath
+from bmcli.recipe.problems import Problem
 
 
 class FoldOptions(Options):
@@ -25,16 +27,16 @@ class FoldOptions(Options):
     of: Annotated[int, Field(ge=2, le=100)] = Field(description="Number of folds.")
 
     @model_validator(mode="after")
-    def _is_one_of_them(self) -> FoldOptions:
+    def _check_number(self) -> FoldOptions:
         if self.number > self.of:
             raise fault_at(
-                ("number",), f"there is no fold {self.number} of {self.of}.", f"Name one from 1 to {self.of}."
+                ("number",), f"there is no fold {self.number} of {self.of}.", f"Use a number from 1 to {self.of}."
             )
         return self
 
 
 class SplitOptions(Options):
-    """How rows are split into training, validation and test rows.
+    """Split of the rows into training, validation and test rows.
 
     Rows are split at random, or by `group`, `time` or `hash`. Fractions apply to the rows that are not split yet. Where
     the source has one file per split, or `column` contains the split, a fraction of the training rows can still become
@@ -75,42 +77,43 @@ class SplitOptions(Options):
 
     @model_validator(mode="after")
     def _check_one_splitter(self) -> SplitOptions:
-        ways = [way for way in ("group", "time", "hash") if getattr(self, way)]
-        if len(ways) > 1:
-            hint = "Write hash: [COLUMN] to keep a group together." if ways == ["group", "hash"] else ""
-            raise fault_at((ways[1],), f"`{ways[1]}` and `{ways[0]}` both tell the split of a row.",
+        splitters = [option for option in ("group", "time", "hash") if getattr(self, option)]
+        first = next(iter(splitters), "")
+        if len(splitters) > 1:
+            hint = "Write hash: [COLUMN] to keep a group together." if splitters == ["group", "hash"] else ""
+            raise fault_at((splitters[1],), f"`{splitters[1]}` and `{first}` both define the split of a row.",
                            hint or "Leave one of them out.")  # fmt: skip
-        if ways and self.column is not None and self.validation is None:
-            raise fault_at((ways[0],), f"`{ways[0]}` does nothing beside `column`, which tells every split.",
-                           "Leave it out, or give `validation` a share of the training rows.")  # fmt: skip
-        if ways and self.column is not None and getattr(self, ways[0]) == self.column:
-            raise fault_at((ways[0],), f"column {quoted(self.column)} tells the split already.", "Name another.")
-        if ways not in ([], ["group"]) and self.stratify not in ("auto", "none"):
-            raise fault_at(("stratify",), f"`{ways[0]}` tells the split of a row, so no proportions can be kept.",
+        if first and self.column is not None and self.validation is None:
+            raise fault_at((first,), f"`{first}` does nothing beside `column`, which defines every split.",
+                           "Leave it out, or set `validation` to a fraction of the training rows.")  # fmt: skip
+        if first and self.column is not None and getattr(self, first) == self.column:
+            raise fault_at((first,), f"column {quoted(self.column)} already defines the split.", "Name another.")
+        if first not in ("", "group") and self.stratify not in ("auto", "none"):
+            raise fault_at(("stratify",), f"`{first}` defines the split of a row, so rows cannot be stratified.",
                            "Leave `stratify` out.")  # fmt: skip
-        if ways == ["group"] and self.stratify == self.group:
-            raise fault_at(("stratify",), f"the rows of each {quoted(self.group)} are together, so its proportions "
-                           "cannot be kept.", "Name another column.")  # fmt: skip
+        if first == "group" and self.stratify == self.group:
+            raise fault_at(("stratify",), f"the rows of each {quoted(self.group)} are in one split, so they cannot be "
+                           "stratified by it.", "Name another column.")  # fmt: skip
         return self
 
     @model_validator(mode="after")
     def _shares_fit(self) -> SplitOptions:
         shares = [share for share in (self.train, self.validation, self.test) if share is not None]
-        total = sum(shares)
+        total = sum(shares)  # 0.7 + 0.2 + 0.1 is 0.9999999999999999, hence the tolerance
         if total > 1 + 1e-9:
-            raise fault("shares", f"the shares add up to {total:g}, more than 1.")
+            raise fault("shares", f"the fractions add up to {total:g}, more than 1.")
         if len(shares) == 3 and total < 1 - 1e-9:
             raise fault(
                 "shares",
-                f"the shares add up to {total:g}, not 1.",
-                "Leave one of them out to give it the rest.",
+                f"the fractions add up to {total:g}, not 1.",
+                "Leave one of them out: it becomes the rest.",
             )
         if self.train is None and total > 1 - 1e-9:
-            raise fault("shares", "the shares leave no rows to train on.")
+            raise fault("shares", "the fractions leave no rows for training.")
         if self.column is not None and (self.train is not None or self.test is not None):
             raise fault(
                 "shares",
-                "`column` tells the training and test rows; beside it only `validation` can be a share.",
+                "`column` defines the training and test rows; beside it only `validation` can be a fraction.",
             )
         return self
 
@@ -129,16 +132,16 @@ class SampleOptions(Options):
     @model_validator(mode="after")
     def _check_one_size(self) -> SampleOptions:
         if self.share is not None and self.count is not None:
-            raise fault("sample", "`share` and `count` both tell the size of the sample.", "Leave one of them out.")
+            raise fault("sample", "`share` and `count` both set the size of the sample.", "Leave one of them out.")
         if self.share is None and self.count is None and self.balance is None:
-            raise fault("sample", "nothing tells the size of the sample.", "Write share, count or balance.")
+            raise fault("sample", "the size of the sample is missing.", "Set share, count or balance.")
         return self
 
 
 class CrossOptions(Options):
     """Cross of several categories: the network sees their combination (Cheng et al. 2016)."""
 
-    of: tuple[str, ...] = Field(
+    columns: tuple[str, ...] = Field(
         min_length=2,
         description="Inputs to combine: single categories, booleans, or single numbers with `bins`.",
     )
@@ -151,26 +154,24 @@ class CrossOptions(Options):
 
     @property
     def name(self) -> str:
-        return "_x_".join(self.of)
+        return "_x_".join(self.columns)
 
 
-def find_cross_problem(
-    crosses: Sequence[CrossOptions], inputs: Mapping[str, Kind]
-) -> tuple[tuple[str | int, ...], str, str] | None:
-    """Place below `crosses`, message and suggestion of the first cross that cannot be of these inputs."""
+def find_cross_problem(crosses: Sequence[CrossOptions], inputs: Mapping[str, Kind]) -> Problem | None:
+    """Find the first cross that these inputs do not allow; its place is below `crosses`."""
     names = [cross.name for cross in crosses]
     for position, cross in enumerate(crosses):
-        for place, name in enumerate(cross.of):
-            loc = (position, "of", place)
+        for place, name in enumerate(cross.columns):
+            loc = (position, "columns", place)
             if name not in inputs:
-                return loc, f"there is no input {quoted(name)}.", parts.did_you_mean(name, inputs)
-            if name in cross.of[:place]:
-                return loc, f"{quoted(name)} is crossed with itself.", "Leave it in once."
+                return Problem(loc, f"there is no input {quoted(name)}.", parts.did_you_mean(name, inputs))
+            if name in cross.columns[:place]:
+                return Problem(loc, f"{quoted(name)} is crossed with itself.", "Name it once.")
             if not _can_be_crossed(inputs[name]):
                 hint = "Cross categories without `separator`, booleans, and numbers with `bins`."
-                return loc, f"{quoted(name)} is no category, but {inputs[name].kind}.", hint
+                return Problem(loc, f"{quoted(name)} is no category, but {inputs[name].kind}.", hint)
         if cross.name in inputs or cross.name in names[:position]:
-            return (position,), f"there are two inputs {quoted(cross.name)}.", "Leave one of them out."
+            return Problem((position,), f"there are two inputs {quoted(cross.name)}.", "Remove one of them.")
     return None
 
 
@@ -192,7 +193,7 @@ class DataOptions(Options):
     )
     seed: Annotated[int, Field(ge=0, lt=2**32)] | None = Field(
         default=None,
-        description="Seed of split and sample; by default the recipe's `seed`. With a seed of its own the split "
+        description="Seed of split and sample; by default the recipe's `seed`. With a separate seed the split "
         "stays the same when `seed` changes.",
     )
     inputs: Mapping[str, Annotated[Kind, PartField("inputs")]] | None = Field(
@@ -216,9 +217,9 @@ class DataOptions(Options):
         default=None,
         description="Column of non-negative weights of the rows in the loss.",
     )
-    invalid: Literal["stop", "skip", "fill"] = Field(
-        default="stop",
-        description="Handling of cells that cannot be read as the kind of their column: `stop` reports the first of "
+    invalid: Literal["error", "skip", "fill"] = Field(
+        default="error",
+        description="Handling of cells that cannot be read as the kind of their column: `error` reports the first of "
         "every column; `skip` drops their rows before the split; `fill` treats those of inputs as missing, and drops "
         "rows with invalid targets or weights. Both drop CSV records with a wrong number of cells. All are counted.",
     )
@@ -237,10 +238,10 @@ class DataOptions(Options):
         """Target options by name, those of the source if none are named."""
         if self.targets:
             return self.targets
-        natural = self.source.default_targets()  # type: ignore[attr-defined]
+        natural = self.source.default_targets()  # type: ignore[attr-defined]  # every source has it, `Kind` does not
         return {name: PartField("data.targets").check(options) for name, options in natural.items()}
 
-    # A check of several fields stands at the last of them: `info.data` has those above that are right.
+    # A check of several fields is a validator of the last of them: `info.data` has the valid fields above it.
 
     @field_validator("targets")
     @classmethod
@@ -249,13 +250,13 @@ class DataOptions(Options):
         if not value and source is not None and not source.default_targets():
             raise fault(
                 "targets",
-                f"a {source.kind} source has to be told which column to predict.",
+                f"a {source.kind} source has no default target.",
                 "Write targets: {COLUMN: {kind: category}} or {kind: number}.",
             )
         if not value and source is not None:
             for name in source.default_targets():
                 if name in (info.data.get("inputs") or ()):
-                    raise fault("targets", f"column {quoted(name)} is what the source predicts, and an input.",
+                    raise fault("targets", f"column {quoted(name)} is the target of the source, and an input.",
                                 "Leave it out of data.inputs, or name other targets.")  # fmt: skip
         return value
 
@@ -265,19 +266,19 @@ class DataOptions(Options):
         roles = {"inputs": "an input", "targets": "a target", "drop": "dropped", "weight": "the weight"}
         role = roles[info.field_name or ""]
         split, source = info.data.get("split"), info.data.get("source")
-        taken = {field: _list_column_names(info.data.get(field)) for field in roles}
-        if not taken["targets"] and "targets" in info.data and source is not None:
-            taken["targets"] = _list_column_names(source.default_targets())
-        named = _locate_columns(value)
-        for position, (column, loc) in enumerate(named):
-            others = [roles[field] for field in roles if column in taken[field]]
+        columns = {field: _list_column_names(info.data.get(field)) for field in roles}
+        if not columns["targets"] and "targets" in info.data and source is not None:
+            columns["targets"] = _list_column_names(source.default_targets())
+        own = _locate_columns(value)
+        for position, (column, loc) in enumerate(own):
+            others = [roles[field] for field in roles if column in columns[field]]
             if split is not None and column == split.column:
-                others.append("the column that tells the split")
+                others.append("the column that defines the split")
             if split is not None and info.field_name == "targets" and column == split.group:
-                others.append("the group that a split keeps together")
+                others.append("the group of the split")
             if others:
-                raise fault_at(loc, f"column {quoted(column)} is {role} and {others[0]}.", "Leave it in one of them.")
-            if info.field_name == "targets" and column in (other for other, _ in named[:position]):
+                raise fault_at(loc, f"column {quoted(column)} is {role} and {others[0]}.", "Use it once.")
+            if info.field_name == "targets" and column in (other for other, _ in own[:position]):
                 raise fault_at(
                     loc, f"{quoted(column)} is there twice among the targets.", "Name each column and target once."
                 )
@@ -305,23 +306,23 @@ class DataOptions(Options):
 
 
 def get_target_columns(name: str, target: Kind) -> tuple[str, ...]:
-    """The columns that a target is read from: that of its name, or those that it lists."""
+    """The columns of a target: those that it lists, or the one of its name."""
     return getattr(target, "columns", None) or (name,)
 
 
 def _list_column_names(columns: Any) -> tuple[str, ...]:
-    """Columns by name, whether it is one, several or none."""
+    """The names of one column, several, or none."""
     return tuple(column for column, _ in _locate_columns(columns))
 
 
-def _locate_columns(value: Any) -> list[tuple[str, tuple[str | int, ...]]]:
-    """The same with the place of each below the option; targets with their own names and the columns they list."""
+def _locate_columns(value: Any) -> list[tuple[str, KeyPath]]:
+    """The names of columns, each with its place below the option; for a target, its name and the columns it lists."""
     if isinstance(value, str):
         return [(value, ())]
     if not isinstance(value, Mapping):
         return [(column, (position,)) for position, column in enumerate(value or ())]
-    found: list[tuple[str, tuple[str | int, ...]]] = []
+    located: list[tuple[str, KeyPath]] = []
     for name, options in value.items():
         listed = getattr(options, "columns", None) or ()
-        found += [(name, (name,)), *((column, (name, "columns", place)) for place, column in enumerate(listed))]
-    return found
+        located += [(name, (name,)), *((column, (name, "columns", position)) for position, column in enumerate(listed))]
+    return located

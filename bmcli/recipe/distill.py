@@ -1,4 +1,4 @@
-"""The `distill` section: what a student learns from which teachers; and `taught`, what a student's own recipe keeps."""
+"""The sections `distill`, of a distillation, and `distillation`, of the recipe of a distilled student."""
 
 from __future__ import annotations
 
@@ -12,18 +12,9 @@ from pydantic_core import PydanticCustomError
 
 from bmcli import parts
 from bmcli.quoting import quoted
-from bmcli.recipe.fields import (
-    FieldType,
-    Gate,
-    Kind,
-    Options,
-    PartField,
-    details_at,
-    dump,
-    fault,
-    fault_at,
-    format_value,
-)
+from bmcli.recipe.fields import FieldType, GateText, Kind, Options, PartField, dump, fault, fault_at, relocate_errors
+from bmcli.recipe.nodes import format_value
+from bmcli.recipe.problems import Problem
 
 ScheduleShape = Literal["linear", "cosine", "geometric"]
 Positive = Annotated[float, Field(gt=0)]
@@ -46,18 +37,18 @@ class EpochSchedule(Options):
     @model_validator(mode="after")
     def _factors_need_numbers_above_0(self) -> EpochSchedule:
         if self.shape == "geometric" and not (self.start and self.end):
-            raise fault("change", "equal factors never lead to 0 or away from it.", "Write shape: linear.")
+            raise fault("change", "a geometric schedule cannot start or end at 0.", "Write shape: linear.")
         return self
 
 
 Temperature = Positive | EpochSchedule
-"""Above 0; 1 leaves distributions as they are."""
+"""Divisor of the logits before the softmax; 1 leaves the probabilities unchanged, larger values smooth them."""
 
 LossWeight = NotNegative | EpochSchedule
 
 
 def expand_over_epochs(value: float | EpochSchedule, epochs: int) -> tuple[float, ...]:
-    """A number in each of the epochs."""
+    """The value of a number or schedule in each epoch."""
     if not isinstance(value, EpochSchedule):
         return (value,) * epochs
     last = max(1, round(value.until * epochs) - 1)
@@ -90,10 +81,11 @@ class TeacherOptions(Options):
     weight: Positive = Field(default=1.0, description="Weight of this teacher in the ensemble.")
 
     @model_validator(mode="after")
-    def _check_one_given(self) -> TeacherOptions:
-        told = [name for name in ("run", "recipe", "file") if getattr(self, name) is not None]
-        if len(told) != 1:
-            raise fault("teacher", f"expected one of run, recipe and file, received {' and '.join(told) or 'none'}.",
+    def _check_one_source(self) -> TeacherOptions:
+        sources = [name for name in ("run", "recipe", "file") if getattr(self, name) is not None]
+        if len(sources) != 1:
+            received = " and ".join(sources) or "none"
+            raise fault("teacher", f"expected one of run, recipe and file, received {received}.",
                         "Write teacher: {run: runs/big}.")  # fmt: skip
         return self
 
@@ -109,15 +101,15 @@ class TeachersField(FieldType):
             return (_check_teacher(value),)
         if not value:
             raise fault("teacher", "expected at least one teacher, received [].")
-        found, details = [], []
+        teachers, details = [], []
         for position, each in enumerate(value):
             try:
-                found.append(_check_teacher(each))
+                teachers.append(_check_teacher(each))
             except (PydanticCustomError, ValidationError) as error:
-                details += details_at((position,), error, each)
+                details += relocate_errors((position,), error, each)
         if details:
             raise ValidationError.from_exception_data("teacher", details)
-        return tuple(found)
+        return tuple(teachers)
 
     def dump(self, value: Any) -> Any:
         if value is None:
@@ -138,17 +130,18 @@ def _check_teacher(value: Any) -> TeacherOptions:
 
 @dataclass(frozen=True)
 class StudentField(FieldType):
-    """What is laid over this recipe to make the student's, or `{recipe: FILE}`."""
+    """Overrides of this recipe for the student, or `{recipe: FILE}`."""
 
     def check(self, value: Any) -> Mapping[str, Any]:
         if not isinstance(value, Mapping):
             hint = "Write student: {model: {kind: mlp, hidden: [64]}}, or {recipe: small.yaml}."
-            raise fault("student", f"expected what differs from this recipe, received {format_value(value)}.", hint)
+            raise fault("student", f"expected overrides of this recipe, received {format_value(value)}.", hint)
         if "recipe" in value and (len(value) > 1 or not isinstance(value["recipe"], str)):
-            raise fault_at(("recipe",), "a student's recipe stands alone.", "Write student: {recipe: small.yaml}.")
-        for verb in ("distill", "tune", "taught", "extends"):
-            if verb in value:
-                raise fault_at((verb,), f"`{verb}` cannot be laid over a recipe for its student.", "Leave it out.")
+            hint = "Write student: {recipe: small.yaml}."
+            raise fault_at(("recipe",), "the recipe of a student is a file, without other keys beside it.", hint)
+        for section in ("distill", "tune", "distillation", "extends"):
+            if section in value:
+                raise fault_at((section,), f"a student cannot override `{section}`.", "Leave it out.")
         return dict(value)
 
     def json_schema(self) -> dict[str, Any]:
@@ -158,7 +151,7 @@ class StudentField(FieldType):
 class TransferOptions(Options):
     """Transfer set: the rows that the student is trained on."""
 
-    without: Mapping[str, Annotated[tuple[str | int, ...], Field(min_length=1)]] = Field(
+    excluded_classes: Mapping[str, Annotated[tuple[str | int, ...], Field(min_length=1)]] = Field(
         default={},
         description="Classes, by target, whose training rows are left out, such as {label: [3]}; the student sees "
         "them only through its teacher.",
@@ -170,33 +163,33 @@ class TransferOptions(Options):
 
     @property
     def replaces_rows(self) -> bool:
-        """Whether other rows are learned from than those that train."""
-        return bool(self.without) or self.unlabelled is not None
+        """Whether the student is trained on other rows than the training split."""
+        return bool(self.excluded_classes) or self.unlabelled is not None
 
 
 Losses = tuple[Annotated[Kind, PartField("distillation.losses")], ...]
 
 
 def _make_default_losses(objectives: Mapping[str, str]) -> Losses:
-    """Those of Hinton, Vinyals and Dean 2015 for classes and labels, squared errors for numbers."""
+    """The losses of Hinton, Vinyals and Dean 2015 for classes and labels, squared errors for numbers."""
     soft = [name for name, objective in objectives.items() if _get_output_form(objective) != "number"]
     numbers = [name for name in objectives if name not in soft]
     check = PartField("distillation.losses").check
     if not numbers:
         return (check({"kind": "hard", "weight": 0.1}), check({"kind": "soft", "weight": 0.9}))
-    found = [check({"kind": "hard", "weight": 0.5})]
+    losses = [check({"kind": "hard", "weight": 0.5})]
     if soft:
-        found.append(check({"kind": "soft", "weight": 0.5, "targets": tuple(soft)}))
-    return (*found, check({"kind": "logits", "weight": 0.5, "targets": tuple(numbers)}))
+        losses.append(check({"kind": "soft", "weight": 0.5, "targets": tuple(soft)}))
+    return (*losses, check({"kind": "logits", "weight": 0.5, "targets": tuple(numbers)}))
 
 
 def _get_output_form(objective: str) -> str:
-    """What the outputs of an objective are: logits of a softmax or of sigmoids, or plain numbers."""
+    """The form of an objective's outputs: logits of a softmax or of sigmoids, or plain numbers."""
     return str(parts.load("objectives", objective).FORM)
 
 
 class DistillOptions(Options):
-    """How `bmcli distill` trains a small network with large ones as teachers, and how the gain is measured."""
+    """Distillation by `bmcli distill`: teachers, student, losses, and the measurement of the gain."""
 
     teacher: Annotated[tuple[TeacherOptions, ...] | None, TeachersField()] = Field(
         default=None,
@@ -234,12 +227,12 @@ class DistillOptions(Options):
         default="auto",
         description="Metric of the gain, such as accuracy; by default the first metric of the evaluation.",
     )
-    teacher_gate: Mapping[str, Gate] = Field(
+    teacher_gate: Mapping[str, GateText] = Field(
         default={},
         description="Limits on validation metrics of the teacher, such as {accuracy: '>= 0.9'}; a missed limit ends "
         "with exit code 3 before the student is trained.",
     )
-    require_gain: bool | NotNegative = Field(
+    min_gain: bool | NotNegative = Field(
         default=False,
         description="true: the confidence interval of the gain must lie above 0; a number: minimum gain. If it is "
         "missed, the exit code is 3.",
@@ -247,19 +240,19 @@ class DistillOptions(Options):
 
     @model_validator(mode="after")
     def _gain_has_a_baseline(self) -> DistillOptions:
-        if self.require_gain is not False and not self.baseline:
-            raise fault_at(("require_gain",), "there is no gain without a baseline.", "Write baseline: true.")
+        if self.min_gain is not False and not self.baseline:
+            raise fault_at(("min_gain",), "there is no gain without a baseline.", "Write baseline: true.")
         return self
 
     @model_validator(mode="after")
     def _check_teacher_is_used(self) -> DistillOptions:
         if self.losses is not None and all(loss.kind == "hard" for loss in self.losses):
-            raise fault_at(("losses",), "without a loss beside `hard` the teacher has nothing to say.",
+            raise fault_at(("losses",), "the loss `hard` alone does not use the teacher.",
                            "Add {kind: soft}.")  # fmt: skip
         return self
 
     def resolve_losses(self, objectives: Mapping[str, str]) -> Losses:
-        """The losses, those that are usual for the targets if the recipe names none.
+        """The losses of the recipe, or the default ones for these targets.
 
         Args:
             objectives: Kind of objective by target.
@@ -268,11 +261,11 @@ class DistillOptions(Options):
 
 
 class TrainedTeacherOptions(Options):
-    """A teacher that is trained already."""
+    """A trained teacher."""
 
     model: str = Field(min_length=1, description="Its `.keras` file.")
     run: str | None = Field(default=None, description="Its run folder, if it is a run.")
-    digest: str = Field(pattern="^[0-9a-f]{64}$", description="SHA-256 of the file.")
+    sha256: str = Field(pattern="^[0-9a-f]{64}$", description="SHA-256 of the file.")
     weight: Positive = Field(default=1.0, description="Weight of this teacher in the ensemble.")
 
 
@@ -292,45 +285,43 @@ class DistillationOptions(Options):
 
     @model_validator(mode="after")
     def _check_teacher_is_named(self) -> DistillationOptions:
-        needy = next((place for place, loss in enumerate(self.losses) if loss.kind != "hard"), None)
-        if not self.teachers and needy is not None:
-            raise fault_at(("losses", needy), f"`{self.losses[needy].kind}` needs a teacher.", "Name one in teachers.")
+        soft = next((position for position, loss in enumerate(self.losses) if loss.kind != "hard"), None)
+        if not self.teachers and soft is not None:
+            raise fault_at(("losses", soft), f"`{self.losses[soft].kind}` needs a teacher.", "Name one in teachers.")
         return self
 
 
-def find_target_problem(
-    options: DistillOptions | DistillationOptions, objectives: Mapping[str, str]
-) -> tuple[tuple[str | int, ...], str, str] | None:
-    """Place, message and suggestion of the first option that does not suit the targets.
+def find_target_problem(options: DistillOptions | DistillationOptions, objectives: Mapping[str, str]) -> Problem | None:
+    """Find the first option that does not suit the targets.
 
     Args:
         objectives: Kind of objective by target.
     """
-    for target in options.transfer.without:
+    for target in options.transfer.excluded_classes:
         if target not in objectives:
             hint = parts.did_you_mean(target, objectives)
-            return ("transfer", "without", target), f"no target {quoted(target)}.", hint
+            return Problem(("transfer", "excluded_classes", target), f"no target {quoted(target)}.", hint)
         if objectives[target] not in ("classification", "ordinal"):
-            message = f"target {quoted(target)} has no single class a row to be left out by."
-            return ("transfer", "without", target), message, ""
+            message = f"target {quoted(target)} has no single class per row by which rows could be excluded."
+            return Problem(("transfer", "excluded_classes", target), message)
     for place, loss in enumerate(options.losses or ()):
         problem = _find_loss_problem(loss, objectives)
         if problem is not None:
-            where, message, hint = problem
-            return ("losses", place, *where), message, hint
+            return problem.below("losses", place)
     return None
 
 
-def _find_loss_problem(loss: Kind, objectives: Mapping[str, str]) -> tuple[tuple[str | int, ...], str, str] | None:
+def _find_loss_problem(loss: Kind, objectives: Mapping[str, str]) -> Problem | None:
     forms = parts.load("distillation.losses", loss.kind).FORMS
-    asked = getattr(loss, "targets", None)
-    for target in asked or ():
+    named = getattr(loss, "targets", None) or ()
+    for target in named:
         if target not in objectives:
-            return ("targets",), f"no target {quoted(target)}.", parts.did_you_mean(target, objectives)
-    for target in asked or objectives:
+            return Problem(("targets",), f"no target {quoted(target)}.", parts.did_you_mean(target, objectives))
+    for target in named or objectives:
         if forms and _get_output_form(objectives[target]) not in forms:
             others = [name for name, objective in objectives.items() if _get_output_form(objective) in forms]
             hint = f"Write targets: [{', '.join(others)}]." if others else "Use `logits`."
-            what = "probabilities of labels" if _get_output_form(objectives[target]) == "sigmoid" else "numbers"
-            return (), f"{loss.kind} does not suit the outputs of target {quoted(target)}, which are {what}.", hint
+            form = "probabilities of labels" if _get_output_form(objectives[target]) == "sigmoid" else "numbers"
+            message = f"{loss.kind} does not suit the outputs of target {quoted(target)}, which are {form}."
+            return Problem((), message, hint)
     return None

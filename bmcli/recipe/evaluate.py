@@ -1,4 +1,4 @@
-"""The `evaluate` section: how a trained model is measured."""
+"""Section `evaluate`: metrics, intervals, slices and limits of a trained model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from bmcli.recipe.fields import Gate, Options, fault_at
+from bmcli.recipe.fields import GateText, Options, fault_at
 
 _WORDS = ("auto", "none")
 SplitName = Literal["train", "validation", "test"]
@@ -32,7 +32,7 @@ class IntervalOptions(Options):
 class SliceOptions(Options):
     """Slices of the rows to evaluate separately."""
 
-    of: tuple[str, ...] = Field(
+    columns: tuple[str, ...] = Field(
         min_length=1, max_length=2, description="A column, or two columns whose value pairs define the slices."
     )
     bins: Annotated[int, Field(ge=2, le=20)] = Field(
@@ -43,7 +43,7 @@ class SliceOptions(Options):
 class FairnessOptions(Options):
     """Groups that the model should treat alike."""
 
-    of: tuple[str, ...] = Field(
+    columns: tuple[str, ...] = Field(
         min_length=1, description="Columns that define groups, such as sex; numbers are divided into quartiles."
     )
     target: str | None = Field(default=None, description="Target to check, if there are several.")
@@ -51,13 +51,13 @@ class FairnessOptions(Options):
 
 
 class EvaluateOptions(Options):
-    """How a trained model is evaluated."""
+    """Evaluation of a trained model."""
 
     split: SplitName = Field(default="test", description="Split to evaluate.")
     top_k: Annotated[int, Field(ge=2)] = Field(
         default=5, description="k of top-k accuracy, where there are more than k classes."
     )
-    gates: Mapping[str, Gate] = Field(
+    gates: Mapping[str, GateText] = Field(
         default={},
         description="Limits on metrics, such as {accuracy: '>= 0.9'}; a missed limit ends with exit code 3.",
     )
@@ -69,7 +69,7 @@ class EvaluateOptions(Options):
     )
     slices: Literal["all"] | tuple[str | tuple[str, ...] | SliceOptions, ...] = Field(
         default=(),
-        description="Slices to evaluate separately: columns such as Home, pairs such as [Home, Marital], or {of: "
+        description="Slices to evaluate separately: columns such as Home, pairs such as [Home, Marital], or {columns: "
         "[Age], bins: 4}; `all` searches all columns and pairs for the worst slices.",
     )
     fairness: FairnessOptions | None = Field(
@@ -79,11 +79,11 @@ class EvaluateOptions(Options):
     )
 
     def get_named_slices(self) -> tuple[SliceOptions, ...]:
-        """The slices that are named."""
+        """The slices that are listed; none for `all`."""
         if self.slices == "all":
             return ()
-        spelled = ((each,) if isinstance(each, str) else each for each in self.slices)
-        return tuple(each if isinstance(each, SliceOptions) else SliceOptions(of=each) for each in spelled)
+        entries = ((each,) if isinstance(each, str) else each for each in self.slices)
+        return tuple(each if isinstance(each, SliceOptions) else SliceOptions(columns=each) for each in entries)
 
     @field_validator("slices")
     @classmethod
@@ -94,10 +94,10 @@ class EvaluateOptions(Options):
         return value
 
     def columns(self) -> dict[str, str]:
-        """Every column that is named, by its place in the recipe."""
-        found = {"evaluate.intervals.group": self.intervals.group} if self.intervals.group not in _WORDS else {}
+        """The columns that this section names, by their paths in the recipe."""
+        columns = {} if self.intervals.group in _WORDS else {"evaluate.intervals.group": self.intervals.group}
         for position, each in enumerate(self.get_named_slices()):
-            found |= {f"evaluate.slices.{position}.{place}": name for place, name in enumerate(each.of)}
-        for position, name in enumerate(() if self.fairness is None else self.fairness.of):
-            found[f"evaluate.fairness.of.{position}"] = name
-        return found
+            columns |= {f"evaluate.slices.{position}.{place}": name for place, name in enumerate(each.columns)}
+        for position, name in enumerate(() if self.fairness is None else self.fairness.columns):
+            columns[f"evaluate.fairness.columns.{position}"] = name
+        return columns

@@ -1,4 +1,4 @@
-"""The `export` section: which artefacts are made of a trained model, and how far they may be from it."""
+"""Section `export`: the artefacts of a trained model, and how far they may deviate from it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Limit = Annotated[float, Field(ge=0)]
 
 
 class VerifyOptions(Options):
-    """How an artefact is compared with its model, in a separate process; it is rejected beyond a limit.
+    """Comparison of an artefact with its model, in a separate process; beyond a limit it is rejected.
 
     `auto` limits depend on the precision of the format: float32, float16, or less.
     """
@@ -48,15 +48,15 @@ class ExportOptions(Options):
     verify: VerifyOptions = Field(
         default=VerifyOptions(), description="How far an artefact may deviate from its model."
     )
-    licence: str | None = Field(
+    license: str | None = Field(
         default=None, min_length=1, description="Licence of the artefact, for its model card, such as CC-BY-4.0."
     )
 
     @field_validator("formats")
     @classmethod
     def _names_differ(cls, value: tuple[Kind, ...]) -> tuple[Kind, ...]:
-        names = [each.name for each in value]  # type: ignore[attr-defined]
+        names = [each.name for each in value]  # type: ignore[attr-defined]  # every format has it, `Kind` does not
         for position, name in enumerate(names):
             if name in names[:position]:
-                raise fault_at((position,), f"the artefact '{name}' is there twice.", "Leave it in once.")
+                raise fault_at((position,), f"the artefact '{name}' is there twice.", "List it once.")
         return value

@@ -1,9 +1,9 @@
-"""Field types of the recipe: options that report every unknown key, choices by kind, units, Keras objects."""
+"""Field types of recipes: options that report every unknown key, choices by kind, units, Keras objects."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
@@ -26,27 +26,31 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
 from bmcli import parts
-from bmcli.quoting import MAX_SHOWN, brief, quoted
-from bmcli.recipe import catalogue, nodes
+from bmcli.recipe import catalogue
+from bmcli.recipe.nodes import KeyPath, format_value
 
 
 def fault(kind: str, message: str, suggestion: str = "") -> PydanticCustomError:
-    """An error whose text is shown as it stands, with a suggestion beside it."""
-    # The text travels as a value, because a template would interpret braces in what the user wrote.
+    """Make an error for a validator, with a message and a suggestion.
+
+    Args:
+        kind: Type of the error; `unknown_key` is shown at the key instead of its value.
+    """
+    # The message is a value of the template, because pydantic would interpret braces of user text in the template.
     return PydanticCustomError(kind, "{text}", {"text": message, "suggestion": suggestion})
 
 
 class Options(BaseModel):
-    """Base of everything in a recipe: strict types, no unknown keys, finite numbers, frozen."""
+    """Base class of all sections of a recipe: strict types, no unknown keys, finite numbers, frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Pydantic's schema, with defaults as a recipe writes them: `1m`, and not the seconds they become."""
+        """Make pydantic's schema, with defaults as they are written in a recipe: `1m` instead of 60 seconds."""
         described = handler.resolve_ref_schema(handler(schema))
         optional = {name for name, field in cls.model_fields.items() if not field.is_required()}
-        written = cls.model_construct().model_dump(include=optional)
+        written = cls.model_construct().model_dump(include=optional)  # unlike a validation, without required values
         for name, value in written.items():
             described["properties"][name]["default"] = dump(value)
         return described
@@ -57,31 +61,36 @@ class Options(BaseModel):
         try:
             return handler(value)
         except ValidationError as error:
+            # The details of an error cannot be changed: raise another one with the same details and suggestions.
             raise ValidationError.from_exception_data(
                 cls.__name__, [add_suggestion(detail, cls) for detail in error.errors(include_url=False)]
             ) from None
 
 
 def add_suggestion(detail: Any, model: type[BaseModel] | None = None) -> InitErrorDetails:
-    """The same error, with the nearest known key if it is about an unknown key of this very model."""
+    """Convert the details of an error so that it can be raised again, with a suggestion for an unknown key.
+
+    Args:
+        model: Model whose keys are suggested, for errors directly below it; None keeps the error as it is.
+    """
     context = detail.get("ctx", {})
     reason: Any = detail["type"]
     if model is not None and reason == "extra_forbidden" and len(detail["loc"]) == 1:
         hint = parts.did_you_mean(str(detail["loc"][0]), model.model_fields)
         reason = fault("unknown_key", "no such key.", hint)
     elif "suggestion" in context:
-        reason = PydanticCustomError(reason, "{text}", context)
+        reason = PydanticCustomError(reason, "{text}", context)  # pydantic gives only the name of a custom type
     return InitErrorDetails(type=reason, loc=detail["loc"], input=detail["input"], ctx=context)
 
 
 def fault_at(loc: tuple[str | int, ...], message: str, suggestion: str = "") -> ValidationError:
-    """A fault at a place below the value that is checked."""
+    """Make an error at a place below the checked value."""
     detail = InitErrorDetails(type=fault("option", message, suggestion), loc=loc, input=None)
     return ValidationError.from_exception_data("options", [detail])
 
 
 class Kind(Options):
-    """Options of a part. The file name of the part's module is its kind."""
+    """Options of one kind of part; the kind is the file name of the part's module."""
 
     kind: str
 
@@ -90,18 +99,18 @@ FIELD_TYPE_KEY = "$checked"
 
 
 class FieldType:
-    """A field type that is checked, dumped and described by methods of its own."""
+    """A field type with its own validation, serialisation and JSON schema."""
 
     def check(self, value: Any) -> Any:
-        """The checked value; raises fault() or a ValidationError with places relative to `value`."""
+        """Validate a value; raises `fault(...)` or a ValidationError with places relative to `value`."""
         raise NotImplementedError
 
     def json_schema(self) -> dict[str, Any]:
-        """The values that `check` accepts, as a schema that stands by itself."""
+        """Make the JSON schema of the values that `check` accepts, without references to other documents."""
         raise NotImplementedError
 
     def dump(self, value: Any) -> Any:
-        """A checked value as plain YAML values; checking them again gives the same value."""
+        """Convert a checked value to plain YAML values; `check` converts them back to the same value."""
         return dump(value)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -110,12 +119,12 @@ class FieldType:
         )
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        # `json_schema.recipe_schema` describes it in the place of this, once for all the fields of this type.
+        # A placeholder: `json_schema.make_recipe_schema` replaces it, so that fields of one type share one definition.
         return {FIELD_TYPE_KEY: self}
 
 
 def dump(value: Any) -> Any:
-    """A checked value as plain YAML values; checking them again gives the same value."""
+    """Convert a checked value to plain YAML values; checking these gives the same value."""
     if isinstance(value, BaseModel):
         return value.model_dump()
     if isinstance(value, KerasObject):
@@ -127,22 +136,22 @@ def dump(value: Any) -> Any:
 
 
 def check_mapping(check: Callable[[Any], Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Every value checked, with the faults of all of them at their keys."""
+    """Check every value of a mapping; raises the errors of all of them, each at its key."""
     checked, details = {}, []
     for name, value in values.items():
         try:
             checked[name] = check(value)
         except (PydanticCustomError, ValidationError) as error:
-            details += details_at((name,), error, value)
+            details += relocate_errors((name,), error, value)
     if details:
         raise ValidationError.from_exception_data("mapping", details)
     return checked
 
 
-def details_at(
+def relocate_errors(
     loc: tuple[str | int, ...], error: PydanticCustomError | ValidationError, value: Any
 ) -> list[InitErrorDetails]:
-    """The errors of a value below the one that is checked, as errors of that one."""
+    """Move the errors of a value below the checked one to their place, seen from the checked one."""
     if isinstance(error, PydanticCustomError):
         return [InitErrorDetails(type=error, loc=loc, input=value)]
     return [add_suggestion({**detail, "loc": (*loc, *detail["loc"])}) for detail in error.errors(include_url=False)]
@@ -150,7 +159,7 @@ def details_at(
 
 @dataclass(frozen=True)
 class PartField(FieldType):
-    """A choice among the parts of a room: `{kind: mlp, hidden: [64]}`, or the bare name `mlp`."""
+    """Choice of a part of a room: `{kind: mlp, hidden: [64]}`, or its name `mlp`."""
 
     room: str
 
@@ -163,15 +172,15 @@ class PartField(FieldType):
 
     def json_schema(self) -> dict[str, Any]:
         kinds = parts.names(self.room)
-        return _make_choice_schema([options_schema(parts.load(self.room, kind).Options, kind) for kind in kinds])
+        return _make_choice_schema([make_options_schema(parts.load(self.room, kind).Options, kind) for kind in kinds])
 
 
 @dataclass(frozen=True)
 class ChoiceField(FieldType):
-    """A choice among these options by their kind: `{kind: hyperband, factor: 3}`, or the bare name `hyperband`.
+    """Choice of options by their kind: `{kind: hyperband, factor: 3}`, or the name `hyperband`.
 
     Args:
-        default_kind: The kind of options that name none.
+        default_kind: Kind of a mapping without `kind`.
     """
 
     options: tuple[type[Kind], ...]
@@ -187,13 +196,13 @@ class ChoiceField(FieldType):
         return by_kind[kind].model_validate({**values, "kind": kind})
 
     def json_schema(self) -> dict[str, Any]:
-        kinds = [options_schema(model, model.model_fields["kind"].default) for model in self.options]
+        kinds = [make_options_schema(model, model.model_fields["kind"].default) for model in self.options]
         return _make_choice_schema(kinds, self.default_kind)
 
 
 @dataclass(frozen=True)
 class KerasObject:
-    """A Keras object as written in a recipe: its name and the options that differ from Keras' defaults."""
+    """A Keras object of a recipe: its name, and the options that differ from Keras' defaults."""
 
     kind: str
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -204,10 +213,10 @@ class KerasObjectField(FieldType):
     """A Keras object of a family (`optimizers`, `layers` ...) by name, checked without importing Keras.
 
     Args:
-        also: Names to suggest beside the family's own.
-        default_kind: The kind of options that name none.
-        complete: Spell out Keras' defaults, so that a resolved recipe keeps them.
-        auto_options: Options that may be `auto`, as they are measured.
+        also: Further names to suggest.
+        default_kind: Kind of a mapping without `kind`.
+        complete: Fill in Keras' defaults, so that a resolved recipe keeps them when Keras changes.
+        auto_options: Options that may be `auto`, because they are measured.
     """
 
     family: str
@@ -222,30 +231,36 @@ class KerasObjectField(FieldType):
         if self.default_kind is not None and isinstance(value, Mapping):
             value = {"kind": self.default_kind, **value}
         kind, options = _split_kind(value, catalogue.list_kinds(self.family), self.also)
-        told = {name: item for name, item in options.items() if not (name in self.auto_options and item == "auto")}
-        problems = catalogue.check_options(self.family, kind, told)
+        explicit = {name: item for name, item in options.items() if not (name in self.auto_options and item == "auto")}
+        problems = catalogue.find_option_problems(self.family, kind, explicit)
         if problems:
             known = catalogue.get_entry(self.family, kind)["options"]
             details = [
-                InitErrorDetails(type=fault(_choose_fault_kind(where, known), text, hint), loc=where, input=value)
-                for where, text, hint in problems
+                InitErrorDetails(
+                    type=fault(_choose_fault_kind(place, known), message, suggestion), loc=place, input=value
+                )
+                for place, message, suggestion in problems
             ]
             raise ValidationError.from_exception_data(kind, details)
         defaults = catalogue.get_entry(self.family, kind)["options"] if self.complete else {}
         return KerasObject(kind, {**{name: item for name, item in defaults.items() if item is not None}, **options})
 
     def json_schema(self) -> dict[str, Any]:
-        kinds = [_keras_options_schema(self.family, kind) for kind in catalogue.list_kinds(self.family)]
+        kinds = [_make_keras_options_schema(self.family, kind) for kind in catalogue.list_kinds(self.family)]
         return _make_choice_schema(kinds, self.default_kind)
 
 
-def _choose_fault_kind(where: Sequence[str | int], known: Mapping[str, Any]) -> str:
-    """`unknown_key` for a fault that is shown at the key and not at its value."""
-    return "unknown_key" if len(where) == 1 and where[0] not in known else "keras_option"
+def _choose_fault_kind(place: KeyPath, known: Mapping[str, Any]) -> str:
+    """Choose `unknown_key` for a fault that is shown at the key instead of its value."""
+    return "unknown_key" if len(place) == 1 and place[0] not in known else "keras_option"
 
 
 def _make_choice_schema(kinds: Sequence[dict[str, Any]], default_kind: str | None = None) -> dict[str, Any]:
-    """One of several kinds, or the bare name of one that needs no options; `default_kind` need not be named."""
+    """Make the schema of a choice: one of several kinds, or the name of one without required options.
+
+    Args:
+        default_kind: Kind for which `kind` is optional.
+    """
     bare = [kind["properties"]["kind"]["const"] for kind in kinds if kind["required"] == ["kind"]]
     for kind in kinds:
         if kind["properties"]["kind"]["const"] == default_kind:
@@ -253,8 +268,8 @@ def _make_choice_schema(kinds: Sequence[dict[str, Any]], default_kind: str | Non
     return {"anyOf": [*([{"enum": bare}] if bare else []), *kinds]}
 
 
-def options_schema(model: type[Kind], kind: str) -> dict[str, Any]:
-    """JSON schema of the options of one kind, which stands by itself."""
+def make_options_schema(model: type[Kind], kind: str) -> dict[str, Any]:
+    """Make the JSON schema of the options of one kind, without references to other documents."""
     schema = model.model_json_schema()
     schema["properties"]["kind"] = {
         "const": kind,
@@ -264,11 +279,11 @@ def options_schema(model: type[Kind], kind: str) -> dict[str, Any]:
     return schema
 
 
-def _keras_options_schema(family: str, kind: str) -> dict[str, Any]:
+def _make_keras_options_schema(family: str, kind: str) -> dict[str, Any]:
     known = catalogue.get_entry(family, kind)
     about = f"Keras' {known['object']}"
     options = {
-        name: {**_keras_option_schema(name), "default": default, "description": f"Option {name} of {about}."}
+        name: {**_make_keras_option_schema(name), "default": default, "description": f"Option {name} of {about}."}
         for name, default in known["options"].items()
     }
     return {
@@ -280,13 +295,13 @@ def _keras_options_schema(family: str, kind: str) -> dict[str, Any]:
     }
 
 
-def _keras_option_schema(option: str) -> dict[str, Any]:
-    family = catalogue.family_of_option(option)
+def _make_keras_option_schema(option: str) -> dict[str, Any]:
+    family = catalogue.get_option_family(option)
     return {"anyOf": [{FIELD_TYPE_KEY: KerasObjectField(family)}, {"type": "null"}]} if family else {}
 
 
 def _split_kind(value: Any, known: Sequence[str], also: Sequence[str] = ()) -> tuple[str, dict[str, Any]]:
-    """The kind and the remaining options of a mapping with a `kind`, or of a bare name."""
+    """Split a mapping with a `kind`, or a name, into the kind and the other options."""
     if isinstance(value, str):
         kind: Any = value
         options: dict[str, Any] = {}
@@ -304,38 +319,20 @@ def _split_kind(value: Any, known: Sequence[str], also: Sequence[str] = ()) -> t
     return kind, options
 
 
-def format_value(value: Any) -> str:
-    """A value as a user would write it, if it is short."""
-    if value is None:
-        return "nothing"
-    if isinstance(value, (Mapping, list, tuple)):
-        short = len(value) <= 8 and not any(isinstance(item, (Mapping, list, tuple)) for item in _items(value))
-        text = nodes.write_scalar(value) if short else ""
-        what = "a mapping" if isinstance(value, Mapping) else "a list"
-        return text if 0 < len(text) <= 40 else what
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return quoted(value) if isinstance(value, str) else brief(repr(value), MAX_SHOWN)
-
-
-def _items(value: Any) -> Iterable[Any]:
-    return value.values() if isinstance(value, Mapping) else value
-
-
 _UNITS: Mapping[str, Mapping[str, float]] = {
     "duration": {"d": 86400, "h": 3600, "m": 60, "s": 1, "ms": 0.001},
     "size": {"TiB": 2**40, "GiB": 2**30, "MiB": 2**20, "KiB": 2**10, "B": 1},
 }
-_ABSURD = 1e18  # seconds or bytes
+_MAX_QUANTITY = 1e18  # seconds or bytes
 _EXAMPLES = {"duration": "30m", "size": "512MiB"}
 
 
 def _read_quantity(name: str, value: Any) -> float:
-    """A number with a unit in the unit's base, seconds or bytes."""
+    """Parse a number with a unit; returns seconds or bytes."""
     units = _UNITS[name]
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]+)", value) if isinstance(value, str) else None
     number = float(match[1]) * units.get(match[2], 0) if match else 0
-    if not 0 < number < _ABSURD:
+    if not 0 < number < _MAX_QUANTITY:
         raise fault(
             name,
             f"expected a {name} like {_EXAMPLES[name]}, received {format_value(value)}.",
@@ -345,12 +342,13 @@ def _read_quantity(name: str, value: Any) -> float:
 
 
 def _write_quantity(name: str, value: float) -> str:
-    """In the largest unit that gives a whole number, and reads back to the same value."""
+    """Format seconds or bytes in the largest unit that gives a whole number and the same value when parsed."""
     for unit, factor in _UNITS[name].items():
         text = f"{round(value / factor)}{unit}"
         if round(value / factor) and _read_quantity(name, text) == value:
             return text
     base = "s" if name == "duration" else "B"
+    # Without exponent: `_read_quantity` does not accept 1e-05s.
     return f"{Decimal(repr(value)):f}{base}"
 
 
@@ -386,8 +384,10 @@ def _check_gate(value: Any) -> str:
     return value
 
 
-Gate = Annotated[str, BeforeValidator(_check_gate), WithJsonSchema({"type": "string", "pattern": f"^{GATE_PATTERN}$"})]
-"""A limit of a metric: `>= 0.9`."""
+GateText = Annotated[
+    str, BeforeValidator(_check_gate), WithJsonSchema({"type": "string", "pattern": f"^{GATE_PATTERN}$"})
+]
+"""Limit of a metric, such as `>= 0.9`."""
 
 
 Share = Annotated[float, Field(gt=0, lt=1)]

@@ -1,7 +1,7 @@
-"""Graphs of Keras layers as a recipe writes them: read, checked and ordered without Keras.
+"""Graphs of Keras layers in a recipe, parsed, checked and sorted without importing Keras.
 
-A layer is a mapping with a `kind`, that kind's Keras options, and optionally a `name` and where its input
-comes `from`: the name of a layer or of an input column, or a list of names.
+A layer is a mapping with a `kind`, Keras' options of that kind, and optionally a `name` and the source of its input,
+`from`: the name of a layer or of an input column, or a list of names.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from pydantic_core import InitErrorDetails
 from bmcli import parts
 from bmcli.quoting import quoted
 from bmcli.recipe import catalogue
-from bmcli.recipe.catalogue import Problem
-from bmcli.recipe.fields import FieldType, KerasObjectField, add_suggestion, fault, format_value
+from bmcli.recipe.fields import FieldType, KerasObjectField, add_suggestion, fault
+from bmcli.recipe.nodes import KeyPath, format_value
+from bmcli.recipe.problems import Problem
 
 SHARED = "shared"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
 _OWN_KEYS = ("kind", "name", "from")
 
-# How many tensors a layer takes, where it takes more than one: at least, at most.
+# Minimum and maximum number of input tensors of layers that take several.
 _INPUT_COUNTS: dict[str, tuple[int, int | None]] = {
     "multi_head_attention": (1, 3),
     "group_query_attention": (1, 3),
@@ -42,10 +43,10 @@ class GraphLayer:
 
     Args:
         index: Its position in the recipe.
-        name: As written, or made from kind and position.
+        name: The name in the recipe, or one made from kind and position.
         kind: The Keras layer, or `shared`.
-        options: Of the Keras layer.
-        sources: Names of layers or columns; None takes the layer before it, or the first one the sole input.
+        options: Options of the Keras layer.
+        sources: Names of layers or columns; None is the previous layer, or the only input for the first layer.
         shared_layer: Name of the layer that a `shared` one calls again.
     """
 
@@ -59,12 +60,12 @@ class GraphLayer:
 
 @dataclass(frozen=True)
 class LayersField(FieldType):
-    """The field type of a list of layers; a checked list is the list as it was written."""
+    """List of layers; a checked list is the list as it was written."""
 
     def check(self, value: Any) -> tuple[Mapping[str, Any], ...]:
-        found = find_problems(value)
-        if found:
-            raise make_validation_error(found)
+        problems = find_problems(value)
+        if problems:
+            raise make_validation_error(problems)
         return tuple({"kind": entry} if isinstance(entry, str) else entry for entry in value)
 
     def json_schema(self) -> dict[str, Any]:
@@ -87,57 +88,60 @@ class LayersField(FieldType):
         return {"type": "array", "items": {"anyOf": [kinds, *each]}, "minItems": 1}
 
 
-def make_validation_error(found: Sequence[Problem], beside: ValidationError | None = None) -> ValidationError:
-    """All problems as one error, each at its place, with those of another error before them."""
-    details = [add_suggestion(detail) for detail in beside.errors(include_url=False)] if beside else []
+def make_validation_error(problems: Sequence[Problem], first: ValidationError | None = None) -> ValidationError:
+    """Make one error of all problems, each at its place.
+
+    Args:
+        first: Error whose details precede the problems.
+    """
+    details = [add_suggestion(detail) for detail in first.errors(include_url=False)] if first else []
     details += [
-        InitErrorDetails(type=fault("layers", text, hint), loc=where, input=None) for where, text, hint in found
+        InitErrorDetails(type=fault("layers", message, suggestion), loc=place, input=None)
+        for place, message, suggestion in problems
     ]
     return ValidationError.from_exception_data("layers", details)
 
 
 def read_layers(layers: Sequence[Any]) -> tuple[GraphLayer, ...]:
-    """The layers of a checked list."""
-    taken = {entry["name"] for entry in layers if isinstance(entry, Mapping) and "name" in entry}
-    return tuple(_read_layer(index, entry, taken) for index, entry in enumerate(layers))
+    """Read the layers of a checked list."""
+    names = {entry["name"] for entry in layers if isinstance(entry, Mapping) and "name" in entry}
+    return tuple(_read_layer(index, entry, names) for index, entry in enumerate(layers))
 
 
-def _read_layer(index: int, entry: Any, taken: set[str]) -> GraphLayer:
+def _read_layer(index: int, entry: Any, names: set[str]) -> GraphLayer:
     if isinstance(entry, str):
         entry = {"kind": entry}
-    name = entry.get("name") or _free_name(f"{entry['kind']}_{index}", taken)
+    name = entry.get("name") or _make_unique_name(f"{entry['kind']}_{index}", names)
     sources = entry.get("from")
     options = {key: value for key, value in entry.items() if key not in _OWN_KEYS}
-    shares = str(options.pop("layer", "")) if entry["kind"] == SHARED else ""
+    shared_layer = str(options.pop("layer", "")) if entry["kind"] == SHARED else ""
     return GraphLayer(
         index,
         name,
         entry["kind"],
         options,
         None if sources is None else (sources,) if isinstance(sources, str) else tuple(sources),
-        shares,
+        shared_layer,
     )
 
 
-def _free_name(name: str, taken: set[str]) -> str:
-    while name in taken:
+def _make_unique_name(name: str, names: set[str]) -> str:
+    while name in names:
         name += "_"
     return name
 
 
 def find_problems(layers: Any) -> list[Problem]:
-    """Everything that is wrong with a list of layers; names of columns are not known here."""
+    """Find every mistake in a list of layers, except in names of columns, which are not known here."""
     if not isinstance(layers, (list, tuple)) or not layers:
         received = "an empty list" if isinstance(layers, (list, tuple)) else format_value(layers)
-        return [((), f"expected a list of layers, received {received}.", "Write [{kind: dense, units: 10}].")]
-    found: list[Problem] = []
-    for index, entry in enumerate(layers):
-        found += [((index, *where), text, hint) for where, text, hint in _entry_problems(entry)]
+        return [Problem((), f"expected a list of layers, received {received}.", "Write [{kind: dense, units: 10}].")]
+    problems = [problem.below(index) for index, entry in enumerate(layers) for problem in _find_entry_problems(entry)]
     if not _is_readable(layers):
-        return found
+        return problems
     graph = read_layers(layers)
     return [
-        *found,
+        *problems,
         *_find_duplicates(layers),
         *_find_wrong_shares(graph),
         *_find_wrong_counts(graph),
@@ -146,82 +150,83 @@ def find_problems(layers: Any) -> list[Problem]:
 
 
 def _is_readable(layers: Any) -> bool:
-    """Whether kinds, names and sources have the right types, so that the whole can be looked at."""
+    """Whether kinds, names and sources have the right types, so that the graph can be checked as a whole."""
     return (
         isinstance(layers, (list, tuple))
         and len(layers) > 0
         and all(
             isinstance(entry, str)
-            or (isinstance(entry, Mapping) and isinstance(entry.get("kind"), str) and not any(_link_problems(entry)))
+            or (
+                isinstance(entry, Mapping)
+                and isinstance(entry.get("kind"), str)
+                and not any(_find_link_problems(entry))
+            )
             for entry in layers
         )
     )
 
 
-def _entry_problems(entry: Any) -> list[Problem]:
-    """What is wrong with one layer by itself."""
+def _find_entry_problems(entry: Any) -> list[Problem]:
+    """Find the mistakes in one layer by itself."""
     if isinstance(entry, str):
         entry = {"kind": entry}
     if not isinstance(entry, Mapping):
-        return [((), f"expected a layer, received {format_value(entry)}.", "Write {kind: dense, units: 10}.")]
-    return [*_link_problems(entry), *_kind_problems(entry)]
+        return [Problem((), f"expected a layer, received {format_value(entry)}.", "Write {kind: dense, units: 10}.")]
+    return [*_find_link_problems(entry), *_find_kind_problems(entry)]
 
 
-def _link_problems(entry: Mapping[str, Any]) -> Iterator[Problem]:
-    yield from _name_problems(entry)
-    yield from _source_problems(entry)
+def _find_link_problems(entry: Mapping[str, Any]) -> Iterator[Problem]:
+    yield from _find_name_problems(entry)
+    yield from _find_source_problems(entry)
 
 
-def _name_problems(entry: Mapping[str, Any]) -> Iterator[Problem]:
+def _find_name_problems(entry: Mapping[str, Any]) -> Iterator[Problem]:
     name = entry.get("name", "x")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        yield (
-            ("name",),
-            f"expected a name, received {format_value(name)}.",
-            "Use letters, digits, dashes and underscores.",
-        )
+        hint = "Use letters, digits, dashes and underscores."
+        yield Problem(("name",), f"expected a name, received {format_value(name)}.", hint)
 
 
-def _source_problems(entry: Mapping[str, Any]) -> Iterator[Problem]:
+def _find_source_problems(entry: Mapping[str, Any]) -> Iterator[Problem]:
     sources = entry.get("from", "x")
     names = [sources] if isinstance(sources, str) else sources
     if not isinstance(names, (list, tuple)) or not names or not all(isinstance(name, str) for name in names):
-        yield ("from",), f"expected a name or a list of names, received {format_value(sources)}.", ""
+        yield Problem(("from",), f"expected a name or a list of names, received {format_value(sources)}.")
 
 
-def _kind_problems(entry: Mapping[str, Any]) -> list[Problem]:
+def _find_kind_problems(entry: Mapping[str, Any]) -> list[Problem]:
     kinds = catalogue.list_kinds("layers")
     if "kind" not in entry:
-        return [((), "'kind' is missing.", "Write {kind: dense, units: 10}.")]
+        return [Problem((), "'kind' is missing.", "Write {kind: dense, units: 10}.")]
     kind, options = entry["kind"], {key: value for key, value in entry.items() if key not in _OWN_KEYS}
     if kind == SHARED:
-        return _shared_problems(options)
+        return _find_shared_problems(options)
     if not isinstance(kind, str) or kind not in kinds:
-        return [(("kind",), f"no layer {format_value(kind)}.", parts.did_you_mean(str(kind), [*kinds, SHARED]))]
-    return catalogue.check_options("layers", kind, options, also=("name", "from"))
+        return [Problem(("kind",), f"no layer {format_value(kind)}.", parts.did_you_mean(str(kind), [*kinds, SHARED]))]
+    return catalogue.find_option_problems("layers", kind, options, also=("name", "from"))
 
 
-def _shared_problems(options: Mapping[str, Any]) -> list[Problem]:
-    found: list[Problem] = [
-        ((option,), f"shared has no option {quoted(option)}.", "It takes `layer`, `from` and `name`.")
+def _find_shared_problems(options: Mapping[str, Any]) -> list[Problem]:
+    problems = [
+        Problem((option,), f"shared has no option {quoted(option)}.", "It takes `layer`, `from` and `name`.")
         for option in options
         if option != "layer"
     ]
     if not isinstance(options.get("layer"), str):
-        found.append(((), "shared needs the name of a layer.", "Write {kind: shared, layer: NAME, from: ...}."))
-    return found
+        hint = "Write {kind: shared, layer: NAME, from: ...}."
+        problems.append(Problem((), "shared needs the name of a layer.", hint))
+    return problems
 
 
 def _find_duplicates(layers: Sequence[Any]) -> list[Problem]:
     first: dict[str, int] = {}
-    found: list[Problem] = []
+    problems = []
     for index, entry in enumerate(layers):
         name = entry.get("name") if isinstance(entry, Mapping) else None
         if isinstance(name, str) and first.setdefault(name, index) != index:
-            found.append(
-                ((index, "name"), f"layer {first[name]} is called {quoted(name)} too.", "Give each its own name.")
-            )
-    return found
+            message = f"layer {first[name]} is called {quoted(name)} too."
+            problems.append(Problem((index, "name"), message, "Give each layer a different name."))
+    return problems
 
 
 def _find_wrong_shares(graph: Sequence[GraphLayer]) -> Iterator[Problem]:
@@ -232,29 +237,29 @@ def _find_wrong_shares(graph: Sequence[GraphLayer]) -> Iterator[Problem]:
             continue
         if layer.shared_layer in layers:
             hint = f"Write layer: {layers[layer.shared_layer].shared_layer}."
-            yield (layer.index, "layer"), f"{quoted(layer.shared_layer)} is shared itself.", hint
+            yield Problem((layer.index, "layer"), f"{quoted(layer.shared_layer)} is shared itself.", hint)
         else:
             hint = parts.did_you_mean(layer.shared_layer, own)
-            yield (layer.index, "layer"), f"no layer is called {quoted(layer.shared_layer)}.", hint
+            yield Problem((layer.index, "layer"), f"no layer is called {quoted(layer.shared_layer)}.", hint)
 
 
 def _find_wrong_counts(graph: Sequence[GraphLayer]) -> Iterator[Problem]:
-    """Layers whose number of inputs does not fit their kind."""
+    """Find layers whose number of inputs does not fit their kind."""
     kinds = {layer.name: layer.kind for layer in graph}
     for layer in graph:
         kind = kinds.get(layer.shared_layer, "") if layer.kind == SHARED else layer.kind
         if kind not in catalogue.list_kinds("layers"):
             continue
         least, most = _get_input_counts(kind)
-        given = len(layer.sources or ("",))
-        where: tuple[str | int, ...] = (layer.index, "from") if layer.sources else (layer.index,)
-        if given < least:
-            wanted = f"{least} inputs" if most == least else f"at least {least} inputs"
-            yield where, f"{kind} takes {wanted}, received {given}.", "Write from: [NAME, NAME]."
-        elif most is not None and given > most:
-            wanted = "one input" if most == 1 else f"at most {most} inputs"
+        count = len(layer.sources or ("",))
+        place: KeyPath = (layer.index, "from") if layer.sources else (layer.index,)
+        if count < least:
+            expected = f"{least} inputs" if most == least else f"at least {least} inputs"
+            yield Problem(place, f"{kind} takes {expected}, received {count}.", "Write from: [NAME, NAME].")
+        elif most is not None and count > most:
+            expected = "one input" if most == 1 else f"at most {most} inputs"
             hint = "Put `add` or `concatenate` before it." if most == 1 else ""
-            yield where, f"{kind} takes {wanted}, received {given}.", hint
+            yield Problem(place, f"{kind} takes {expected}, received {count}.", hint)
 
 
 def _get_input_counts(kind: str) -> tuple[int, int | None]:
@@ -264,41 +269,39 @@ def _get_input_counts(kind: str) -> tuple[int, int | None]:
 
 
 def _find_cycles(graph: Sequence[GraphLayer]) -> Iterator[Problem]:
-    """One problem for each cycle, which names its members."""
-    links = _links(graph)
+    """Find cycles; each is one problem that names its members."""
+    links = _list_links(graph)
     while True:
         try:
             TopologicalSorter(links).prepare()
             return
         except CycleError as error:
-            way = error.args[1]  # each feeds the next; the last is the first
-            start = min(range(len(way) - 1), key=lambda position: way[position])
-            way = way[start:-1] + way[:start] + [way[start]]
-            names = " -> ".join(graph[index].name for index in way)
-            yield (
-                (way[0], "from"),
-                f"these layers feed each other in a circle: {names}.",
-                "Break it at one `from`.",
-            )
-            links[way[0]] = []
+            cycle = error.args[1]  # each layer feeds the next; the last is the first
+            # `graphlib` may start anywhere in the cycle; begin with the layer that is written first.
+            start = min(range(len(cycle) - 1), key=lambda position: cycle[position])
+            cycle = cycle[start:-1] + cycle[:start] + [cycle[start]]
+            names = " -> ".join(graph[index].name for index in cycle)
+            message = f"these layers feed each other in a circle: {names}."
+            yield Problem((cycle[0], "from"), message, "Break it at one `from`.")
+            links[cycle[0]] = []  # to find the next cycle
 
 
-def _links(graph: Sequence[GraphLayer]) -> dict[int, list[int]]:
-    """The layers that each layer reads, by position; columns are left out."""
-    position = {layer.name: layer.index for layer in reversed(graph)}
+def _list_links(graph: Sequence[GraphLayer]) -> dict[int, list[int]]:
+    """The positions of the layers that each layer reads; columns are left out."""
+    position = {layer.name: layer.index for layer in reversed(graph)}  # of equal names, which are a fault, the first
     return {layer.index: [position[name] for name in get_sources(layer, graph) if name in position] for layer in graph}
 
 
 def get_sources(layer: GraphLayer, graph: Sequence[GraphLayer]) -> tuple[str, ...]:
-    """Names a layer reads; none for a first layer without `from`."""
+    """The names that a layer reads; none for a first layer without `from`."""
     if layer.sources is not None:
         return layer.sources
     return (graph[layer.index - 1].name,) if layer.index else ()
 
 
 def sort_layers(graph: Sequence[GraphLayer]) -> list[GraphLayer]:
-    """The layers so that each stands behind those it reads, otherwise as written."""
-    sorter = TopologicalSorter(_links(graph))
+    """Sort the layers so that each follows those it reads; otherwise the order is as written."""
+    sorter = TopologicalSorter(_list_links(graph))
     sorter.prepare()
     order: list[int] = []
     while sorter.is_active():
@@ -309,7 +312,7 @@ def sort_layers(graph: Sequence[GraphLayer]) -> list[GraphLayer]:
 
 
 def find_output_problems(layers: Any, outputs: Any) -> list[Problem]:
-    """What is wrong with `outputs`, and layers that no output depends on; places start at the options."""
+    """Find mistakes in `outputs`, and layers that no output depends on; places are below the model's options."""
     if not _is_readable(layers):
         return []
     graph = read_layers(layers)
@@ -318,16 +321,16 @@ def find_output_problems(layers: Any, outputs: Any) -> list[Problem]:
         return _find_unread(graph, [names[-1]])
     if not isinstance(outputs, Mapping) or not all(isinstance(name, str) for name in outputs.values()):
         return []
-    found: list[Problem] = [
-        (("outputs", target), f"no layer is called {quoted(name)}.", parts.did_you_mean(name, names))
+    problems = [
+        Problem(("outputs", target), f"no layer is called {quoted(name)}.", parts.did_you_mean(name, names))
         for target, name in outputs.items()
         if name not in names
     ]
-    return found or _find_unread(graph, list(outputs.values()))
+    return problems or _find_unread(graph, list(outputs.values()))
 
 
 def _find_unread(graph: Sequence[GraphLayer], outputs: Sequence[str]) -> list[Problem]:
-    links = _links(graph)
+    links = _list_links(graph)
     read_by_output: set[int] = set()
     waiting = [layer.index for layer in graph if layer.name in outputs]
     while waiting:
@@ -336,7 +339,7 @@ def _find_unread(graph: Sequence[GraphLayer], outputs: Sequence[str]) -> list[Pr
             read_by_output.add(index)
             waiting += links[index]
     return [
-        (
+        Problem(
             ("layers", layer.index),
             f"no output depends on {quoted(layer.name)}.",
             _suggest_source(layer.name, graph) or "Read it in a `from`, or leave it out.",
@@ -347,8 +350,8 @@ def _find_unread(graph: Sequence[GraphLayer], outputs: Sequence[str]) -> list[Pr
 
 
 def _suggest_source(name: str, graph: Sequence[GraphLayer]) -> str:
-    """A hint at a source that is no layer and nearly the name of one; it could also be a column's."""
+    """Suggest a similar source that is the name of no layer; it could also be that of a column."""
     known = {layer.name for layer in graph}
-    strangers = {source for layer in graph for source in layer.sources or () if source not in known}
-    near = parts.nearest(name, sorted(strangers))
-    return f"Was it meant by `from: {near}`?" if near else ""
+    unknown = {source for layer in graph for source in layer.sources or () if source not in known}
+    near = parts.nearest(name, sorted(unknown))
+    return f"Does `from: {near}` mean this layer?" if near else ""

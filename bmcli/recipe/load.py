@@ -1,4 +1,4 @@
-"""Reading a recipe: its file, the recipes it extends, overrides and variables, all with places."""
+"""Load a recipe: its file, the recipes it extends, overrides and variables; every value keeps its place."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from bmcli.quoting import quoted
 from bmcli.recipe import addresses, nodes, search
 from bmcli.recipe.addresses import is_address
 from bmcli.recipe.check import check_recipe, find_place
-from bmcli.recipe.fields import format_value
-from bmcli.recipe.nodes import KeyPath, Node
+from bmcli.recipe.nodes import KeyPath, Node, format_value
 from bmcli.recipe.paths import join_steps, parse_steps, split_path
 from bmcli.recipe.schema import Recipe
 
 COMMAND_LINE = "command line"
 SEARCH = "search"
-"""In the place of a file's name: where the values of a candidate come from."""
+"""Origin of the values of a candidate, instead of a file name."""
 _SECTIONS = (*Recipe.model_fields, "extends")
 PATH_OPTIONS: tuple[KeyPath, ...] = (
     ("data", "source", "path"), ("data", "source", "table"), ("model", "weights"),
@@ -32,12 +31,12 @@ PATH_OPTIONS: tuple[KeyPath, ...] = (
 
 @dataclass(frozen=True)
 class RecipeDocument:
-    """A recipe as it is written: merged with those it extends and with overrides, its variables not filled in yet.
+    """A recipe that is merged with those it extends and with overrides; its variables are not filled in yet.
 
     Args:
-        name: The file's name in messages.
-        text: What the file itself held, without secrets.
-        faults: What was found on the way; the rest can be judged without it.
+        name: Name of the file in messages.
+        text: Text of the file, without secrets.
+        faults: Faults so far, which do not prevent checking the rest.
     """
 
     tree: Node
@@ -47,29 +46,29 @@ class RecipeDocument:
     faults: tuple[Fault, ...] = ()
 
     def without_tune(self) -> RecipeDocument:
-        """The same without its `tune` section."""
+        """The same recipe without its `tune` section."""
         return self.without_sections(("tune",))
 
     def without_sections(self, sections: Collection[str]) -> RecipeDocument:
-        """The same without some sections."""
+        """The same recipe without some sections."""
         tree = replace(self.tree, value={key: node for key, node in self.tree.value.items() if key not in sections})
         return replace(self, tree=tree)
 
     def overlay(self, above: Node) -> RecipeDocument:
-        """The same with a tree laid over it."""
+        """Merge a tree over the recipe."""
         faults = list(self.faults)
         return replace(self, tree=_hide_secrets(merge_nodes(self.tree, above, faults)), faults=tuple(faults))
 
     def fill_variables(self, faults: list[Fault]) -> Node:
-        """The tree with variables filled in and paths absolute.
+        """Fill in variables, and make paths absolute.
 
         Args:
-            faults: Takes those of variables.
+            faults: List to which faults of variables are added.
         """
         return _make_paths_absolute(_substitute_variables(self.tree, faults))
 
     def validate(self) -> LoadedRecipe:
-        """The recipe with every default filled in.
+        """Validate the recipe and fill in every default.
 
         Raises:
             BmcliError: Every fault at once: those of the recipe first, then those of the recipes it extends, then those
@@ -88,7 +87,7 @@ class RecipeDocument:
 
 @dataclass(frozen=True)
 class LoadedRecipe:
-    """A checked recipe together with the tree that tells where each value was written."""
+    """A checked recipe with the tree that has the place of each value."""
 
     recipe: Recipe
     tree: Node
@@ -96,20 +95,20 @@ class LoadedRecipe:
     document: RecipeDocument
 
     def locate(self, error: BmcliError) -> BmcliError:
-        """The same error with the places of its recipe paths filled in."""
+        """Fill in the places of an error's recipe paths."""
         error.faults = tuple(
             fault.at(find_place(self.tree, split_path(fault.path))) if fault.path else fault for fault in error.faults
         )
         return error
 
     def with_values(self, values: Mapping[str, Any]) -> LoadedRecipe:
-        """The recipe of a candidate: these values laid over it, and no `tune` section.
+        """Make the recipe of a candidate: override these values, and leave out the `tune` section.
 
         Args:
-            values: Plain YAML values by dotted path, as in `search.overrides`.
+            values: Plain YAML values by dotted path.
 
         Raises:
-            BmcliError: The recipe refuses them; each fault names them all.
+            BmcliError: The values are not valid; each fault lists them all.
         """
         arguments = search.format_overrides(values)
         faults: list[Fault] = []
@@ -125,32 +124,32 @@ class LoadedRecipe:
             ) from None
 
     def make_base_tree(self) -> Node:
-        """What candidates are laid over: the tree as it is written, without `tune`, its paths absolute."""
+        """Make the tree that candidates override: as it is written, without `tune`, with absolute paths."""
         tree = self.document.without_tune().tree
         for steps in (*PATH_OPTIONS, *_iterate_name_paths(tree)):
             node = self.tree.find(steps)
             if node is not None and tree.find(steps) is not None:
-                tree = _replace_node(tree, steps, node.map_scalars(_escape_node))
+                tree = _replace_node(tree, steps, node.escape_dollars())
         return tree
 
 
 def load_recipe(target: str, overrides: Sequence[str] = ()) -> LoadedRecipe:
-    """A recipe by file name or built-in name, with `key=value` overrides on top.
+    """Load a recipe by file name or built-in name, with `key=value` overrides.
 
     Raises:
-        BmcliError: Every fault of the language at once: those of the recipe first, then those of the recipes
-            it extends, then those of the overrides.
+        BmcliError: Every fault at once: those of the recipe first, then those of the recipes it extends, then those of
+            the overrides.
     """
     return read_document(target, overrides).validate()
 
 
 def read_document(target: str, overrides: Sequence[str] = ()) -> RecipeDocument:
-    """A recipe as it is written, with `key=value` overrides on top; its values are not checked yet.
+    """Read a recipe with `key=value` overrides, without checking its values.
 
     Raises:
-        BmcliError: A file cannot be read, or an override cannot be laid over it.
+        BmcliError: A file cannot be read, or an override does not fit.
     """
-    parts.suggest_anew()
+    parts.reset_suggestions()
     file, name = find_recipe(target)
     faults: list[Fault] = []
     try:
@@ -164,10 +163,10 @@ def read_document(target: str, overrides: Sequence[str] = ()) -> RecipeDocument:
 
 
 def sort_faults(faults: Iterable[Fault], recipe: str) -> list[Fault]:
-    """Each fault once: those of the recipe first, then those of the recipes it extends, then those of overrides.
+    """Sort faults and drop repeated ones: first the recipe, then the recipes it extends, then overrides.
 
     Args:
-        recipe: Name of its file in places.
+        recipe: Name of the recipe's file in places.
     """
 
     def position(fault: Fault) -> tuple[Any, ...]:
@@ -181,60 +180,61 @@ def sort_faults(faults: Iterable[Fault], recipe: str) -> list[Fault]:
 
 
 def list_built_in() -> dict[str, Path]:
-    """Recipes that come with bmcli, by name; each lies in a folder for its kind of data, as `images`."""
+    """List the recipes that come with bmcli, by name, sorted by folder (`images`, `tables` ...)."""
     package = Path(__file__).parent.parent
     folder = next((f for f in (package / "recipes", package.parent / "recipes") if f.is_dir()), None)
-    found = [] if folder is None else folder.glob("*/*.yaml")
-    return {file.stem: file for file in sorted(found, key=lambda file: (file.parent.name, file.stem))}
+    files = [] if folder is None else folder.glob("*/*.yaml")
+    return {file.stem: file for file in sorted(files, key=lambda file: (file.parent.name, file.stem))}
 
 
 def find_recipe(target: str) -> tuple[Path, str]:
-    """The file of a recipe and its name in messages."""
+    """Find a recipe by file name or built-in name; returns the file and its name in messages."""
     path = os.path.expanduser(target)
-    # Unlike pathlib's, these answer False where the system refuses a name.
+    # `Path.is_file` raises for names that the system refuses, such as very long ones; `os.path.isfile` is False.
     if os.path.isfile(path):
         return Path(path), target
     recipes = list_built_in()
     if target in recipes:
         return recipes[target], f"{target}.yaml"
-    if other := disk.what_is_no_file(path):
+    if other := disk.describe_non_file(path):
         raise BmcliError(f"{target} is {other}, expected a recipe file.")
-    near = parts.did_you_mean(target, [*recipes, *_recipes_in(Path())])
+    near = parts.did_you_mean(target, [*recipes, *_list_recipe_files(Path())])
     raise BmcliError(
         f"no recipe {quoted(target, 200)}: no such file, and no built-in recipe of that name.",
         suggestion=near if near.startswith("Did") else "`bmcli ls` lists the built-in recipes.",
     )
 
 
-def _recipes_in(folder: Path) -> list[str]:
+def _list_recipe_files(folder: Path) -> list[str]:
     try:
         return sorted(file.name for file in folder.glob("*.yaml"))
-    except OSError:  # they are for suggestions alone
+    except OSError:  # the list is for suggestions only
         return []
 
 
 def _merge_bases(file: Path, name: str, faults: list[Fault]) -> tuple[Node, str]:
-    """The tree of a file merged over the chain of recipes it extends, and the text of the file itself.
+    """Merge the tree of a file over the chain of recipes that it extends; returns the tree and the file's own text.
 
     Raises:
-        BmcliError: A file of the chain cannot be read; what is written above it cannot be judged without it.
+        BmcliError: A file of the chain cannot be read; the recipes that extend it cannot be checked without it.
     """
     chain: list[Node] = []
     seen: set[str] = set()
     own, characters, values = "", 0, 0
-    following: tuple[Path, str] | None = (file, name)
-    while following is not None:
-        file, name = following
+    base_file: tuple[Path, str] | None = (file, name)
+    while base_file is not None:
+        file, name = base_file
         seen.add(os.path.realpath(file))
         text = nodes.read_text(file, name, _SECTIONS)
-        # A file that only another one names may be any: it is quoted if all of it is of a recipe.
+        # A foreign recipe may extend any file of the machine: faults quote the file only if it is a recipe.
         tree = nodes.parse_recipe_file(text, name, file.parent, _SECTIONS, bool(chain), faults)
         own = own if chain else text
         characters, values = characters + len(text), values + tree.count()
         if characters > nodes.MAX_BYTES or values > 2 * nodes.MAX_NODES:
-            raise BmcliError(Fault("with the recipes that extend it, it is too large.", place=FileLocation(name, 1, 1)))
+            message = "too large together with the recipes that extend it."
+            raise BmcliError(Fault(message, place=FileLocation(name, 1, 1)))
         base = tree.value.pop("extends", None)
-        following = _find_base(base, file, name, seen)
+        base_file = _find_base(base, file, name, seen)
         chain.append(tree)
     merged = chain.pop()
     while chain:
@@ -243,11 +243,11 @@ def _merge_bases(file: Path, name: str, faults: list[Fault]) -> tuple[Node, str]
 
 
 def _find_base(base: Node | None, file: Path, name: str, seen: Collection[str]) -> tuple[Path, str] | None:
-    """The recipe that `extends` names: a file beside the one that names it, or a built-in one."""
+    """Find the recipe that `extends` names: a file relative to the one that names it, or a built-in one."""
     if base is None or base.value is None:
         return None
     if not isinstance(base.value, str) or not base.value:
-        message = f"extends names one recipe, received {format_value(base.plain())}."
+        message = f"expected the file or name of one recipe, received {format_value(base.plain())}."
         raise BmcliError(Fault(message, "extends", base.place))
     beside = file.parent / base.value
     found: tuple[Path, str] | None = None
@@ -255,10 +255,10 @@ def _find_base(base: Node | None, file: Path, name: str, seen: Collection[str]) 
         found = beside, str(Path(name).parent / base.value)
     elif base.value in list_built_in():
         found = list_built_in()[base.value], f"{base.value}.yaml"
-    if found is None and (other := disk.what_is_no_file(beside)):
+    if found is None and (other := disk.describe_non_file(beside)):
         raise BmcliError(Fault(f"{quoted(base.value, 200)} is {other}, expected a recipe.", "extends", base.place))
     if found is None:
-        hint = parts.did_you_mean(base.value, [*list_built_in(), *_recipes_in(file.parent)])
+        hint = parts.did_you_mean(base.value, [*list_built_in(), *_list_recipe_files(file.parent)])
         raise BmcliError(Fault(f"no recipe {quoted(base.value, 200)} to extend.", "extends", base.place, hint))
     if os.path.realpath(found[0]) in seen:
         raise BmcliError(Fault(f"{quoted(base.value, 200)} extends itself in a circle.", "extends", base.place))
@@ -266,14 +266,14 @@ def _find_base(base: Node | None, file: Path, name: str, seen: Collection[str]) 
 
 
 def merge_nodes(below: Node, above: Node, faults: list[Fault], steps: KeyPath = ()) -> Node:
-    """`above` laid over `below`: mappings merge, lists and scalars replace, null deletes.
+    """Merge `above` over `below`: mappings merge, lists and scalars replace, null deletes.
 
-    A mapping that changes its `kind` replaces the one below, whose other options belong to the old kind; a
-    bare name is short for its kind. A mapping of whole numbers over a list changes items of the list.
+    A mapping that changes `kind` replaces the one below, whose other options belong to the old kind; a name is short
+    for `{kind: NAME}`. A mapping with positions as keys changes items of a list.
 
     Args:
-        faults: Takes the fault of an item that the list below does not have.
-        steps: The way to both values.
+        faults: List to which the fault of a missing list item is added.
+        steps: Path of both values.
     """
     if isinstance(above.value, str) and isinstance(below.value, dict) and "kind" in below.value:
         above = replace(above, value={"kind": above})
@@ -281,7 +281,7 @@ def merge_nodes(below: Node, above: Node, faults: list[Fault], steps: KeyPath = 
         return above
     if isinstance(below.value, list) and above.value and all(_is_position(key) for key in above.value):
         return _merge_items(below, above, faults, steps)
-    values = {} if _names_no_kind(below, steps) else _mapping_below(below, above)
+    values = {} if _names_no_kind(below, steps) else _keep_mapping(below, above)
     kept = bool(values)
     for key, node in above.value.items():
         if node.value is None and not node.faulty:
@@ -293,8 +293,8 @@ def merge_nodes(below: Node, above: Node, faults: list[Fault], steps: KeyPath = 
     return replace(below if kept else above, value=values, faulty=below.faulty or above.faulty)
 
 
-def _mapping_below(below: Node, above: Node) -> dict[str, Node]:
-    """What of the value below stays in a mapping that is laid over it."""
+def _keep_mapping(below: Node, above: Node) -> dict[str, Node]:
+    """Choose the entries below that a mapping merged over them keeps."""
     kind = above.value.get("kind")
     if isinstance(below.value, str) and kind is None:
         return {"kind": below}
@@ -306,7 +306,7 @@ def _mapping_below(below: Node, above: Node) -> dict[str, Node]:
 
 
 def _names_no_kind(below: Node, steps: KeyPath) -> bool:
-    """Whether a text below is a value of its own, as a file or `balanced`, and not short for a kind."""
+    """Whether a text is a value, such as a path or `balanced`, and not short for `{kind: NAME}`."""
     of_objective = len(steps) in (2, 3) and steps[0] == "objective" and steps[-1] == "class_weights"
     return isinstance(below.value, str) and (steps in PATH_OPTIONS or of_objective)
 
@@ -330,32 +330,32 @@ def _merge_items(below: Node, above: Node, faults: list[Fault], steps: KeyPath) 
 
 
 def parse_overrides(overrides: Iterable[str], faults: list[Fault], origin: str = COMMAND_LINE) -> Node:
-    """`key=value` arguments as one tree to lay over a recipe.
+    """Parse `key=value` arguments into one tree that is merged over a recipe.
 
     Args:
-        faults: Takes the faults of arguments that cannot be read or contradict each other.
-        origin: What places have for a file's name.
+        faults: List to which faults of arguments are added: they cannot be parsed, or contradict each other.
+        origin: File name of their places.
     """
     tree: dict[str, Any] = {}
     for number, argument in enumerate(overrides, start=1):
         place = FileLocation(origin, number, 1, redaction.redact_argument(" ".join(argument.splitlines())))
         try:
             steps, value = _parse_override(argument, place, faults)
-            _insert(tree, steps, value)
+            _insert_value(tree, steps, value)
         except BmcliError as error:
             faults += [fault.at(place) for fault in error.faults]
     return _build_nodes(tree, FileLocation(origin, 1, 1))
 
 
 def build_tree(values: Mapping[KeyPath, Node], place: FileLocation) -> Node:
-    """Values by their ways as one tree to lay over a recipe; no way is inside of another.
+    """Build one tree, to be merged over a recipe, of values by path; no path may be inside another.
 
     Args:
-        place: Of the tree, if it is empty.
+        place: Place of an empty tree.
     """
     tree: dict[str, Any] = {}
     for steps, node in values.items():
-        _insert(tree, [str(step) for step in steps], node)
+        _insert_value(tree, [str(step) for step in steps], node)
     return _build_nodes(tree, place)
 
 
@@ -363,40 +363,41 @@ def _parse_override(argument: str, place: FileLocation, faults: list[Fault]) -> 
     steps, written = parse_steps(argument)
     if not steps or not written.startswith("="):
         raise BmcliError(
-            f"an override reads key=value, received {format_value(argument)}.",
-            suggestion='A key with dots stands in double quotes: data.inputs."a.b".kind=number.',
+            f"expected an override key=value, received {format_value(argument)}.",
+            suggestion='Write a key with dots in double quotes: data.inputs."a.b".kind=number.',
         )
     if len(steps) > nodes.MAX_DEPTH:
         raise BmcliError(f"nested more than {nodes.MAX_DEPTH} deep.")
     if steps == ("extends",):
-        raise BmcliError("extends is read from the recipe's file alone.", path="extends")
+        raise BmcliError("extends cannot be overridden.", path="extends", suggestion="Write it in the recipe.")
     column = len(argument) - len(written) + 2
-    value = _override_value(written[1:], place, column, faults)
+    value = _parse_override_value(written[1:], place, column, faults)
     return [str(step) for step in steps], replace(value, key_place=place)
 
 
-def _override_value(text: str, place: FileLocation, column: int, faults: list[Fault]) -> Node:
+def _parse_override_value(text: str, place: FileLocation, column: int, faults: list[Fault]) -> Node:
     here = replace(place, column=column)
     if text.startswith((">", "|")) and "\n" not in text:
-        return Node(text, here, folder=Path.cwd())  # On one line it cannot be a block of text.
-    found: list[Fault] = []
+        # YAML's mark of a block of text, which one line cannot hold: here it is text, such as the gate `>= 0.9`.
+        return Node(text, here, folder=Path.cwd())
+    own_faults: list[Fault] = []
     try:
-        value = nodes.parse_tree(text, COMMAND_LINE, Path.cwd(), found) if text.strip() else Node(None, here)
+        value = nodes.parse_tree(text, COMMAND_LINE, Path.cwd(), own_faults) if text.strip() else Node(None, here)
     except BmcliError as error:
         moved = (replace(fault, place=_shift_place(fault.place, here)) for fault in error.faults)
         raise BmcliError(*moved) from None
-    faults += [replace(fault, place=_shift_place(fault.place, here)) for fault in found]
+    faults += [replace(fault, place=_shift_place(fault.place, here)) for fault in own_faults]
     return _shift_places(value, here)
 
 
 def _shift_place(place: FileLocation | None, value: FileLocation) -> FileLocation:
-    """A place in an override's value as a place in the whole argument."""
+    """Convert a place in the value of an override to the place in the whole argument."""
     inside = place is not None and place.line == 1
     return replace(value, column=value.column + place.column - 1) if inside and place else value
 
 
 def _shift_places(node: Node, value: FileLocation) -> Node:
-    """A tree of an override's value with its places in the argument."""
+    """Convert all places in the value of an override to places in the whole argument."""
     children = node.value
     if isinstance(children, dict):
         children = {key: _shift_places(child, value) for key, child in children.items()}
@@ -406,21 +407,21 @@ def _shift_places(node: Node, value: FileLocation) -> Node:
     return replace(node, value=children, place=_shift_place(node.place, value), key_place=key_place)
 
 
-def _insert(tree: dict[str, Any], steps: Sequence[str], value: Node) -> None:
-    """Puts a value into a tree of values; a bare name gives way to a mapping with that `kind`."""
+def _insert_value(tree: dict[str, Any], steps: Sequence[str], value: Node) -> None:
+    """Insert a value into nested dictionaries; a name becomes a mapping with that `kind` if needed."""
     path = join_steps(tuple(steps))
     for step in steps[:-1]:
         inside = tree.setdefault(step, {})
         if isinstance(inside, Node) and isinstance(inside.value, str):
             inside = tree[step] = {"kind": inside}
         if isinstance(inside, Node):
-            raise BmcliError("another override sets the value that this one is inside of.", path=path)
+            raise BmcliError("another override sets a value that contains this one.", path=path)
         tree = inside
     before = tree.get(steps[-1])
     if isinstance(before, dict) and isinstance(value.value, str) and "kind" not in before:
         before["kind"] = value
     elif before is not None:
-        message = "this is set twice." if isinstance(before, Node) else "another override is inside this value."
+        message = "this is set twice." if isinstance(before, Node) else "another override sets a part of this value."
         raise BmcliError(message, path=path)
     else:
         tree[steps[-1]] = value
@@ -436,9 +437,9 @@ _VARIABLE = re.compile(r"\$\$|\$\{([^{}]*)\}|\$\{")
 
 
 def _hide_secrets(tree: Node) -> Node:
-    """The tree with `***` for each variable whose name says that it is a secret.
+    """Replace the value of each variable whose name marks a secret by `***`.
 
-    Everything in a recipe is kept in files, so a secret is forgotten at the door; what uses it is a fault.
+    Recipes are written to files of runs and caches, so secrets are dropped while loading; using one is a fault.
     """
     declared = tree.value.get("vars")
     if declared is None or not isinstance(declared.value, dict):
@@ -451,9 +452,9 @@ def _hide_secrets(tree: Node) -> Node:
 
 
 def _substitute_variables(tree: Node, faults: list[Fault]) -> Node:
-    """`${name}` replaced by the value of a variable; `$$` is a dollar sign.
+    """Replace `${name}` by the value of a variable, and `$$` by a dollar sign.
 
-    A variable may use those above it. What uses one that is not right is marked faulty.
+    A variable may use those above it. A value that uses an invalid variable is marked faulty.
     """
     filling = _VariableFiller({}, faults)
     declared = tree.value.get("vars")
@@ -468,12 +469,12 @@ def _substitute_variables(tree: Node, faults: list[Fault]) -> Node:
 
 @dataclass
 class _VariableFiller:
-    """Fills variables into scalars.
+    """Fill variables into scalars.
 
     Args:
-        variables: Those that may be used so far.
-        faults: Takes what is wrong.
-        remaining: Characters that the text of the whole recipe may still have.
+        variables: Variables that may be used so far.
+        faults: List to which faults are added.
+        remaining: Characters that may be added to the whole recipe: a few nested variables could fill the memory.
     """
 
     variables: dict[str, Node]
@@ -481,12 +482,13 @@ class _VariableFiller:
     remaining: int = nodes.MAX_TEXT
 
     def fill_variables(self, node: Node) -> Node:
-        """A scalar with its variables filled in; a text that is one variable alone takes its type, too."""
+        """Fill in the variables of a scalar; a text that consists of one variable also gets its type."""
         if not isinstance(node.value, str):
             return node
         if "$" not in node.value:
-            return self._accepted(node, len(node.value))
+            return self._check_node(node, len(node.value))
         names = [match[1] for match in _VARIABLE.finditer(node.value) if match[0] != "$$"]
+        # A list, not a generator: every unusable variable is a fault.
         if not all([self._is_usable(name, node.place) for name in dict.fromkeys(names)]):
             return replace(node, faulty=True)
         if names and node.value.startswith("${"):
@@ -495,52 +497,53 @@ class _VariableFiller:
         if names and node.value == f"${{{names[0]}}}":
             value = self.variables[names[0]].value
             length = len(value) if isinstance(value, str) else 0
-            return self._accepted(replace(node, value=value), length)
-        return self._with_text(node, names)
+            return self._check_node(replace(node, value=value), length)
+        return self._insert_texts(node, names)
 
     def _is_usable(self, name: str | None, place: FileLocation) -> bool:
         variable = None if name is None else self.variables.get(name)
         if name is None or variable is None:
-            self.faults.append(_unknown_variable_fault(name, place, self.variables))
+            self.faults.append(_make_unknown_variable_fault(name, place, self.variables))
             return False
         if redaction.is_secret(name):
             self.faults.append(
                 Fault(
-                    f"variable {quoted(name)} is a secret by its name, so no value can hold it: "
-                    "recipes are kept in files.",
+                    f"variable {quoted(name)} is a secret by its name, so no value can use it: recipes are written to "
+                    "files.",
                     place=place,
-                    suggestion="Rename it if it is none. Give secrets in the environment, as AWS_PROFILE for s3://.",
+                    suggestion="Rename it if it is no secret. Set secrets in the environment, such as AWS_PROFILE for "
+                    "s3://.",
                 )
             )
             return False
         return not (variable.faulty or isinstance(variable.value, (dict, list)))
 
-    def _with_text(self, node: Node, names: Sequence[str]) -> Node:
-        written = {name: _text(self.variables[name].value) for name in dict.fromkeys(names)}
-        # Before the text is made, which may not fit into memory.
+    def _insert_texts(self, node: Node, names: Sequence[str]) -> Node:
+        written = {name: _format_variable(self.variables[name].value) for name in dict.fromkeys(names)}
+        # Checked before the text is made, which might not fit into memory.
         length = len(node.value) + sum(len(written[name]) for name in names)
         if not self._fits(node, length):
             return replace(node, faulty=True)
         pieces = iter(["$" if match[0] == "$$" else written[match[1]] for match in _VARIABLE.finditer(node.value)])
-        return self._accepted(replace(node, value=_VARIABLE.sub(lambda _: next(pieces), node.value)), length)
+        return self._check_node(replace(node, value=_VARIABLE.sub(lambda _: next(pieces), node.value)), length)
 
-    def _accepted(self, node: Node, length: int) -> Node:
-        """The node, faulty if the recipe is too long with it, or if it holds the secret of an address.
+    def _check_node(self, node: Node, length: int) -> Node:
+        """Check a filled node: it is marked faulty if the recipe gets too long, or its address contains a secret.
 
         Args:
-            length: Characters of its text.
+            length: Number of characters of its text.
         """
         if not self._fits(node, length):
             return replace(node, faulty=True)
         self.remaining -= length
         if isinstance(node.value, str) and "://" in node.value and redaction.redact_text(node.value) != node.value:
-            message = "an address holds no user, password, key or signature: recipes are kept in files."
+            message = "an address must not contain a user, password, key or signature: recipes are written to files."
             self.faults.append(Fault(message, place=node.place, suggestion=addresses.CREDENTIALS_HINT))
             return replace(node, faulty=True)
         return node
 
     def _fits(self, node: Node, length: int) -> bool:
-        """Whether the recipe may hold so much text more; the first that it may not is a fault."""
+        """Whether the recipe may get this many more characters; the first excess is reported as a fault."""
         fits = length <= self.remaining
         if not fits and self.remaining >= 0:
             self.faults.append(Fault("too long once its variables are filled in.", place=node.place))
@@ -548,44 +551,44 @@ class _VariableFiller:
         return fits
 
 
-def _text(value: Any) -> str:
+def _format_variable(value: Any) -> str:
     return value if isinstance(value, str) else nodes.write_scalar(value)
 
 
-def _unknown_variable_fault(name: str | None, place: FileLocation, variables: Collection[str]) -> Fault:
+def _make_unknown_variable_fault(name: str | None, place: FileLocation, variables: Collection[str]) -> Fault:
     if name is None:
-        return Fault("a variable is opened with ${ and never closed.", place=place, suggestion="As text write $${.")
-    hint = parts.did_you_mean(name, variables) or "Set it in vars, above where another variable uses it."
+        return Fault("${ without a closing brace.", place=place, suggestion="Close it, or write $${ for this text.")
+    hint = parts.did_you_mean(name, variables) or "Set it in vars, above the variables that use it."
     return Fault(f"no variable {quoted(name)} in vars.", place=place, suggestion=hint)
 
 
 def _make_paths_absolute(tree: Node) -> Node:
-    """The tree with relative paths joined to the folder of the file that names them; addresses stay as they are."""
-    for steps in PATH_OPTIONS:
-        for way in (steps, ("tune", "space", join_steps(steps), "choice")):
-            node = tree.find(way)
+    """Join relative paths to the folder of the file that contains them; addresses stay as they are."""
+    for option in PATH_OPTIONS:
+        for steps in (option, ("tune", "space", join_steps(option), "choice")):
+            node = tree.find(steps)
             if node is not None:
-                tree = _replace_node(tree, way, node.map_scalars(_make_absolute))
-    for way in _iterate_name_paths(tree):
-        node = tree.find(way)
+                tree = _replace_node(tree, steps, node.map_scalars(_make_absolute))
+    for steps in _iterate_name_paths(tree):
+        node = tree.find(steps)
         if node is not None:
-            tree = _replace_node(tree, way, node.map_scalars(_make_absolute_if_exists))
+            tree = _replace_node(tree, steps, node.map_scalars(_make_absolute_if_exists))
     return tree
 
 
 def _iterate_name_paths(tree: Node) -> Iterator[KeyPath]:
-    """The ways to what may be a path, or else the name of a run or a built-in recipe."""
+    """Yield the options whose value is a path, or the name of a run or a built-in recipe."""
     yield ("distill", "student", "recipe")
     teacher = tree.find(("distill", "teacher"))
     count = len(teacher.value) if teacher is not None and isinstance(teacher.value, list) else None
-    for way in [()] if count is None else [(place,) for place in range(count)]:
+    for position in [()] if count is None else [(number,) for number in range(count)]:
         for key in ("run", "recipe", "file"):
-            yield ("distill", "teacher", *way, key)
+            yield ("distill", "teacher", *position, key)
 
 
 def _make_absolute_if_exists(node: Node) -> Node:
-    found = _make_absolute(node)
-    return found if isinstance(found.value, str) and os.path.exists(found.value) else node
+    absolute = _make_absolute(node)
+    return absolute if isinstance(absolute.value, str) and os.path.exists(absolute.value) else node
 
 
 def _make_absolute(node: Node) -> Node:
@@ -594,12 +597,8 @@ def _make_absolute(node: Node) -> Node:
     return replace(node, value=str((node.folder / os.path.expanduser(node.value)).absolute()))
 
 
-def _escape_node(node: Node) -> Node:
-    return replace(node, value=nodes.escape_dollars(node.value))
-
-
 def _replace_node(tree: Node, steps: KeyPath, node: Node) -> Node:
-    """The tree with another node at the end of a way."""
+    """Replace the node at a path."""
     if not steps:
         return node
     child = _replace_node(tree.value[steps[0]], steps[1:], node)

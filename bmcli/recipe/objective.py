@@ -1,4 +1,4 @@
-"""Section `objective`: what is learned of each target."""
+"""Section `objective`: the learning objective of each target."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ObjectiveField(FieldType):
         part = PartField("objectives")
         if value is None or isinstance(value, Kind):
             return value
-        # A target may be called `kind`: its objective is a mapping.
+        # A target may be named `kind`; its objective is then a mapping, and not a name.
         if isinstance(value, Mapping) and not isinstance(value.get("kind"), str):
             return check_mapping(part.check, value)
         return part.check(value)
@@ -27,13 +27,18 @@ class ObjectiveField(FieldType):
         return {"anyOf": [*one["anyOf"], {"type": "object", "additionalProperties": one}, {"type": "null"}]}
 
 
-def resolve_objectives(given: Any, targets: Mapping[str, Kind]) -> dict[str, Kind]:
-    """The objective of each target: `given` for all or by name, else the target kind's usual one."""
-    usual = {
+def resolve_objectives(objective: Any, targets: Mapping[str, Kind]) -> dict[str, Kind]:
+    """Resolve the objective of each target.
+
+    Args:
+        objective: Objective of all targets, or objectives by target; missing ones follow from the kind of the target.
+    """
+    defaults = {
         "category": "classification", "labels": "multi_label", "ordered": "ordinal", "number": "regression",
         "count": "count",
     }  # fmt: skip
-    by_name: Mapping[str, Kind] = dict.fromkeys(targets, given) if isinstance(given, Kind) else given or {}
+    by_name: Mapping[str, Kind] = dict.fromkeys(targets, objective) if isinstance(objective, Kind) else objective or {}
     return {
-        name: by_name.get(name) or PartField("objectives").check(usual[target.kind]) for name, target in targets.items()
+        name: by_name.get(name) or PartField("objectives").check(defaults[target.kind])
+        for name, target in targets.items()
     }

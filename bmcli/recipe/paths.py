@@ -1,4 +1,4 @@
-"""Ways through a recipe as users write them: `train.optimizer.kind`."""
+"""Paths of values in a recipe as users write them: `train.optimizer.kind`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _STEP = re.compile(r'"((?:[^"\\]|\\.)*)"|([^."=\s][^."=]*)')
 
 
 def join_steps(steps: KeyPath) -> str:
-    """A way as users write it: `train.optimizer.kind`; keys with dots and the like stand in quotes."""
+    """Format a path: `train.optimizer.kind`; keys with dots, quotes, spaces or `=` are quoted."""
     return ".".join(_format_step(str(step)) for step in steps)
 
 
@@ -20,7 +20,7 @@ def _format_step(step: str) -> str:
 
 
 def parse_steps(text: str) -> tuple[KeyPath, str]:
-    """The steps that a text begins with and the rest of it; no steps if it does not begin with a path."""
+    """Parse the path at the start of a text; returns its steps and the rest. Without a path there are no steps."""
     steps: list[str | int] = []
     position = 0
     while match := _STEP.match(text, position):
@@ -29,6 +29,7 @@ def parse_steps(text: str) -> tuple[KeyPath, str]:
         if bare is None:
             steps.append(re.sub(r"\\(.)", r"\1", quoted))
         else:
+            # A longer number is a key: no list is that long, and int() refuses thousands of digits.
             steps.append(int(bare) if bare.isdecimal() and len(bare) < 9 else bare)
         if not text.startswith(".", position):
             return tuple(steps), text[position:]
@@ -37,6 +38,6 @@ def parse_steps(text: str) -> tuple[KeyPath, str]:
 
 
 def split_path(path: str) -> KeyPath:
-    """`model.layers.3.units` as steps; a key with dots stands in quotes. What is no such path is one step."""
+    """Split a path such as `model.layers.3.units` into steps; text that is no path is split at its dots."""
     steps, rest = parse_steps(path)
     return steps if steps and not rest else tuple(path.split("."))

@@ -1,4 +1,4 @@
-"""A recipe as YAML with every default written out and a comment that tells where each value came from."""
+"""Write a recipe as YAML with every default, and a comment with the origin of each value."""
 
 from __future__ import annotations
 
@@ -14,46 +14,46 @@ from bmcli.recipe.schema import Recipe
 
 _WIDTH = 60
 _LONGEST_ORIGIN = 100
-_MOST_SPELLED_OUT = 200  # inputs
+_MAX_COMPLETE_INPUTS = 200
 
 
-def render_recipe(recipe: Recipe, tree: Node, found: Mapping[str, Any] | None = None) -> str:
-    """The resolved recipe, line by line with origins; `load` reads it back to the same recipe.
+def render_recipe(recipe: Recipe, tree: Node, auto_values: Mapping[str, Any] | None = None) -> str:
+    """Render the resolved recipe, with the origin of each line; loading it gives the same recipe.
 
     Args:
-        found: Values that `auto` became, by dotted path; they replace what the recipe says.
+        auto_values: Measured values, by dotted path, that replace `auto`.
     """
     values = dump(recipe)
-    if recipe.data.inputs is not None and len(recipe.data.inputs) > _MOST_SPELLED_OUT:
-        # With all their defaults they would be more than a recipe may hold.
-        values["data"]["inputs"] = {name: _shorten(kind) for name, kind in recipe.data.inputs.items()}
-    for section in ("tune", "distill", "taught"):
+    if recipe.data.inputs is not None and len(recipe.data.inputs) > _MAX_COMPLETE_INPUTS:
+        # With all their defaults, thousands of inputs would exceed the maximum size of a recipe.
+        values["data"]["inputs"] = {name: _dump_without_defaults(kind) for name, kind in recipe.data.inputs.items()}
+    for section in ("tune", "distill", "distillation"):
         if values[section] is None:
             del values[section]
-    became = {split_path(path): value for path, value in (found or {}).items()}
-    for steps, value in became.items():
-        _set(values, steps, dump(value))
+    measured = {split_path(path): value for path, value in (auto_values or {}).items()}
+    for steps, value in measured.items():
+        _set_value(values, steps, dump(value))
     lines = [
-        (text, "" if steps is None else "auto" if steps in became else format_origin(tree, steps))
-        for text, steps in _lines(escape_dollars(values), ())
+        (text, "" if steps is None else "auto" if steps in measured else format_origin(tree, steps))
+        for text, steps in _render_lines(escape_dollars(values), ())
     ]
     width = min(_WIDTH, max(len(text) for text, _ in lines))
-    return "".join(f"{text:<{width}}  # {came}\n" if came else f"{text}\n" for text, came in lines)
+    return "".join(f"{text:<{width}}  # {origin}\n" if origin else f"{text}\n" for text, origin in lines)
 
 
-def _shorten(kind: Kind) -> Any:
-    """The options of a part that are not defaults; its name alone where all are."""
-    given = {name: dump(value) for name, value in kind.model_dump(exclude_defaults=True).items() if name != "kind"}
-    return {"kind": kind.kind, **given} if given else kind.kind
+def _dump_without_defaults(kind: Kind) -> Any:
+    """Dump the options of a part that differ from their defaults; only its name if none does."""
+    options = {name: dump(value) for name, value in kind.model_dump(exclude_defaults=True).items() if name != "kind"}
+    return {"kind": kind.kind, **options} if options else kind.kind
 
 
 def format_origin(tree: Node, steps: KeyPath) -> str:
-    """Where a value comes from: `recipe.yaml:12`, `command line: train.epochs=3`, or `default`."""
-    node, way = tree.nearest(steps)
-    # A bare name stands for the kind of what it names.
-    named = isinstance(node.value, str) and steps == (*way, "kind")
-    if way != steps and not named:
+    """Format the origin of a value: `recipe.yaml:12`, `command line: train.epochs=3`, or `default`."""
+    node, existing = tree.nearest(steps)
+    is_name_of_kind = isinstance(node.value, str) and steps == (*existing, "kind")
+    if existing != steps and not is_name_of_kind:
         return "default"
+    # A list or mapping on one line can be merged from several files.
     places = {node.place.file: node.place}
     for scalar in node.scalars():
         places.setdefault(scalar.place.file, scalar.place)
@@ -61,30 +61,31 @@ def format_origin(tree: Node, steps: KeyPath) -> str:
 
 
 def render_base(loaded: LoadedRecipe) -> str:
-    """The recipe that candidates are laid over as one file: its bases and overrides merged, without `tune`.
+    """Render the recipe that candidates override as one file: bases and overrides merged, without `tune`.
 
-    `load` reads a candidate over it to the same recipe as over the recipe itself, wherever the file lies. A rendered
-    recipe would not do: its variables are filled in, and options that name no kind have one.
+    A candidate that overrides this file gives the same recipe as one that overrides the original, in any folder.
+    `render_recipe` cannot be used for it: its variables are filled in, so that a candidate could not change them, and
+    its default kinds are written out, which changes how overrides merge.
     """
-    return "".join(f"{text}\n" for text, _ in _lines(dump(loaded.make_base_tree().plain()), ()))
+    return "".join(f"{text}\n" for text, _ in _render_lines(dump(loaded.make_base_tree().plain()), ()))
 
 
 def _format_place(file: str, line: int, text: str) -> str:
     words = file if file == "distill" else f"{file}: {text}" if file in ("command line", "search") else f"{file}:{line}"
-    # A comment is one line of printable characters, and the last comment of its line.
+    # Override texts are foreign: a line break would end the comment, and inject YAML.
     clean = re.sub(r"\s+", " ", "".join(c if c.isprintable() else " " for c in words))
     return clean if len(clean) <= _LONGEST_ORIGIN else clean[: _LONGEST_ORIGIN - 3] + "..."
 
 
-def _lines(value: Any, steps: KeyPath) -> Iterator[tuple[str, KeyPath | None]]:
-    """Lines with the way to the value on each; None where a line holds only a key."""
+def _render_lines(value: Any, steps: KeyPath) -> Iterator[tuple[str, KeyPath | None]]:
+    """Yield lines of YAML, each with the path of its value, or None if it has only a key."""
     indent = "  " * (len(steps) - 1)
     key = f"{indent}{write_scalar(str(steps[-1]))}:" if steps else ""
     if isinstance(value, dict) and value:
         if steps:
             yield key, None
         for name, item in value.items():
-            yield from _lines(item, (*steps, name))
+            yield from _render_lines(item, (*steps, name))
     elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
         yield key, None
         for position, item in enumerate(value):
@@ -93,7 +94,7 @@ def _lines(value: Any, steps: KeyPath) -> Iterator[tuple[str, KeyPath | None]]:
         yield f"{key} {write_scalar(value)}", steps
 
 
-def _set(values: dict[str, Any], steps: KeyPath, value: Any) -> None:
+def _set_value(values: dict[str, Any], steps: KeyPath, value: Any) -> None:
     for step in steps[:-1]:
         values = values[str(step)]
     values[str(steps[-1])] = value

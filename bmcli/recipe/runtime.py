@@ -1,4 +1,4 @@
-"""Section `runtime`: what a training runs on."""
+"""Section `runtime`: devices and execution."""
 
 from __future__ import annotations
 
@@ -82,4 +82,4 @@ STRATEGY_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "start_timeout": ("multi_worker", "auto"),
     "tpu": ("tpu", "auto"),
 }
-"""Options of `runtime` that mean something with some strategies alone."""
+"""The strategies with which an option of `runtime` has an effect; the others have one with all strategies."""

@@ -1,4 +1,4 @@
-"""The recipe: every section with its options, defaults and limits."""
+"""The model of a recipe: every section with its options, defaults and limits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from bmcli.recipe.data import DataOptions
 from bmcli.recipe.distill import DistillationOptions, DistillOptions, find_target_problem
 from bmcli.recipe.evaluate import EvaluateOptions
 from bmcli.recipe.export import ExportOptions
-from bmcli.recipe.fields import KerasObject, Kind, Options, PartField, fault, fault_at, format_value
+from bmcli.recipe.fields import KerasObject, Kind, Options, PartField, fault, fault_at
+from bmcli.recipe.nodes import format_value
 from bmcli.recipe.objective import ObjectiveField, resolve_objectives
 from bmcli.recipe.runtime import STRATEGY_OPTIONS, RuntimeOptions
 from bmcli.recipe.search import TuneOptions
@@ -32,7 +33,7 @@ NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 
 def _check_name(value: str) -> str:
     if not re.fullmatch(NAME_PATTERN, value):
-        hint = "It is the name of a folder: up to 100 letters, digits, dots, dashes and underscores."
+        hint = "It becomes the name of a folder: up to 100 letters, digits, dots, dashes and underscores."
         raise fault("name", f"expected a name like digits-cnn, received {format_value(value)}.", hint)
     return value
 
@@ -73,7 +74,7 @@ class Recipe(Options):
     distill: DistillOptions | None = Field(
         default=None, description="Distillation by `bmcli distill`: teachers, student and losses."
     )
-    taught: DistillationOptions | None = Field(
+    distillation: DistillationOptions | None = Field(
         default=None,
         description="Distillation losses of this network, and its trained teachers; `bmcli distill` writes this "
         "section into the recipe of a student.",
@@ -82,19 +83,19 @@ class Recipe(Options):
 
     @property
     def data_seed(self) -> int:
-        """What decides the split and the sample."""
+        """Seed of the split and the sample."""
         return self.seed if self.data.seed is None else self.data.seed
 
     def without_tune(self) -> Recipe:
-        """The same recipe without its `tune` section, which is another verb's."""
+        """The same recipe without its `tune` section."""
         return self.model_copy(update={"tune": None})
 
     def for_training(self) -> Recipe:
-        """The same recipe without the sections of other verbs."""
+        """The same recipe without the sections that `bmcli train` does not use."""
         return self.model_copy(update={"tune": None, "distill": None})
 
     def after_training(self) -> Recipe:
-        """The recipe of the network that a training leaves: an ordinary one, narrower where channels were pruned."""
+        """The recipe of the trained network: without pruning and rounding, with the widths after channel pruning."""
         pruning = self.train.prune
         model = self.model
         if isinstance(pruning, ChannelPruning):
@@ -103,28 +104,29 @@ class Recipe(Options):
         return self.model_copy(update={"model": model, "train": train})
 
     def search_objectives(self) -> tuple[str, ...]:
-        """What `tune` compares candidates by, the first leading; `auto` is what selects an epoch, if it can be."""
+        """The objectives of `tune`, the leading one first; `auto` is resolved."""
         selected = self.train.select.metric
-        usual = selected if selected.startswith("validation/") else "validation/loss"
+        # Training metrics would reward overfitting.
+        automatic = selected if selected.startswith("validation/") else "validation/loss"
         names = () if self.tune is None else self.tune.objective
-        return tuple(dict.fromkeys(usual if name == "auto" else name for name in names))
+        return tuple(dict.fromkeys(automatic if name == "auto" else name for name in names))
 
     def on_one_device(self) -> Recipe:
-        """The same recipe on the first device of a machine alone."""
-        usual = {option: RuntimeOptions.model_fields[option].default for option in STRATEGY_OPTIONS}
-        runtime = self.runtime.model_copy(update={**usual, "strategy": "one_device"})
+        """The same recipe on the first device only."""
+        defaults = {option: RuntimeOptions.model_fields[option].default for option in STRATEGY_OPTIONS}
+        runtime = self.runtime.model_copy(update={**defaults, "strategy": "one_device"})
         return self.model_copy(update={"runtime": runtime})
 
     def targets(self) -> Mapping[str, Kind]:
-        """Target options by name, those of the source if the recipe names none."""
+        """The options of each target; those of the source if the recipe names no targets."""
         return self.data.targets_by_name()
 
     def objectives(self) -> dict[str, Kind]:
-        """The objective of each target, those of the recipe or the target kind's usual one."""
+        """The objective of each target: that of the recipe, or the default of the target's kind."""
         return resolve_objectives(self.objective, self.targets())
 
     def metrics(self) -> dict[str, tuple[KerasObject, ...]]:
-        """The Keras metrics of each target: those of `train.metrics` that suit its objective."""
+        """The metrics of `train.metrics` that suit each target's objective."""
         suitable = {
             target: parts.load("objectives", objective.kind).METRICS for target, objective in self.objectives().items()
         }
@@ -134,11 +136,11 @@ class Recipe(Options):
         }
 
     def quantiles(self) -> dict[str, tuple[float, ...]]:
-        """Of each target whose quantiles are predicted, which they are."""
+        """The predicted quantiles of each target with quantile regression."""
         return {name: options.quantiles for name, options in self.objectives().items() if hasattr(options, "quantiles")}
 
     def decisions(self) -> dict[str, Kind]:
-        """The objectives of targets whose temperature or threshold is decided once the network is trained."""
+        """The objectives of targets whose temperature or threshold is chosen after training."""
         return {
             name: options
             for name, options in self.objectives().items()
@@ -146,7 +148,7 @@ class Recipe(Options):
         }
 
     def decides_on_validation(self) -> bool:
-        """Whether any of them takes validation rows, as all do but a threshold that is told."""
+        """Whether a temperature or threshold is chosen on validation rows; a threshold in the recipe needs none."""
         return any(
             getattr(options, "calibrate", "none") != "none"
             or not isinstance(getattr(options, "threshold", None), float)
@@ -154,21 +156,23 @@ class Recipe(Options):
         )
 
     def with_default_objectives(self) -> Recipe:
-        """The same recipe with the objectives that follow from its targets."""
+        """The same recipe with all objectives filled in."""
         objectives = self.objectives()
-        sole = len(objectives) == 1 and not isinstance(self.objective, Mapping)
-        return self.model_copy(update={"objective": next(iter(objectives.values())) if sole else objectives})
+        is_single = len(objectives) == 1 and not isinstance(self.objective, Mapping)
+        return self.model_copy(update={"objective": next(iter(objectives.values())) if is_single else objectives})
+
+    # pydantic validates fields in the order above: `info.data` has the valid fields before the validated one.
 
     @field_validator("train")
     @classmethod
     def _metrics_suit_a_target(cls, value: TrainOptions, info: ValidationInfo) -> TrainOptions:
         if "data" not in info.data or "objective" not in info.data:
             return value
-        chosen = resolve_objectives(info.data["objective"], info.data["data"].targets_by_name())
-        suitable = {name for each in chosen.values() for name in parts.load("objectives", each.kind).METRICS}
+        objectives = resolve_objectives(info.data["objective"], info.data["data"].targets_by_name())
+        suitable = {name for each in objectives.values() for name in parts.load("objectives", each.kind).METRICS}
         for position, metric in enumerate(value.metrics):
             if metric.kind not in suitable:
-                kinds = " or ".join(sorted({each.kind for each in chosen.values()}))
+                kinds = " or ".join(sorted({each.kind for each in objectives.values()}))
                 raise fault_at(
                     ("metrics", position),
                     f"{metric.kind} does not suit {kinds}.",
@@ -182,8 +186,7 @@ class Recipe(Options):
         model = info.data.get("model")
         problem = None if model is None else find_model_problem(value.prune, model)
         if problem is not None:
-            loc, message, suggestion = problem
-            raise fault_at(("prune", *loc), message, suggestion)
+            raise fault_at(*problem.below("prune"))
         return value
 
     @field_validator("objective")
@@ -197,22 +200,22 @@ class Recipe(Options):
                 if name not in targets:
                     raise fault_at((name,), f"no target {quoted(name)}.", parts.did_you_mean(name, targets))
         for name, objective in resolve_objectives(value, targets).items():
-            learns = parts.load("objectives", objective.kind).TARGETS
-            if targets[name].kind not in learns:
+            suitable = parts.load("objectives", objective.kind).TARGETS
+            if targets[name].kind not in suitable:
                 raise fault_at(
                     (name,) if isinstance(value, Mapping) else (),
-                    f"{objective.kind} cannot learn target {quoted(name)} of kind {targets[name].kind}.",
-                    f"It learns targets of kind {' or '.join(learns)}.",
+                    f"{objective.kind} does not suit target {quoted(name)} of kind {targets[name].kind}.",
+                    f"It suits targets of kind {' or '.join(suitable)}.",
                 )
         return value
 
-    @field_validator("distill", "taught")
+    @field_validator("distill", "distillation")
     @classmethod
     def _check_distillation_targets(cls, value: Any, info: ValidationInfo) -> Any:
         if value is None or "data" not in info.data or "objective" not in info.data:
             return value
-        chosen = resolve_objectives(info.data["objective"], info.data["data"].targets_by_name())
-        problem = find_target_problem(value, {name: options.kind for name, options in chosen.items()})
+        objectives = resolve_objectives(info.data["objective"], info.data["data"].targets_by_name())
+        problem = find_target_problem(value, {name: options.kind for name, options in objectives.items()})
         if problem is not None:
             raise fault_at(*problem)
         return value

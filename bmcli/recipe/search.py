@@ -1,4 +1,4 @@
-"""The `tune` section: what a search may change in a recipe, what it looks for, and how it goes about it."""
+"""Section `tune`: search space, objectives and algorithm of a hyperparameter search."""
 
 from __future__ import annotations
 
@@ -14,43 +14,32 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from bmcli import parts
 from bmcli.quoting import quoted
-from bmcli.recipe.fields import (
-    ChoiceField,
-    Duration,
-    FieldType,
-    Kind,
-    Options,
-    details_at,
-    dump,
-    fault,
-    fault_at,
-    format_value,
-)
-from bmcli.recipe.nodes import KeyPath, escape_dollars, write_scalar
+from bmcli.recipe.fields import ChoiceField, Duration, FieldType, Kind, Options, dump, fault, fault_at, relocate_errors
+from bmcli.recipe.nodes import KeyPath, escape_dollars, format_value, write_scalar
 from bmcli.recipe.paths import join_steps, split_path
 
 MODEL_COSTS = ("parameters", "size", "latency")
-"""Objectives that are no metric: weights that are counted, their bytes, seconds to predict one example."""
+"""Objectives other than metrics: number of weights, their size in bytes, seconds to predict one example."""
 
 _KINDS = ("choice", "int", "float", "log", "bool")
 _FORMS = "Write {choice: [A, B]}, {int: [LOW, HIGH]}, {float: [LOW, HIGH]}, {log: [LOW, HIGH]} or bool."
 
-_DECIDES_WHAT_IS_MEASURED = "it decides what is measured, so candidates could not be compared"
-_CHANGES_NO_LEARNING = "it changes nothing that is learned"
+_CHANGES_EVALUATION = "it changes the evaluation, so candidates could not be compared"
+_CHANGES_NO_TRAINING = "it does not change the trained network"
 _NOT_SEARCHED: Mapping[KeyPath, str] = {
     **dict.fromkeys(
         [
             *(("seed",), ("evaluate",)),
             *(("data", name) for name in ("seed", "split", "source", "targets", "invalid")),
         ],
-        _DECIDES_WHAT_IS_MEASURED,
+        _CHANGES_EVALUATION,
     ),
     **dict.fromkeys(
         [
             *((name,) for name in ("bmcli", "name", "extends", "runtime", "tune", "export")),
             *(("train", name) for name in ("metrics", "checkpoint", "tensorboard")),
         ],
-        _CHANGES_NO_LEARNING,
+        _CHANGES_NO_TRAINING,
     ),
 }
 
@@ -60,11 +49,11 @@ class SearchParameter:
     """One value of the recipe that a search chooses.
 
     Args:
-        values: Of a choice, as plain YAML values; of a bool false and true.
-        low, high: Ends of a range of numbers; both are in it.
-        step: From one value of a range to the next, counted from `low`; a factor if the scale is log. None: any value.
-        scale: How the values of a range are spread.
-        when: The values of other parameters, by path, with which alone this one plays a part; all have to hold.
+        values: Values of a choice, as plain YAML values; false and true for a bool.
+        low, high: Ends of a range of numbers, both included.
+        step: Distance of the values of a range, from `low` on; a factor on a log scale. None allows every value.
+        scale: Scale on which the values of a range are evenly spread.
+        when: Conditions: values of other parameters, by path, with which this parameter is searched; all must hold.
     """
 
     kind: Literal["choice", "int", "float", "bool"]
@@ -76,11 +65,11 @@ class SearchParameter:
     when: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
     def values_to_try(self) -> tuple[Any, ...]:
-        """Values that tell whether a recipe takes all of them: each choice; the ends and the middle of a range."""
+        """Values with which a recipe is checked: each choice, or the ends and the middle of a range."""
         if self.low is None or self.high is None:
             return self.values
         if self.step is None:
-            middle = _middle(self.low, self.high, self.scale == "log")
+            middle = _compute_middle(self.low, self.high, self.scale == "log")
             return tuple(dict.fromkeys((self.low, self.high, round(middle) if self.kind == "int" else middle)))
         last = self.last_step()
         return tuple(dict.fromkeys((self.value_at(0), self.value_at(last), self.value_at(last // 2))))
@@ -97,16 +86,17 @@ class SearchParameter:
             return True
         if self.scale == "log":
             return any(self.value_at(number) == value for number in range(self.last_step() + 1))
+        # Fractions, because 0.3 % 0.1 is 0.09999999999999998.
         return (_to_fraction(value) - _to_fraction(self.low)) % _to_fraction(self.step) == 0
 
     def is_active(self, values: Mapping[str, Any]) -> bool:
-        """Whether it plays a part beside these values of the other parameters."""
+        """Whether its conditions hold for these values of the other parameters."""
         return all(
             path in values and any(are_same(values[path], each) for each in some) for path, some in self.when.items()
         )
 
     def to_entry(self) -> dict[str, Any]:
-        """The entry of a recipe that gives it."""
+        """The entry of a recipe that defines it."""
         when = {path: dump(some[0] if len(some) == 1 else some) for path, some in self.when.items()}
         conditions = {"when": when} if when else {}
         if self.kind == "bool":
@@ -119,7 +109,7 @@ class SearchParameter:
         return {form: [self.low, self.high], **scale, **step, **conditions}
 
     def last_step(self) -> int:
-        """How many steps lead from the low end to the last value that is not above the high one."""
+        """Number of steps from the low end to the largest value within the range."""
         low, high, step = _to_fraction(self.low), _to_fraction(self.high), _to_fraction(self.step)
         if self.scale == "linear":
             return int((high - low) // step)
@@ -129,30 +119,31 @@ class SearchParameter:
         return count
 
     def value_at(self, number: int) -> float:
-        """The value so many steps above the low end; 0.3 where adding floats gives 0.30000000000000004."""
+        """The value a number of steps above the low end."""
+        # Fractions, because adding floats gives 0.30000000000000004 for 0.3.
         low, step = _to_fraction(self.low), _to_fraction(self.step)
-        found = low * step**number if self.scale == "log" else low + number * step
-        return int(found) if self.kind == "int" else float(found)
+        value = low * step**number if self.scale == "log" else low + number * step
+        return int(value) if self.kind == "int" else float(value)
 
 
 def _to_fraction(number: float | None) -> Fraction:
-    """The number that is written, which a float only comes near to."""
-    assert number is not None, "a range has ends, and one whose steps are counted a step"
+    """Convert a float to the decimal number that it is written as."""
+    assert number is not None, "only ranges with a step come here"
     return Fraction(repr(number))
 
 
-def _middle(low: float, high: float, by_factors: bool) -> float:
+def _compute_middle(low: float, high: float, by_factors: bool) -> float:
     middle = math.exp((math.log(low) + math.log(high)) / 2) if by_factors else low / 2 + high / 2
-    return min(max(float(f"{middle:.12g}"), low), high)  # 10, and not 10.000000000000002
+    return min(max(float(f"{middle:.12g}"), low), high)  # 10 instead of 10.000000000000002
 
 
 def are_same(one: Any, other: Any) -> bool:
-    """Whether two plain values are written alike: true is not 1, nor is 1.0."""
+    """Whether two plain values are the same in YAML; in Python, True == 1 == 1.0."""
     return write_scalar(one) == write_scalar(other)
 
 
 def read_space(entries: Mapping[str, Any]) -> tuple[dict[str, SearchParameter], list[InitErrorDetails]]:
-    """The parameters of the entries that are right, by their paths, and what is wrong with the others."""
+    """Parse the entries of a space; returns the valid parameters by path, and the errors of the other entries."""
     space: dict[str, SearchParameter] = {}
     problems: list[InitErrorDetails] = []
     for path, entry in entries.items():
@@ -160,52 +151,52 @@ def read_space(entries: Mapping[str, Any]) -> tuple[dict[str, SearchParameter], 
             _check_path(path, entries)
             space[path] = _read_parameter(entry)
         except (PydanticCustomError, ValidationError) as error:
-            problems += details_at((path,), error, entry)
+            problems += relocate_errors((path,), error, entry)
     for path in list(space):
         try:
             space[path] = replace(space[path], when=_read_conditions(path, space, entries))
         except (PydanticCustomError, ValidationError) as error:
-            problems += details_at((path,), error, entries[path])
+            problems += relocate_errors((path,), error, entries[path])
             del space[path]
     known = dict(space)
     for path in known:
         try:
             _check_conditions(path, known)
         except ValidationError as error:
-            problems += details_at((path,), error, entries[path])
+            problems += relocate_errors((path,), error, entries[path])
             del space[path]
     return _drop_dangling(space), problems
 
 
 def _drop_dangling(space: Mapping[str, SearchParameter]) -> dict[str, SearchParameter]:
-    """The parameters without those that depend on one that is not there."""
+    """Drop parameters that depend on missing ones."""
     kept = {path: each for path, each in space.items() if all(other in space for other in each.when)}
-    return kept if len(kept) == len(space) else _drop_dangling(kept)
+    return kept if len(kept) == len(space) else _drop_dangling(kept)  # others may have depended on the dropped ones
 
 
 def _check_path(path: str, entries: Iterable[str]) -> None:
-    """Refuses what is no path of a value that can be searched."""
+    """Raise an error for a path that is not valid, or whose value cannot be searched."""
     steps = split_path(path)
     if join_steps(steps) != path:
         hint = (
             f"Write {join_steps(steps)}."
             if "" not in steps
-            else "Write it with dots, as train.optimizer.learning_rate."
+            else "Write it with dots, like train.optimizer.learning_rate."
         )
         raise fault("unknown_key", "expected the path of a value.", hint)
     for fixed, reason in _NOT_SEARCHED.items():
         if steps[: len(fixed)] == fixed:
-            hint = "The best candidates are trained again with other seeds: `confirm`." if path == "seed" else ""
+            hint = "`confirm` trains the best candidates again with other seeds." if path == "seed" else ""
             raise fault("unknown_key", f"this cannot be searched: {reason}.", hint or "Leave it out.")
     for other in entries:
         above = split_path(other)
         if len(above) < len(steps) and steps[: len(above)] == above:
             hint = f"Search {other}.kind instead of {other}."
-            raise fault("unknown_key", f"this is inside of {other}, which is searched, too.", hint)
+            raise fault("unknown_key", f"this is a part of {other}, which is searched too.", hint)
 
 
 def _read_parameter(entry: Any) -> SearchParameter:
-    """What an entry says, its `when` left out."""
+    """Parse an entry without its `when`."""
     if entry == "bool":
         return SearchParameter("bool", (False, True))
     if not isinstance(entry, Mapping):
@@ -213,33 +204,33 @@ def _read_parameter(entry: Any) -> SearchParameter:
     for key in entry:
         if key not in (*_KINDS, "step", "scale", "when"):
             hint = parts.did_you_mean(key, [*_KINDS, "step", "scale", "when"])
-            raise _key_fault(key, "no such key.", hint)
+            raise _make_key_fault(key, "no such key.", hint)
     kinds = [kind for kind in _KINDS if kind in entry]
     if len(kinds) != 1:
-        what = "nothing tells its values" if not kinds else f"`{kinds[0]}` and `{kinds[1]}` both tell its values"
-        raise fault_at(tuple(kinds[1:2]), f"{what}.", "Leave one of them out." if kinds else _FORMS)
+        message = f"`{kinds[0]}` and `{kinds[1]}` both set its values." if kinds else "its values are missing."
+        raise fault_at(tuple(kinds[1:2]), message, "Leave one of them out." if kinds else _FORMS)
     kind = kinds[0]
     for key in ("step", "scale"):
         if key in entry and (kind in ("choice", "bool") or (kind == "log" and key == "scale")):
-            raise _key_fault(key, f"`{key}` does nothing with `{kind}`.", "Leave it out.")
+            raise _make_key_fault(key, f"`{key}` does nothing with `{kind}`.", "Leave it out.")
     if kind == "choice":
-        return SearchParameter("choice", _choices(entry["choice"]))
+        return SearchParameter("choice", _read_choices(entry["choice"]))
     if kind == "bool":
         if entry["bool"] is not True:
             raise fault_at(
-                ("bool",), f"expected true, received {format_value(entry['bool'])}.", "Both values are tried."
+                ("bool",), f"expected true, received {format_value(entry['bool'])}.", "It searches true and false."
             )
         return SearchParameter("bool", (False, True))
-    return _range(kind, entry)
+    return _read_range(kind, entry)
 
 
-def _key_fault(key: str, message: str, suggestion: str) -> ValidationError:
-    """A fault that is shown at a key and not at its value."""
+def _make_key_fault(key: str, message: str, suggestion: str) -> ValidationError:
+    """Make an error that is shown at a key instead of its value."""
     detail = InitErrorDetails(type=fault("unknown_key", message, suggestion), loc=(key,), input=None)
     return ValidationError.from_exception_data("entry", [detail])
 
 
-def _choices(values: Any) -> tuple[Any, ...]:
+def _read_choices(values: Any) -> tuple[Any, ...]:
     if not isinstance(values, (list, tuple)):
         raise fault_at(("choice",), f"expected a list of values, received {format_value(values)}.")
     if not values:
@@ -247,13 +238,11 @@ def _choices(values: Any) -> tuple[Any, ...]:
     written = [write_scalar(value) for value in values]
     for position, text in enumerate(written):
         if text in written[:position]:
-            raise fault_at(
-                ("choice", position), f"{format_value(values[position])} is there twice.", "Leave it in once."
-            )
+            raise fault_at(("choice", position), f"{format_value(values[position])} is there twice.", "List it once.")
     return tuple(dump(value) for value in values)
 
 
-def _range(kind: str, entry: Mapping[str, Any]) -> SearchParameter:
+def _read_range(kind: str, entry: Mapping[str, Any]) -> SearchParameter:
     ends, whole = entry[kind], kind == "int"
     if not isinstance(ends, (list, tuple)) or len(ends) != 2:
         raise fault_at((kind,), f"expected [LOW, HIGH], received {format_value(ends)}.")
@@ -269,20 +258,20 @@ def _range(kind: str, entry: Mapping[str, Any]) -> SearchParameter:
             (kind,), f"the low end {format_value(ends[0])} is not below the high end {format_value(ends[1])}."
         )
     if scale == "log" and low <= 0:
-        raise fault_at((kind, 0), f"a logarithmic range begins above 0, received {format_value(ends[0])}.")
-    step = _step(entry["step"], low, high, whole, scale == "log") if "step" in entry else None
+        raise fault_at((kind, 0), f"a logarithmic range must begin above 0, received {format_value(ends[0])}.")
+    step = _read_step(entry["step"], low, high, whole, scale == "log") if "step" in entry else None
     return SearchParameter("int" if whole else "float", low=low, high=high, step=step, scale=scale)
 
 
-def _step(step: Any, low: float, high: float, whole: bool, by_factors: bool) -> float:
-    """The step of a range, as it is checked beside its ends."""
+def _read_step(step: Any, low: float, high: float, whole: bool, by_factors: bool) -> float:
+    """Check the step of a range against its ends."""
     if by_factors and not whole:
-        hint = "Write {choice: [1e-4, 1e-3, 1e-2]} for these values alone."
-        raise _key_fault("step", "a logarithmic range of floats has no steps.", hint)
+        hint = "Write {choice: [1e-4, 1e-3, 1e-2]} for these values only."
+        raise _make_key_fault("step", "a logarithmic range of floats has no steps.", hint)
     _check_number(step, whole, ("step",))
     if by_factors:
         if step < 2:
-            raise fault_at(("step",), f"a step of a logarithmic range is a factor of at least 2, received {step}.")
+            raise fault_at(("step",), f"expected a factor of at least 2 on a logarithmic scale, received {step}.")
         if low * step > high:
             raise fault_at(("step",), f"{low} times {step} is above the high end {high}.")
     elif step <= 0:
@@ -300,28 +289,28 @@ def _check_number(value: Any, whole: bool, loc: tuple[str | int, ...]) -> None:
 def _read_conditions(
     path: str, space: Mapping[str, SearchParameter], entries: Mapping[str, Any]
 ) -> dict[str, tuple[Any, ...]]:
-    """The `when` of an entry: for each parameter that it names the values that it asks for."""
+    """Parse the `when` of an entry: the required values of each parameter that it names."""
     entry = entries[path]
     when = entry.get("when", {}) if isinstance(entry, Mapping) else {}
     if not isinstance(when, Mapping):
         hint = "Write when: {model.kind: cnn}."
         raise fault_at(("when",), f"expected values of other entries, received {format_value(when)}.", hint)
-    found = {}
-    for other, asked in when.items():
+    conditions = {}
+    for other, required in when.items():
         if other not in entries or other == path:
             hint = parts.did_you_mean(other, [each for each in entries if each != path])
-            what = "itself" if other == path else f"{quoted(other)}, which is no entry of the space"
-            raise fault_at(("when", other), f"this depends on {what}.", hint)
-        # Of an entry that is at fault itself it cannot be told what it can be.
-        found[other] = _read_condition_values(asked, space[other], other) if other in space else ()
-    return found
+            object_name = "itself" if other == path else f"{quoted(other)}, which is no entry of the space"
+            raise fault_at(("when", other), f"this depends on {object_name}.", hint)
+        # The possible values of an entry with an error are unknown: the condition is not checked.
+        conditions[other] = _read_condition_values(required, space[other], other) if other in space else ()
+    return conditions
 
 
-def _read_condition_values(asked: Any, parameter: SearchParameter, path: str) -> tuple[Any, ...]:
-    """One value of a parameter, or several; a list is one value if the parameter can be that list."""
-    if parameter.allows(asked):
-        return (dump(asked),)
-    values = asked if isinstance(asked, (list, tuple)) else (asked,)
+def _read_condition_values(required: Any, parameter: SearchParameter, path: str) -> tuple[Any, ...]:
+    """Parse one or several required values of a parameter; a list is one value if the parameter can be that list."""
+    if parameter.allows(required):
+        return (dump(required),)
+    values = required if isinstance(required, (list, tuple)) else (required,)
     for value in values:
         if not parameter.allows(value):
             known = ", ".join(write_scalar(each) for each in parameter.values) or "a value of its range"
@@ -332,45 +321,45 @@ def _read_condition_values(asked: Any, parameter: SearchParameter, path: str) ->
 
 
 def _check_conditions(path: str, space: Mapping[str, SearchParameter]) -> None:
-    """Refuses an entry that depends on itself over others, or on what never holds together."""
-    following, seen = list(space[path].when), set()
-    while following:
-        other = following.pop()
+    """Raise an error for an entry that depends on itself, or on conditions that contradict each other."""
+    pending, seen = list(space[path].when), set()
+    while pending:
+        other = pending.pop()
         if other == path:
             raise fault_at(("when",), "this depends on itself in a circle.", "Leave one of the conditions out.")
         if other in space and other not in seen:
             seen.add(other)
-            following += space[other].when
+            pending += space[other].when
     for other, values in collect_conditions(path, space).items():
         if not values and other in space:
-            raise fault_at(("when",), f"no value of {other} meets all that this depends on.")
+            raise fault_at(("when",), f"no value of {other} meets all conditions of this entry.")
 
 
 def collect_conditions(path: str, space: Mapping[str, SearchParameter]) -> dict[str, tuple[Any, ...]]:
-    """The values of other parameters with which a parameter plays a part, those that they depend on included."""
-    found: dict[str, tuple[Any, ...]] = {}
-    following, seen = [path], set()
-    while following:
-        current = following.pop()
+    """Collect the values of other parameters that a parameter requires, directly or through others."""
+    conditions: dict[str, tuple[Any, ...]] = {}
+    pending, seen = [path], set()
+    while pending:
+        current = pending.pop()
         seen.add(current)
         for other, values in space[current].when.items():
-            known = found.get(other, values)
-            found[other] = tuple(value for value in values if any(are_same(value, each) for each in known))
+            known = conditions.get(other, values)
+            conditions[other] = tuple(value for value in values if any(are_same(value, each) for each in known))
             if other in space and other not in seen:
-                following.append(other)
-    return found
+                pending.append(other)
+    return conditions
 
 
 @dataclass(frozen=True)
 class SearchSpaceField(FieldType):
-    """Paths of the recipe with the values that are searched."""
+    """Search space: paths of the recipe with their possible values."""
 
     def check(self, value: Any) -> Mapping[str, SearchParameter]:
         if not isinstance(value, Mapping):
             hint = "Write {train.optimizer.learning_rate: {log: [1e-4, 1e-2]}}."
             raise fault("space", f"expected paths with the values to search, received {format_value(value)}.", hint)
         if not value:
-            raise fault("space", "expected at least one entry, received {}.", "Name a value that is searched.")
+            raise fault("space", "expected at least one entry, received {}.", "Add a value to search.")
         if all(isinstance(each, SearchParameter) for each in value.values()):
             return value
         space, problems = read_space(value)
@@ -385,12 +374,12 @@ class SearchSpaceField(FieldType):
         return {
             "type": "object",
             "minProperties": 1,
-            "additionalProperties": {"anyOf": [{"enum": ["bool"]}, *map(_entry_schema, _KINDS)]},
+            "additionalProperties": {"anyOf": [{"enum": ["bool"]}, *map(_make_entry_schema, _KINDS)]},
         }
 
 
-def _entry_schema(kind: str) -> dict[str, Any]:
-    """What an entry of one kind looks like."""
+def _make_entry_schema(kind: str) -> dict[str, Any]:
+    """Make the JSON schema of an entry of one kind."""
     number = {"type": "integer" if kind == "int" else "number"}
     ends = {"type": "array", "items": number, "prefixItems": [number, number], "minItems": 2, "maxItems": 2}
     described: Mapping[str, tuple[dict[str, Any], str]] = {
@@ -415,7 +404,7 @@ def _entry_schema(kind: str) -> dict[str, Any]:
 class RandomSearch(Kind):
     """Random search (Bergstra and Bengio 2012)."""
 
-    kind: Literal["random"] = Field(default="random", description="Candidates by chance.")
+    kind: Literal["random"] = Field(default="random", description="Random candidates.")
 
 
 class BayesianSearch(Kind):
@@ -434,7 +423,7 @@ class BayesianSearch(Kind):
 class HyperbandSearch(Kind):
     """Hyperband: many short trials, of which the best continue, each time longer by a `factor` (Li et al. 2018)."""
 
-    kind: Literal["hyperband"] = Field(default="hyperband", description="Short trials, of which the best go on.")
+    kind: Literal["hyperband"] = Field(default="hyperband", description="Short trials, of which the best continue.")
     factor: Annotated[int, Field(ge=2)] = Field(
         default=3, description="One in `factor` trials continues, with `factor` times the epochs, up to train.epochs."
     )
@@ -467,9 +456,9 @@ class SearchObjectivesField(FieldType):
         for position, name in enumerate(value):
             _check_objective(name, (position,))
             if name in value[:position]:
-                raise fault_at((position,), f"{quoted(name)} is there twice.", "Leave it in once.")
+                raise fault_at((position,), f"{quoted(name)} is there twice.", "List it once.")
         if value[0] in MODEL_COSTS:
-            raise fault_at((0,), f"{value[0]} cannot lead a search.", "Put a metric of validation before it.")
+            raise fault_at((0,), f"{value[0]} cannot be the first objective.", "Put a validation metric before it.")
         return tuple(value)
 
     def dump(self, value: Any) -> Any:
@@ -483,18 +472,22 @@ class SearchObjectivesField(FieldType):
 
 
 def _check_objective(name: Any, loc: tuple[int, ...]) -> str:
-    """The name of an objective, if it can be one; alone a metric, in a list a size, too."""
+    """Check the name of an objective: a metric, or in a list also a cost.
+
+    Args:
+        loc: Position in the list; empty for a single objective.
+    """
     known = ["auto", *MODEL_COSTS] if loc else ["auto"]
     if isinstance(name, str) and (name in known or (name.startswith("validation/") and name != "validation/")):
         return name
-    what = f"a metric like validation/accuracy{' or ' + ', '.join(MODEL_COSTS) if loc else ''}"
-    hint = "Write a list to weigh it against a metric: [validation/loss, ...]." if name in MODEL_COSTS else ""
+    expected = f"a metric like validation/accuracy{' or ' + ', '.join(MODEL_COSTS) if loc else ''}"
+    hint = "Write a list with a metric: [validation/loss, ...]." if name in MODEL_COSTS else ""
     if isinstance(name, str) and not hint:
         split, _, metric = name.rpartition("/")
         near = parts.nearest(name, known)
         hint = f"Did you mean '{near or f'validation/{metric}'}'?" if near or metric else ""
-        hint = "The test rows are for the final figure." if split == "test" else hint
-    raise fault_at(loc, f"expected {what}, received {format_value(name)}.", hint)
+        hint = "The test rows are for the final evaluation." if split == "test" else hint
+    raise fault_at(loc, f"expected {expected}, received {format_value(name)}.", hint)
 
 
 class SearchStopOptions(Options):
@@ -518,7 +511,7 @@ class ConfirmOptions(Options):
 
 @dataclass(frozen=True)
 class ConfirmField(FieldType):
-    """How the best trials are confirmed; None, written `none`, if they are not."""
+    """Confirmation of the best trials; None, written `none`, if there is none."""
 
     def check(self, value: Any) -> ConfirmOptions | None:
         if value is None or value == "none":
@@ -570,7 +563,7 @@ class TuneOptions(Options):
 
     @property
     def max_trials(self) -> int | None:
-        """Trials in all, at most; None if the algorithm ends by itself."""
+        """Maximum number of trials; None if the algorithm ends by itself."""
         return self.trials or (None if self.algorithm.kind == "hyperband" else 20)
 
     @property
@@ -578,7 +571,7 @@ class TuneOptions(Options):
         """Whether the median rule stops trials."""
         return self.pruning == "median" or (self.pruning == "auto" and self.algorithm.kind != "hyperband")
 
-    # A check of several fields stands at the last of them: `info.data` has those above that are right.
+    # A check of several fields is a validator of the last of them: `info.data` has the valid fields above it.
 
     @field_validator("space")
     @classmethod
@@ -587,9 +580,9 @@ class TuneOptions(Options):
     ) -> Mapping[str, SearchParameter]:
         algorithm = info.data.get("algorithm")
         if "train.epochs" in value and algorithm is not None and algorithm.kind == "hyperband":
-            raise _key_fault(
-                "train.epochs", "hyperband decides the epochs of each trial.",
-                "Leave it out: no trial is given more than train.epochs.",
+            raise _make_key_fault(
+                "train.epochs", "hyperband sets the epochs of each trial.",
+                "Leave it out: train.epochs is the maximum of every trial.",
             )  # fmt: skip
         return value
 
@@ -603,11 +596,11 @@ class TuneOptions(Options):
 
 
 def format_overrides(values: Mapping[str, Any]) -> list[str]:
-    """A candidate as arguments of the command line, which `load` reads back to the same values; null deletes.
+    """Format a candidate as `key=value` arguments, from which `load` gets the same values; null deletes.
 
     Args:
         values: Plain YAML values by dotted path.
     """
-    # By way of JSON, since NumPy's numbers are floats, too, but are written otherwise.
+    # Through JSON, because NumPy's float64 is a float, but its `repr` is `np.float64(0.1)`.
     plain = json.loads(json.dumps(dict(values)))
     return [f"{path}={write_scalar(escape_dollars(value))}" for path, value in plain.items()]

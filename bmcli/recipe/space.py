@@ -1,4 +1,4 @@
-"""Whether a recipe takes the values that a search would try."""
+"""Check a search space: the recipe must accept the values that a search would try."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Any
 
 from bmcli import parts
 from bmcli.errors import BmcliError, Fault
-from bmcli.recipe.fields import dump, format_value
+from bmcli.recipe.fields import dump
 from bmcli.recipe.load import LoadedRecipe, RecipeDocument, build_tree, read_document, sort_faults
-from bmcli.recipe.nodes import Node, escape_dollars, write_scalar
+from bmcli.recipe.nodes import Node, format_value, write_scalar
 from bmcli.recipe.paths import join_steps, split_path
 from bmcli.recipe.schema import Recipe
 from bmcli.recipe.search import SearchParameter, are_same, collect_conditions, format_overrides, read_space
 
-_MOST_CONTEXTS = 16
-_Values = Mapping[str, Any]
+_MAX_CONTEXTS = 16  # each is a validation of the whole recipe
+_EntryValues = Mapping[str, Any]
 
 
 def load_search(target: str, arguments: Sequence[str] = ()) -> LoadedRecipe:
-    """A recipe with `key=value` overrides on top, and what its `tune` section searches checked, too.
+    """Load a recipe with `key=value` overrides, and check its search space.
 
     Raises:
-        BmcliError: Every fault at once, as `load` and `check_space` tell them.
+        BmcliError: Every fault of the recipe and of the space at once.
     """
     written = read_document(target, arguments)
     try:
@@ -33,42 +33,42 @@ def load_search(target: str, arguments: Sequence[str] = ()) -> LoadedRecipe:
     except BmcliError as error:
         if any(split_path(fault.path)[0] != "tune" for fault in error.faults):
             raise
-        raise BmcliError(*sort_faults([*error.faults, *_faults_of_others(written)], written.name)) from None
+        raise BmcliError(*sort_faults([*error.faults, *_find_other_faults(written)], written.name)) from None
     check_space(loaded)
     return loaded
 
 
-def _faults_of_others(written: RecipeDocument) -> Iterator[Fault]:
-    """The faults of a space's sound entries beside those that cannot be read."""
+def _find_other_faults(written: RecipeDocument) -> Iterator[Fault]:
+    """Find the faults of the entries of a space that can be parsed, if others cannot."""
     space = written.fill_variables([]).find(("tune", "space"))
     if space is not None and isinstance(space.value, dict):
         parameters, _ = read_space(space.plain())
-        yield from _SpaceCheck(written.without_tune().validate(), parameters, space).faults()
+        yield from _SpaceCheck(written.without_tune().validate(), parameters, space).find_faults()
 
 
 def check_space(loaded: LoadedRecipe) -> None:
-    """Refuses a space with values that the recipe would refuse, before anything is trained.
+    """Check the search space before anything is trained.
 
-    The ends and the middle of each range, and each choice, are laid over the recipe, and checked as a whole.
+    The recipe is validated with each choice, and with the ends and the middle of each range.
 
     Raises:
-        BmcliError: One fault for each entry that is wrong, all at once, each at its entry.
+        BmcliError: One fault for each invalid entry, at its place.
     """
     if loaded.recipe.tune is None:
         return
     entries = loaded.tree.find(("tune", "space"))
-    assert entries is not None, "a space is always written"
-    found = list(_SpaceCheck(loaded, loaded.recipe.tune.space, entries).faults())
-    if found:
-        raise BmcliError(*sort_faults(found, loaded.document.name))
+    assert entries is not None, "a space has no default"
+    faults = list(_SpaceCheck(loaded, loaded.recipe.tune.space, entries).find_faults())
+    if faults:
+        raise BmcliError(*sort_faults(faults, loaded.document.name))
 
 
 @dataclass(frozen=True)
 class _SpaceCheck:
-    """A space beside the recipe that its values are laid over.
+    """A search space with the recipe that its values override.
 
     Args:
-        entries: Where each entry is written.
+        entries: Node of the space, with the place of each entry.
     """
 
     loaded: LoadedRecipe
@@ -79,69 +79,73 @@ class _SpaceCheck:
     def _written(self) -> RecipeDocument:
         return self.loaded.document.without_tune()
 
-    def faults(self) -> Iterator[Fault]:
-        """One for each entry that is wrong."""
+    def find_faults(self) -> Iterator[Fault]:
+        """Yield one fault for each invalid entry."""
         for path in self.parameters:
-            fault = self._fault(path)
+            fault = self._find_fault(path)
             if fault is not None:
                 yield fault
 
-    def _fault(self, path: str) -> Fault | None:
-        """What is wrong with an entry: in one of the contexts that it can be in, or with one of its values."""
+    def _find_fault(self, path: str) -> Fault | None:
+        """Find the fault of an entry, if any: in one of its contexts, or with one of its values."""
+        # All contexts are checked with the first value only, and all values in the first valid context only: their
+        # product would take too long.
         first, *others = self.parameters[path].values_to_try()
-        taken, refused = [], []
-        for context in self._contexts(path):
+        accepted, refused = [], []
+        for context in self._list_contexts(path):
             try:
-                taken.append((context, self._recipe({**context, path: first})))
+                accepted.append((context, self._build_recipe({**context, path: first})))
             except BmcliError as error:
-                if self._accepts(context):  # or else the entries that make it are told to be wrong
+                if self._accepts(context):  # an invalid context is the fault of other entries
                     refused.append((context, error))
         if refused:
-            return self._make_refusal_fault(path, first, *refused[0], [context for context, _ in taken])
-        if not taken:
+            return self._make_refusal_fault(path, first, *refused[0], [context for context, _ in accepted])
+        if not accepted:
             return None
-        context, recipe = taken[0]
+        context, recipe = accepted[0]
         recipes = [recipe]
         for value in others:
             try:
-                recipes.append(self._recipe({**context, path: value}))
+                recipes.append(self._build_recipe({**context, path: value}))
             except BmcliError as error:
                 return self._make_refusal_fault(path, value, context, error, [])
-        return self._find_no_effect(path, recipes) or self._find_unfair_change(path, self._recipe(context), recipes)
+        return self._find_no_effect(path, recipes) or self._find_unfair_change(
+            path, self._build_recipe(context), recipes
+        )
 
-    def _contexts(self, path: str) -> Iterable[dict[str, Any]]:
-        """Values of other entries beside which this one is searched: those of its `when`, and every kind it is of."""
+    def _list_contexts(self, path: str) -> Iterable[dict[str, Any]]:
+        """List values of other entries with which this one is searched: those of its `when`, and of searched kinds."""
         allowed = collect_conditions(path, self.parameters)
-        for kind in self._searched_kinds(path):
+        for kind in self._list_searched_kinds(path):
             own = {**collect_conditions(kind, self.parameters), kind: self.parameters[kind].values}
             if kind not in allowed and all(allowed.get(other, values) == values for other, values in own.items()):
                 allowed = {**allowed, **own}
-        return (dict(zip(allowed, each, strict=True)) for each in islice(product(*allowed.values()), _MOST_CONTEXTS))
+        return (dict(zip(allowed, each, strict=True)) for each in islice(product(*allowed.values()), _MAX_CONTEXTS))
 
-    def _searched_kinds(self, path: str) -> list[str]:
-        """The entries that decide the kind of what this one is an option of: for `model.filters` it is `model.kind`."""
+    def _list_searched_kinds(self, path: str) -> list[str]:
+        """List the searched kinds that an entry is an option of: `model.kind` for `model.filters`."""
         steps = split_path(path)
         above = [join_steps((*steps[:count], "kind")) for count in range(1, len(steps))]
         return [kind for kind in above if kind in self.parameters and kind != path]
 
-    def _recipe(self, values: _Values) -> Recipe:
-        """The recipe with these values of entries laid over it."""
+    def _build_recipe(self, values: _EntryValues) -> Recipe:
+        """Validate the recipe with these values of entries."""
         if not values:
             return self.loaded.recipe.without_tune()
         above = build_tree(
-            {split_path(path): self._node(path, value) for path, value in values.items()}, self.entries.place
+            {split_path(path): self._make_node(path, value) for path, value in values.items()}, self.entries.place
         )
         return self._written.overlay(above).validate().recipe
 
-    def _accepts(self, values: _Values) -> bool:
+    def _accepts(self, values: _EntryValues) -> bool:
         try:
-            self._recipe(values)
+            self._build_recipe(values)
         except BmcliError:
             return False
         return True
 
-    def _node(self, path: str, value: Any) -> Node:
-        """A value where the space writes it, so that faults are told there."""
+    def _make_node(self, path: str, value: Any) -> Node:
+        """Make a node of a value at its place in the space, so that faults are reported there."""
         entry, parameter = self.entries.value[path], self.parameters[path]
         node, options = Node(value, entry.place), entry.value if isinstance(entry.value, dict) else {}
         if parameter.kind == "choice":
@@ -149,17 +153,17 @@ class _SpaceCheck:
             node = next((written for each, written in known if are_same(each, value)), node)
         elif parameter.kind != "bool" and value in (parameter.low, parameter.high):
             ends = next(options[key].value for key in ("int", "float", "log") if key in options)
-            node = replace(ends[value == parameter.high], value=value)  # 1.0 where 1 is written
-        return replace(node.map_scalars(_escape_node), key_place=entry.key_place)
+            node = replace(ends[value == parameter.high], value=value)  # the written 1 may stand for 1.0
+        return replace(node.escape_dollars(), key_place=entry.key_place)
 
     def _make_refusal_fault(
-        self, path: str, value: Any, context: _Values, error: BmcliError, fitting: list[_Values]
+        self, path: str, value: Any, context: _EntryValues, error: BmcliError, fitting: list[_EntryValues]
     ) -> Fault:
-        """What the recipe says of a value, told of the entry.
+        """Make the fault of an entry from the error of the recipe with one of its values.
 
         Args:
-            context: Values of other entries that were laid over the recipe, too.
-            fitting: Other contexts, in which the recipe takes the value.
+            context: Values of the other entries in this recipe.
+            fitting: Other contexts, in which the recipe accepts the value.
         """
         entry, steps = self.entries.value[path], split_path(path)
         own = [fault for fault in error.faults if split_path(fault.path)[: len(steps)] == steps]
@@ -169,29 +173,29 @@ class _SpaceCheck:
         if own and steps[0] == "objective" and self.loaded.recipe.objective is None:
             kinds = {objective.kind for objective in self.loaded.recipe.objectives().values()}
             hint = f"Write objective: {kinds.pop()}." if len(kinds) == 1 else "Name the objective of each target."
-            return Fault("the recipe names no objective that this could be an option of.", path, entry.key_place, hint)
+            return Fault("the recipe has no objective with this option.", path, entry.key_place, hint)
         if own:
             return own[0]
-        fault, laid = error.faults[0], " ".join(format_overrides({**context, path: value}))
-        return Fault(f"with {laid}: {fault.path}: {fault.message}", path, entry.key_place, fault.suggestion)
+        fault, overrides = error.faults[0], " ".join(format_overrides({**context, path: value}))
+        return Fault(f"with {overrides}: {fault.path}: {fault.message}", path, entry.key_place, fault.suggestion)
 
-    def _suggest_kind(self, path: str, context: _Values, suggestion: str, fitting: list[_Values]) -> str:
-        """What to do about an option that is not of the kind that is active."""
-        kinds = self._searched_kinds(path)
+    def _suggest_kind(self, path: str, context: _EntryValues, suggestion: str, fitting: list[_EntryValues]) -> str:
+        """Suggest what to do about an option that the active kind does not have."""
+        kinds = self._list_searched_kinds(path)
         for kind in reversed(kinds):
             suiting = list(dict.fromkeys(write_scalar(each[kind]) for each in fitting if kind in each))
             if suiting:
                 values = suiting[0] if len(suiting) == 1 else f"[{', '.join(suiting)}]"
                 return f"{kind} is {write_scalar(context[kind])} here. Add when: {{{kind}: {values}}}."
-        above = _kind_above(dump(self.loaded.recipe), path)
+        above = _find_kind_above(dump(self.loaded.recipe), path)
         if kinds or above is None or suggestion.startswith("Did"):
             return suggestion
         kind, active = above
-        hint = f"{kind} is {active}: to search an option of another, search {kind}, too, and add when: {{{kind}: ...}}."
+        hint = f"{kind} is {active}: to search an option of another, also search {kind}, and add when: {{{kind}: ...}}."
         return f"{suggestion} {hint}".strip()
 
     def _find_no_effect(self, path: str, recipes: Sequence[Recipe]) -> Fault | None:
-        """Two values that give the same recipe."""
+        """Find two values of an entry that give the same recipe."""
         entry = self.entries.value[path]
         values = self.parameters[path].values_to_try()
         bare = [recipe.model_copy(update={"vars": {}}) for recipe in recipes]
@@ -203,12 +207,12 @@ class _SpaceCheck:
                     hint = "" if path in known else parts.did_you_mean(path, known)
                     return Fault("no value of the recipe uses this variable.", path, entry.key_place, hint)
                 message = f"{format_value(other)} and {format_value(values[position])} give the same recipe."
-                hint = "Values are laid over what the recipe says: a mapping changes the options that it names."
+                hint = "Values override the recipe: a mapping changes only the options that it names."
                 return Fault(message, path, entry.key_place, hint)
         return None
 
     def _find_unfair_change(self, path: str, before: Recipe, recipes: Sequence[Recipe]) -> Fault | None:
-        """A value that changes what candidates are compared by.
+        """Find a value that changes how candidates are compared.
 
         Args:
             before: The recipe without a value of the entry.
@@ -220,29 +224,27 @@ class _SpaceCheck:
         return None
 
     def _explain_unfair_change(self, path: str, before: Recipe, after: Recipe) -> tuple[str, str] | None:
-        """Message and suggestion, if an entry changes what has to stay."""
-        was, tune = _list_evaluation_options(before), self.loaded.recipe.tune
+        """Return message and suggestion if an entry changes an option that must stay the same."""
+        expected, tune = _list_evaluation_options(before), self.loaded.recipe.tune
         for name, value in _list_evaluation_options(after).items():
-            if value != was[name]:
-                return f"this changes {name}, which decides what is measured: candidates could not be compared.", ""
-        if split_path(path)[0] == "vars" and _weights(after) != _weights(before):
+            if value != expected[name]:
+                return f"this changes {name}, and with it the evaluation: candidates could not be compared.", ""
+        if split_path(path)[0] == "vars" and _get_weights_file(after) != _get_weights_file(before):
             return "this changes the name of a file.", "Search model.weights itself."
         if tune is None:
             return None
         if tune.algorithm.kind == "hyperband" and after.train.epochs != before.train.epochs:
-            return "this changes train.epochs, but hyperband decides the epochs of each trial.", ""
-        if "validation/loss" in self.loaded.recipe.search_objectives() and _loss(after) != _loss(before):
-            hint = "Let tune.objective be a metric that it leaves alone, as validation/accuracy."
+            return "this changes train.epochs, but hyperband sets the epochs of each trial.", ""
+        if "validation/loss" in self.loaded.recipe.search_objectives() and _list_loss_terms(after) != _list_loss_terms(
+            before
+        ):
+            hint = "Set tune.objective to a metric that does not change, such as validation/accuracy."
             return "this changes the loss itself, by which candidates are compared.", hint
         return None
 
 
-def _escape_node(node: Node) -> Node:
-    return replace(node, value=escape_dollars(node.value))
-
-
-def _kind_above(recipe: Any, path: str) -> tuple[str, str] | None:
-    """The nearest section above a value that has a kind: the path of that kind, and what it is."""
+def _find_kind_above(recipe: Any, path: str) -> tuple[str, str] | None:
+    """Find the nearest section above a value that has a kind; returns the path of the kind, and the kind."""
     steps = split_path(path)
     for count in range(len(steps) - 1, 0, -1):
         section = recipe
@@ -255,7 +257,7 @@ def _kind_above(recipe: Any, path: str) -> tuple[str, str] | None:
 
 
 def _list_evaluation_options(recipe: Recipe) -> dict[str, Any]:
-    """What has to stay as it is, so that candidates can be compared."""
+    """List the options that must be the same for all candidates, so that they can be compared."""
     data = recipe.data
     return {
         "seed": recipe.seed, "data.seed": recipe.data_seed, "data.source": data.source, "data.split": data.split,
@@ -263,21 +265,21 @@ def _list_evaluation_options(recipe: Recipe) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _weights(recipe: Recipe) -> Any:
+def _get_weights_file(recipe: Recipe) -> Any:
     return getattr(recipe.model, "weights", None)
 
 
-def _loss(recipe: Recipe) -> Any:
-    """What makes the loss: the objectives, and the regularizers of the network, each once."""
-    return recipe.objectives(), set(_regularizers(dump(recipe.model)))
+def _list_loss_terms(recipe: Recipe) -> Any:
+    """List the terms of the loss: the objectives, and the set of regularizers of the network."""
+    return recipe.objectives(), set(_iterate_regularizers(dump(recipe.model)))
 
 
-def _regularizers(value: Any) -> Iterator[str]:
+def _iterate_regularizers(value: Any) -> Iterator[str]:
     if isinstance(value, dict):
         for key, item in value.items():
             if key.endswith("_regularizer") and item is not None:
                 yield write_scalar(item)
-            yield from _regularizers(item)
+            yield from _iterate_regularizers(item)
     elif isinstance(value, list):
         for item in value:
-            yield from _regularizers(item)
+            yield from _iterate_regularizers(item)

@@ -1,4 +1,4 @@
-"""From a recipe with a `distill` section to those of its teacher, its student, and the student's baseline."""
+"""Derive the recipes of a distillation: its teacher, its student, and the baseline of the student."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from bmcli.recipe.nodes import Node
 from bmcli.recipe.search import format_overrides
 
 DISTILL = "distill"
-"""In the place of a file's name: where the values of a student come from."""
+"""Origin of the values of a student, instead of a file name."""
 
 _VERB_SECTIONS = ("tune", "distill")
 _STUDENT = ("distill", "student")
 
 
 def get_distill_options(loaded: LoadedRecipe) -> DistillOptions:
-    """The `distill` section.
+    """Get the `distill` section.
 
     Raises:
         BmcliError: There is none.
     """
     if loaded.recipe.distill is None:
         raise BmcliError(
-            "the recipe does not say what to distill.",
+            "the recipe has no section `distill`.",
             suggestion="Write distill: {teacher: {run: runs/big}, student: {model: {kind: mlp, hidden: [64]}}}.",
         )
     return loaded.recipe.distill
 
 
 def make_own_teacher(loaded: LoadedRecipe) -> LoadedRecipe:
-    """The recipe as its own teacher."""
-    return _with_values(loaded.document.without_sections(_VERB_SECTIONS), {"name": f"{loaded.recipe.name}-teacher"})
+    """Make the recipe of a teacher that is this recipe itself."""
+    return _overlay_values(loaded.document.without_sections(_VERB_SECTIONS), {"name": f"{loaded.recipe.name}-teacher"})
 
 
 def make_student(loaded: LoadedRecipe) -> LoadedRecipe:
-    """The student's recipe, without what it learns from its teachers.
+    """Make the recipe of the student, without its distillation losses.
 
     Raises:
-        BmcliError: What is laid over the recipe does not fit it; every fault at once, each where it is written.
+        BmcliError: The overrides of `distill.student` are not valid; every fault at once, at its place.
     """
     options = get_distill_options(loaded)
     if "recipe" in options.student:
@@ -53,66 +53,66 @@ def make_student(loaded: LoadedRecipe) -> LoadedRecipe:
     if above is None:
         return written.validate()
     try:
-        found = written.overlay(above).validate()
+        student = written.overlay(above).validate()
     except BmcliError as error:
-        raise BmcliError(*(_prefix_student_path(fault, above) for fault in error.faults)) from None
-    if found.recipe.taught is not None:
+        raise BmcliError(*(_prefix_path(fault, above) for fault in error.faults)) from None
+    if student.recipe.distillation is not None:
         raise BmcliError(
-            "a recipe that learns from teachers already cannot be distilled.", path="taught",
-            suggestion="Leave `make_distilled_student` or `distill` out.",
+            "the recipe of a distilled student cannot be distilled.", path="distillation",
+            suggestion="Leave `distillation` or `distill` out.",
         )  # fmt: skip
-    return found
+    return student
 
 
-def _prefix_student_path(fault: Fault, above: Node) -> Fault:
-    """A fault of what is laid over the recipe by its path in the recipe."""
-    inside = fault.place is not None and fault.place in set(_places(above))
+def _prefix_path(fault: Fault, above: Node) -> Fault:
+    """Prefix the path of a fault with `distill.student` if its place is in that section."""
+    inside = fault.place is not None and fault.place in set(_list_places(above))
     return replace(fault, path=f"distill.student.{fault.path}") if inside else fault
 
 
-def _places(node: Node) -> list[FileLocation]:
+def _list_places(node: Node) -> list[FileLocation]:
     inner = node.value.values() if isinstance(node.value, dict) else node.value if isinstance(node.value, list) else ()
     own = [place for place in (node.place, node.key_place) if place is not None]
-    return [*own, *(place for each in inner for place in _places(each))]
+    return [*own, *(place for each in inner for place in _list_places(each))]
 
 
 def make_distilled_student(
-    learner: LoadedRecipe, options: DistillOptions, teachers: Sequence[TrainedTeacherOptions], more: Mapping[str, Any]
+    student: LoadedRecipe, options: DistillOptions, teachers: Sequence[TrainedTeacherOptions], values: Mapping[str, Any]
 ) -> LoadedRecipe:
-    """The recipe of a student that learns from teachers which are trained.
+    """Make the recipe of a student with its distillation losses and trained teachers.
 
     Args:
-        learner: As `make_student` gives it.
-        more: Further values by dotted path, as a seed.
+        student: Recipe of `make_student`.
+        values: Further values by dotted path, such as a seed.
     """
-    objectives = {name: each.kind for name, each in learner.recipe.objectives().items()}
-    learns = DistillationOptions(
+    objectives = {name: each.kind for name, each in student.recipe.objectives().items()}
+    distillation = DistillationOptions(
         teachers=tuple(teachers), average=options.average, losses=options.resolve_losses(objectives),
         transfer=options.transfer,
     )  # fmt: skip
-    return _with_values(learner.document, {"taught": _plain(learns), **more})
+    return _overlay_values(student.document, {"distillation": _dump_options(distillation), **values})
 
 
 def with_teachers(loaded: LoadedRecipe, teachers: Sequence[TrainedTeacherOptions]) -> LoadedRecipe:
-    """The same recipe with teachers that are trained, as runs or files, in the place of those it names."""
-    told = [
+    """Replace the teachers of a recipe by trained ones, as runs or files."""
+    entries = [
         {**({"run": each.run} if each.run else {"file": each.model}), "weight": each.weight} for each in teachers
     ]  # fmt: skip
-    return _with_values(loaded.document, {"distill.teacher": told})
+    return _overlay_values(loaded.document, {"distill.teacher": entries})
 
 
-def make_baseline(learner: LoadedRecipe, options: DistillOptions, more: Mapping[str, Any]) -> LoadedRecipe:
-    """The recipe of the same student without teachers: on the same rows, in the same batches."""
-    values: dict[str, Any] = {"name": f"{learner.recipe.name}-baseline", **more}
+def make_baseline(student: LoadedRecipe, options: DistillOptions, more: Mapping[str, Any]) -> LoadedRecipe:
+    """Make the recipe of the same student without teachers: on the same rows, in the same batches."""
+    values: dict[str, Any] = {"name": f"{student.recipe.name}-baseline", **more}
     if options.transfer.replaces_rows:
         losses = DistillOptions.model_validate({"losses": ("hard", "soft")}).losses
-        assert losses is not None, "two were named"
-        values["taught"] = _plain(DistillationOptions(losses=losses[:1], transfer=options.transfer))
-    return _with_values(learner.document, values)
+        assert losses is not None, "two are set"
+        values["distillation"] = _dump_options(DistillationOptions(losses=losses[:1], transfer=options.transfer))
+    return _overlay_values(student.document, values)
 
 
-def _plain(options: DistillationOptions) -> Any:
-    """As a recipe writes it; what is not there is left out, since null deletes."""
+def _dump_options(options: DistillationOptions) -> Any:
+    """Dump options without the values that are None, because null deletes a value of the recipe."""
     return _without_nulls(dump(options))
 
 
@@ -122,7 +122,7 @@ def _without_nulls(value: Any) -> Any:
     return [_without_nulls(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _with_values(written: RecipeDocument, values: Mapping[str, Any]) -> LoadedRecipe:
+def _overlay_values(written: RecipeDocument, values: Mapping[str, Any]) -> LoadedRecipe:
     faults: list[Fault] = []
     above = parse_overrides(format_overrides(values), faults, DISTILL)
     if faults:
@@ -131,6 +131,6 @@ def _with_values(written: RecipeDocument, values: Mapping[str, Any]) -> LoadedRe
 
 
 def check_student(loaded: LoadedRecipe) -> None:
-    """Refuses a student's recipe that is wrong, before anything is trained."""
+    """Validate the recipe of the student, if there is one, before anything is trained."""
     if loaded.recipe.distill is not None:
         make_student(loaded)

@@ -1,4 +1,4 @@
-"""Section `train`: how the network learns."""
+"""Section `train`: optimizer, schedule, stopping, and other options of the training."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from bmcli.recipe.fields import (
     Options,
     fault,
     fault_at,
-    format_value,
-    options_schema,
+    make_options_schema,
 )
+from bmcli.recipe.nodes import format_value
 
 
 class ScheduleOptions(Kind):
@@ -43,7 +43,7 @@ class ScheduleOptions(Kind):
 
 @dataclass(frozen=True)
 class ScheduleField(FieldType):
-    """One of our schedules by shares of the run, or one of Keras' by steps."""
+    """A schedule by fractions of the run, or one of Keras by steps."""
 
     def check(self, value: Any) -> ScheduleOptions | KerasObject:
         if isinstance(value, (ScheduleOptions, KerasObject)):
@@ -55,10 +55,10 @@ class ScheduleField(FieldType):
         return KerasObjectField("schedules", also=("constant", "cosine", "linear"), complete=True).check(value)
 
     def json_schema(self) -> dict[str, Any]:
-        ours = ("constant", "cosine", "linear")
-        each = [options_schema(ScheduleOptions, kind) for kind in ours]
-        each[0]["required"] = []  # the kind of options that name none
-        return {"anyOf": [{"enum": list(ours)}, *each, *KerasObjectField("schedules").json_schema()["anyOf"]]}
+        own_kinds = ("constant", "cosine", "linear")
+        own = [make_options_schema(ScheduleOptions, kind) for kind in own_kinds]
+        own[0]["required"] = []  # `constant` is the default kind
+        return {"anyOf": [{"enum": list(own_kinds)}, *own, *KerasObjectField("schedules").json_schema()["anyOf"]]}
 
 
 class StopOptions(Options):
@@ -97,14 +97,14 @@ class StopOptions(Options):
         if bounds > 1 or (self.metric is None) != (bounds == 0):
             raise fault(
                 "threshold",
-                "`metric` goes with one of `above` and `below`.",
+                "`metric` needs exactly one of `above` and `below`.",
                 "Write stop: {metric: validation/accuracy, above: 0.9}.",
             )
         return self
 
 
 class SelectOptions(Options):
-    """How the best epoch is selected, whose weights are kept."""
+    """Selection of the epoch whose weights are kept."""
 
     metric: str = Field(
         default="auto",
@@ -117,7 +117,7 @@ _OPTIMIZER = KerasObjectField("optimizers", default_kind="adam", complete=True, 
 
 
 class CheckpointOptions(Options):
-    """How often the training state is saved, for resuming after a crash; whichever comes first."""
+    """Intervals at which the training state is saved, for resuming after a crash; whichever comes first."""
 
     time: Duration | None = Field(default=60.0, description="Training time between two checkpoints, such as 1m.")
     steps: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Steps between two checkpoints.")
@@ -145,14 +145,14 @@ class CurriculumOptions(Options):
 
 
 MOMENTUM_OPTIONS: Mapping[str, str] = {"adam": "beta_1", "adamw": "beta_1", "rmsprop": "momentum", "sgd": "momentum"}
-"""Optimizers that can be schedule-free, and what each calls its momentum.
+"""Optimizers that can be schedule-free, with the option of their momentum.
 
-Others change their rate themselves, or their steps depend on more than the gradients, as on the size of the weights.
+Others change their rate themselves, or their steps depend on more than the gradients, such as the norm of the weights.
 """
 
 
 class TrainOptions(Options):
-    """How the network is trained."""
+    """Training of the network."""
 
     epochs: Annotated[int, Field(ge=1)] = Field(default=20, description="Maximum number of epochs.")
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
@@ -235,15 +235,15 @@ class TrainOptions(Options):
 
     @property
     def rounding(self) -> QuantizeAwareOptions | None:
-        """How the network is rounded while it learns, if it is."""
-        given = self.quantize_aware
-        return QuantizeAwareOptions(weights=given) if isinstance(given, str) else given
+        """The options of quantisation-aware training; None if there is none."""
+        option = self.quantize_aware
+        return QuantizeAwareOptions(weights=option) if isinstance(option, str) else option
 
     @field_validator("swa")
     @classmethod
     def _one_average(cls, value: SwaOptions | None, info: ValidationInfo) -> SwaOptions | None:
         if value is not None and info.data.get("ema") is not None:
-            raise fault("swa", "`swa` and `ema` both tell which average of the weights is kept.",
+            raise fault("swa", "`swa` and `ema` both set the average of the weights that is kept.",
                         "Leave one of them out.")  # fmt: skip
         return value
 
@@ -251,8 +251,10 @@ class TrainOptions(Options):
     @classmethod
     def _check_optimizer(cls, value: KerasObject) -> KerasObject:
         if value.kind == "schedule_free_adamw":
-            raise fault("optimizer", "schedule_free_adamw keeps the mean of its steps to itself, and other weights "
-                        "would be measured and kept.", "Write optimizer: adamw and schedule_free: true.")  # fmt: skip
+            # Keras never puts its averaged weights into the model.
+            raise fault("optimizer", "schedule_free_adamw does not put the mean of its steps into the network, so "
+                        "other weights would be evaluated and kept.",
+                        "Write optimizer: adamw and schedule_free: true.")  # fmt: skip
         return value
 
     @field_validator("schedule")
@@ -260,8 +262,9 @@ class TrainOptions(Options):
     def _check_schedule(cls, value: Any, info: ValidationInfo) -> Any:
         optimizer = info.data.get("optimizer")
         if isinstance(value, KerasObject) and optimizer is not None and optimizer.options["learning_rate"] == "auto":
-            raise fault("schedule", f"the rates of the schedule {value.kind} are told, so that none can be found.",
-                        "Name a learning_rate, or take the schedule constant, cosine or linear.")  # fmt: skip
+            raise fault("schedule", f"the schedule {value.kind} sets its own learning rates, so `learning_rate: auto` "
+                        "has no effect.",
+                        "Set a learning_rate, or use the schedule constant, cosine or linear.")  # fmt: skip
         return value
 
     @field_validator("schedule_free")
@@ -288,21 +291,21 @@ class TrainOptions(Options):
 
 
 def _find_schedule_free_problem(options: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Message and suggestion of the first option of `train`, of those that are right, that cannot be schedule-free."""
+    """Find the first valid option of `train` that does not suit `schedule_free`; returns message and suggestion."""
     for other in ("ema", "swa"):
         if options.get(other) is not None:
-            return f"`schedule_free` and `{other}` both tell which average of the weights is kept.", "Leave one out."
+            return f"`schedule_free` and `{other}` both set the average of the weights that is kept.", "Leave one out."
     schedule = options.get("schedule")
     if schedule is not None and schedule.kind != "constant":
-        return f"`schedule_free` stands in the place of the schedule {schedule.kind}.", "Leave one of them out."
+        return f"`schedule_free` replaces the schedule {schedule.kind}.", "Leave one of them out."
     if any(callback.kind == "reduce_lr_on_plateau" for callback in options.get("callbacks", ())):
-        return "`schedule_free` stands in the place of reduce_lr_on_plateau.", "Leave one of them out."
+        return "`schedule_free` replaces reduce_lr_on_plateau.", "Leave one of them out."
     optimizer = options.get("optimizer")
     return None if optimizer is None else _find_momentum_problem(optimizer)
 
 
 def _find_momentum_problem(optimizer: KerasObject) -> tuple[str, str] | None:
-    """As above, of an optimizer that is to be schedule-free."""
+    """Find why an optimizer cannot be schedule-free; returns message and suggestion."""
     name = MOMENTUM_OPTIONS.get(optimizer.kind)
     if name is None:
         return f"{optimizer.kind} cannot be schedule-free.", f"Those that can: {', '.join(MOMENTUM_OPTIONS)}."

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from bmcli.console import clean
-from bmcli.disk import DamagedFile, validate_as
+from bmcli.disk import DamagedFile
+from bmcli.records import validate_as
 from bmcli.reports.costs import Cost
 from bmcli.reports.page import Cell, Heading, Row, format_number, make_number_cell
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from typing_extensions import TypedDict
 
-from bmcli import disk
+from bmcli import disk, records
 from bmcli.errors import RunFailed
 
 MAX_CHECKPOINTS = 2
@@ -90,7 +90,7 @@ def _write_checkpoint(folder: Path, target: Path, state: Checkpoint) -> None:
         manifest = {
             f"{name}.npz": _write_arrays(aside / f"{name}.npz", arrays) for name, arrays in state.groups.items()
         }
-        disk.write_record(aside / "state.json", {"values": _encode_nonfinite(state.values), "files": manifest})
+        records.write_record(aside / "state.json", {"values": _encode_nonfinite(state.values), "files": manifest})
         disk.flush_folder(aside)
         disk.try_to_remove(target)
         os.rename(aside, target)
@@ -139,7 +139,7 @@ def _write_arrays(path: Path, arrays: Sequence[np.ndarray]) -> str:
 def _read_checkpoint(folder: Path) -> Checkpoint | None:
     """Read a checkpoint; None if a file is missing or its bytes have changed."""
     try:
-        content = disk.validate_as(_CheckpointRecord, disk.read_record(folder / "state.json"))
+        content = records.validate_as(_CheckpointRecord, records.read_record(folder / "state.json"))
         groups = {}
         for name, digest in content["files"].items():
             data = disk.read_file(folder / name)

@@ -18,7 +18,7 @@ from bmcli import private_api
 
 def use_hashed_dropout() -> AbstractContextManager[None]:
     """Let Keras' layers that are traced inside the context draw their masks from a hash."""
-    return private_api.stateless_dropout_replaced(_hashed_dropout)
+    return private_api.replace_stateless_dropout(_hashed_dropout)
 
 
 def _hashed_dropout(

@@ -122,7 +122,7 @@ class CompiledSteps:
         )
         if placement.replicas > 1:
             # Keras would clip the gradients of each replica before their sum; `_reduce_gradients` sums them first.
-            private_api.leave_reducing_to_caller(self.optimizer)
+            private_api.disable_gradient_reduction(self.optimizer)
         self._single_loop = graph_function(self._build_loop(self._build_step(compilation.jit), 1))
         program_loop = (
             self._build_loop(self._build_program(), compilation.steps_per_program)

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bmcli import disk, stopping
+from bmcli import disk, records, stopping
 from bmcli.errors import Interrupted, RunFailed
 from bmcli.networks.network import Network
 from bmcli.recipe.schema import Recipe
@@ -280,7 +280,7 @@ class Trainer:
             checkpoint.save(run.checkpoints, step, state)
             return stopping.format_resume_advice(run.resume_command)
 
-        with stopping.guarded(save):
+        with stopping.interruptible(save):
             yield
 
     def _count_call_batches(self, full: int) -> int:
@@ -483,7 +483,7 @@ class Trainer:
         try:
             saved, progress = (
                 state.groups["variables"],
-                disk.validate_as(TrainingProgress, state.values.get("progress")),
+                records.validate_as(TrainingProgress, state.values.get("progress")),
             )
         except (KeyError, disk.DamagedFile) as error:
             raise RunFailed(
@@ -527,7 +527,7 @@ def _collect_signals() -> Iterator[list[int]]:
         if handler is not signal.SIG_IGN:  # ignored by the user, for instance with nohup
             signal.signal(number, collect)
     try:
-        with stopping.awaited():
+        with stopping.without_watchdog():
             yield received
     finally:
         for number, handler in before.items():

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bmcli import disk
+from bmcli import disk, records
 from bmcli.disk import format_path
 from bmcli.errors import BmcliError
 from bmcli.trials import Json, Task, TrialResult
@@ -78,8 +78,8 @@ class Journal:
 
     def add(self, event: JournalEvent) -> None:
         """Append an event; a torn line before it is cut off."""
-        line = disk.encode_record_line(
-            disk.to_json_value({"at": round(time.time(), 3), "study_id": self._study_id, **_event_to_json(event)})
+        line = records.encode_record_line(
+            records.to_json_value({"at": round(time.time(), 3), "study_id": self._study_id, **_event_to_json(event)})
         )
         # The folder may be shared: a link or a pipe that somebody else left there is not followed or waited for.
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -105,7 +105,7 @@ class Journal:
         # Behind the last line break is a torn line, or nothing.
         for number, line in enumerate(lines[:-1], start=1):
             try:
-                value = disk.parse_record(line)
+                value = records.parse_record(line)
                 if value["study_id"] != self._study_id:
                     raise disk.DamagedFile("of another search")
                 yield float(value["at"]), _event_from_json(value)

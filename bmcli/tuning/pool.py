@@ -102,7 +102,7 @@ class WorkerPool:
 
     def stop(self) -> None:
         """Stop all workers, after they have saved their trainings."""
-        with stopping.awaited():  # a second signal must not interrupt the waiting, which ends by itself
+        with stopping.without_watchdog():  # a second signal must not interrupt the waiting, which ends by itself
             processes = [slot.process for slot in self._slots if slot.process is not None]
             for process in processes:
                 process.send_signal(signal.SIGTERM)

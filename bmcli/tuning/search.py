@@ -270,7 +270,7 @@ class Search:
             announced.add(task.name)
             callback.on_trial_start(task)
         elif task.name in announced and time.monotonic() - self._checked_at > CHECK_S:
-            callback.on_epoch_end(task.name, len(self._study.run(task.name).rows()))
+            callback.on_epoch_end(task.name, len(self._study.run(task.name).read_epochs()))
 
     def _confirm(self, callback: SearchCallback) -> None:
         """Train the best candidates again, all with the same seeds; without `confirm`, the best one as it was."""

@@ -21,7 +21,7 @@ from typing import Any
 
 from typing_extensions import TypedDict
 
-from bmcli import disk, runs
+from bmcli import disk, records, runs
 from bmcli.disk import format_path
 from bmcli.errors import BmcliError
 from bmcli.recipe.fields import dump
@@ -148,7 +148,7 @@ class Study:
     def _identity(self) -> _Identity:
         """The id of the study, and the SHA-256 of each file that defines the search."""
         try:
-            return disk.validate_as(_Identity, self._read_start_file())
+            return records.validate_as(_Identity, self._read_start_file())
         except disk.DamagedFile:
             raise _damage_error(self.start_record_file, _START_NEW_SEARCH) from None
 
@@ -191,7 +191,7 @@ class Study:
             BmcliError: `study.json` is missing or damaged.
         """
         try:
-            return disk.validate_as(_StudyRecord, self.read_start_record())["objectives"]
+            return records.validate_as(_StudyRecord, self.read_start_record())["objectives"]
         except disk.DamagedFile:
             raise _damage_error(self.start_record_file, _START_NEW_SEARCH) from None
 
@@ -213,7 +213,7 @@ class Study:
 
     def put_task(self, task: Task) -> None:
         """Offer a task to the workers."""
-        disk.write_record(self._tasks / f"{task.name}.json", {**task.to_json(), _ID: self.id})
+        records.write_record(self._tasks / f"{task.name}.json", {**task.to_json(), _ID: self.id})
 
     def list_offered_tasks(self) -> set[str]:
         """List the names of all tasks."""
@@ -248,8 +248,8 @@ class Study:
         return (self._claims / name).exists()
 
     def set_status(self, state: str, **details: Any) -> None:
-        disk.write_record(
-            self.status_file, disk.to_json_value({"state": state, "at": runs.now(), **redact_details(details)})
+        records.write_record(
+            self.status_file, records.to_json_value({"state": state, "at": runs.now(), **redact_details(details)})
         )
 
     def finish(self) -> None:
@@ -279,7 +279,7 @@ class Study:
     def announce_worker(self) -> str:
         """Register this process as a worker, and return its name."""
         name = f"{socket.gethostname()}-{os.getpid()}"
-        disk.write_record(self._workers / name, _identify_process())
+        records.write_record(self._workers / name, _identify_process())
         return name
 
     def leave(self, worker: str) -> None:
@@ -310,7 +310,7 @@ class Study:
     def claim(self, name: str) -> bool:
         """Claim a task; false if another worker was faster, or if it has a result."""
         try:
-            disk.write_new(self._claims / name, disk.encode_record_line(_identify_process()))
+            disk.write_new(self._claims / name, records.encode_record_line(_identify_process()))
         except FileExistsError:
             return False
         # Checked after the claim: between the list of open tasks and the claim, another worker may have finished it.
@@ -335,7 +335,7 @@ class Study:
         try:
             disk.write_new(
                 self._results / f"{result.name}.json",
-                disk.encode_record_line({**_drop_nonfinite(result), _ID: self.id}),
+                records.encode_record_line({**_drop_nonfinite(result), _ID: self.id}),
             )
         except FileExistsError:
             return False
@@ -385,7 +385,7 @@ class Study:
 
     def _read_record(self, path: Path, advice: str) -> Json:
         try:
-            return disk.read_record(path)
+            return records.read_record(path)
         except (OSError, disk.DamagedFile):
             raise _damage_error(path, advice) from None
 
@@ -404,7 +404,7 @@ def create_study(root: Path, loaded: LoadedRecipe, objectives: Sequence[SearchOb
     disk.write_atomically(study.search, _render_search_recipe(study, loaded.recipe).encode(), disk.PRIVATE_MODE)
     files = {file.name: disk.compute_sha256(file) for file in (study.base, study.search)}
     description = describe_search(loaded.recipe, objectives, fingerprint)
-    disk.write_record(study.start_record_file, {**description, "id": secrets.token_hex(8), "files": files})
+    records.write_record(study.start_record_file, {**description, "id": secrets.token_hex(8), "files": files})
     return study
 
 
@@ -452,7 +452,7 @@ def _drop_nonfinite(result: TrialResult) -> Json:
     values = result.to_json()
     for name in ("objectives", "metrics"):
         values[name] = {key: value for key, value in values[name].items() if math.isfinite(value)}
-    plain: Json = disk.to_json_value(values)
+    plain: Json = records.to_json_value(values)
     return plain
 
 
@@ -463,7 +463,7 @@ def _identify_process() -> dict[str, Any]:
 def _read_owner(path: Path) -> Any:
     """Read the process that a claim or a worker's file belongs to; None if it is damaged or missing."""
     try:
-        return disk.read_record(path)
+        return records.read_record(path)
     except (OSError, disk.DamagedFile):
         return None
 

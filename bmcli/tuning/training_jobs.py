@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import TypedDict
 
-from bmcli import disk
+from bmcli import disk, records
 from bmcli.console import Console, LineProgress
 from bmcli.distribution.launch import allocate_resources, read_last_lines, start_process
 from bmcli.errors import BmcliError, Interrupted, RunFailed
@@ -103,7 +103,7 @@ class JobBatch:
         return Run(self.folder / name)
 
     def jobs(self) -> tuple[TrainingJob, ...]:
-        return disk.validate_as(_JobList, disk.read_record(self.folder / "jobs.json"))["jobs"]
+        return records.validate_as(_JobList, records.read_record(self.folder / "jobs.json"))["jobs"]
 
     def was_started_with(self, loaded: LoadedRecipe, jobs: Sequence[TrainingJob]) -> bool:
         """Whether the batch has this recipe and these jobs."""
@@ -115,7 +115,7 @@ class JobBatch:
     def begin(self, loaded: LoadedRecipe, jobs: Sequence[TrainingJob]) -> None:
         """Write the recipe and the jobs, and remove unfinished trainings."""
         disk.write_atomically(self.base, render_base(loaded).encode(), disk.PRIVATE_MODE)
-        disk.write_record(self.folder / "jobs.json", {"jobs": [asdict(job) for job in jobs]})
+        records.write_record(self.folder / "jobs.json", {"jobs": [asdict(job) for job in jobs]})
         for job in jobs:
             if not self.is_done(job):
                 disk.try_to_remove(self.run(job.name).folder)

@@ -78,7 +78,9 @@ def _lock_run(run: Run) -> Iterator[None]:
 def _fail_trial(task: Task, run: Run, state: TrialState, reason: str) -> TrialResult:
     """Record the failure of a trial, and return its result."""
     run.set_status("failed", reason=reason)
-    return TrialResult(task.name, state, epochs=max((row["epoch"] for row in run.rows()), default=0), reason=reason)
+    return TrialResult(
+        task.name, state, epochs=max((row["epoch"] for row in run.read_epochs()), default=0), reason=reason
+    )
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -187,7 +189,7 @@ def _build_trainer(session: Session, run: Run) -> Trainer:
 
 def _require_rows(run: Run, epochs: int) -> None:
     """Refuse to resume a run whose epochs are not all recorded, since the best of them is searched for."""
-    if not {row["epoch"] for row in run.rows()} >= set(range(1, epochs + 1)):
+    if not {row["epoch"] for row in run.read_epochs()} >= set(range(1, epochs + 1)):
         raise RunFailed(f"{disk.format_path(run.metrics)}: damaged (some of {epochs} epochs are missing).")
 
 
@@ -206,7 +208,7 @@ def score_curve(run: Run, objective: SearchObjective | None) -> tuple[float | No
     """Compute the score of an objective after each epoch of a run; lower is better."""
     if objective is None:
         return ()
-    values = [row.get(objective.name) for row in run.rows()]
+    values = [row.get(objective.name) for row in run.read_epochs()]
     return tuple(None if value is None else objective.score(value) for value in values)
 
 

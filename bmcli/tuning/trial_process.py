@@ -35,7 +35,7 @@ def import_training(recipes: Iterable[Recipe], cache: Path) -> None:
 
     A fork is safe as long as TensorFlow has executed nothing: it has no threads and holds no device yet.
     """
-    garbage_collection.look_rarely()
+    garbage_collection.reduce_collections()
     for recipe in recipes:
         training.set_environment_variables(recipe, cache)
     with hide_native_stderr():

@@ -149,7 +149,7 @@ class TrialWorker:
             return
         self._clean_up()
         if reason is not None:
-            epochs, seconds = len(self._study.run(name).rows()), round(time.monotonic() - start, 3)
+            epochs, seconds = len(self._study.run(name).read_epochs()), round(time.monotonic() - start, 3)
             self._study.put_result(TrialResult(name, "failed", epochs=epochs, seconds=seconds, reason=reason))
             return
         self._study.release(name)

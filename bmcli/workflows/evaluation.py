@@ -134,7 +134,7 @@ def check_evaluation(recipe: Recipe, spec: DataSpec) -> None:
     from bmcli.evaluation.metrics import metric_names
 
     options = recipe.evaluate
-    group_columns = () if options.fairness is None else options.fairness.of
+    group_columns = () if options.fairness is None else options.fairness.columns
     group_metrics = tuple(name for column in group_columns for name in fairness.metric_names(column))
     faults: list[Fault] = []
     checks: tuple[Callable[[], object], ...] = (
@@ -213,7 +213,8 @@ def _compare_groups(
     is_positive = truth[target.name] == positive
     selected = target_kinds.kind_of(target).predict_point(predictions[target.name], target) == positive
     slicings = [
-        _make_slicing(raw_columns, name, f"evaluate.fairness.of.{position}") for position, name in enumerate(options.of)
+        _make_slicing(raw_columns, name, f"evaluate.fairness.columns.{position}")
+        for position, name in enumerate(options.columns)
     ]
     name = target.classes[positive]
     return (
@@ -291,7 +292,7 @@ def _list_slicings(recipe: Recipe, spec: DataSpec, raw_columns: RawColumnReader)
         return
     for position, named in enumerate(options.get_named_slices()):
         path = f"evaluate.slices.{position}"
-        slicings = [_make_slicing(raw_columns, name, path, named.bins) for name in named.of]
+        slicings = [_make_slicing(raw_columns, name, path, named.bins) for name in named.columns]
         yield slicings[0] if len(slicings) == 1 else slices.cross_slicings(*slicings)
 
 

@@ -99,8 +99,8 @@ def evaluate_teachers(
     _check_metrics(options, recipe, spec)
     from bmcli.distillation.teacher_ensemble import TeacherEnsemble  # imports TensorFlow, which the session starts
 
-    assert recipe.taught is not None, "the recipe is that of a distilled student"
-    ensemble = TeacherEnsemble.load_teachers(recipe, recipe.taught, prepared, session.placement, context.cache)
+    assert recipe.distillation is not None, "the recipe is that of a distilled student"
+    ensemble = TeacherEnsemble.load_teachers(recipe, recipe.distillation, prepared, session.placement, context.cache)
     # The student's network, whose objectives turn the outputs of its teachers into predictions.
     network = training.build_network(recipe, spec, prepared.split("train").targets, session.placement)
     gate_split = "validation" if spec.counts.get("validation") else split
@@ -222,7 +222,7 @@ def compare_learners(
         )
         for column in categories
     }  # fmt: skip
-    epochs = last.rows()
+    epochs = last.read_epochs()
     losses = _list_loss_names(epochs[0]) if epochs else []
     return DistillationComparison(
         name=loaded.recipe.name,

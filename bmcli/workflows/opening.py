@@ -75,7 +75,7 @@ def open_run(loaded: LoadedRecipe, run: Run, cache: Path) -> OpenedRun:
     recipe = loaded.recipe
     spec = read_data_spec(run)
     placement = training.place_on_devices(recipe, cache) if training.needs_specific_devices(recipe.runtime) else None
-    model = run.kept_model()
+    model = run.require_model()
     # The spec of the run also holds thresholds and temperatures, which were chosen after training.
     prepared = prepare_again(recipe, spec, cache).with_spec(spec)
     placement = placement or training.place_on_devices(recipe, cache)
@@ -91,4 +91,4 @@ def load_network(recipe: Recipe, spec: DataSpec, run: Run, cache: Path) -> Netwo
     placement = training.place_on_devices(recipe, cache)
     # Training rows decide weights of losses alone, which are not computed here.
     targets = {column.name: np.zeros((1, *column.shape), column.dtype) for column in spec.targets}
-    return training.load_trained_network(recipe, spec, targets, run.kept_model(), placement)
+    return training.load_trained_network(recipe, spec, targets, run.require_model(), placement)

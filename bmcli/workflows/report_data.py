@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bmcli import disk
-from bmcli.disk import validate_as
 from bmcli.errors import ArtefactRejected, BmcliError
 from bmcli.recipe.schema import Recipe
+from bmcli.records import validate_as
 from bmcli.runs import Run
 from bmcli.specs import PreparedData
 from bmcli.workflows.callbacks import ReportCallback
@@ -49,11 +49,11 @@ def write_report(
     epochs, faults = run.read_epochs_checked()
     for fault in faults:
         log(f"warning: {fault}")
-    findings = read_undamaged(run.checks, run.findings, log) or ()
+    findings = read_undamaged(run.checks, run.read_findings, log) or ()
     data = RunReportData(
         name=recipe.name,
         folder=run.display_path,
-        recipe_text=read_undamaged(run.recipe, run.written_recipe, log) or "",
+        recipe_text=read_undamaged(run.recipe, run.read_recipe, log) or "",
         resolved_recipe=read_text(run.lock),
         findings=[f"{finding.get('message', '')} {finding.get('suggestion', '')}" for finding in findings],
         data_was_checked=run.checks.exists(),
@@ -154,7 +154,7 @@ def parse_evaluation(run: Run, split: str, values: Mapping[str, Any], log: Repor
 
 
 def _read_evaluations(run: Run, log: ReportCallback) -> dict[str, dict[str, Any]]:
-    evaluations = read_undamaged(run.evaluation, run.evaluations, log) or {}
+    evaluations = read_undamaged(run.evaluation, run.read_evaluations, log) or {}
     return {
         split: values for split, values in evaluations.items() if parse_evaluation(run, split, values, log) is not None
     }

@@ -95,7 +95,7 @@ def evaluate_rows(
     evaluation = evaluate_predictions(recipe, spec, predicted.truth, predicted.predictions, raw_columns)
     if run is not None:
         # Evaluations on other rows stay beside it.
-        run.write(run.evaluation, {**run.evaluations(), split: {"at": runs.now(), **evaluation.to_json()}})
+        run.write(run.evaluation, {**run.read_evaluations(), split: {"at": runs.now(), **evaluation.to_json()}})
     missed_gates = find_missed_gates(recipe.evaluate.gates, evaluation.metrics)
     return EvaluationResult(run, split, evaluation, missed_gates, predicted)
 
@@ -120,14 +120,14 @@ def decode_targets(spec: DataSpec, rows: Split) -> dict[str, np.ndarray]:
 def read_evaluation(run: Run, split: str, log: ReportCallback) -> Evaluation | None:
     """Read the evaluation on a split; None if there is none, and after a warning if it is damaged."""
     drop_damaged_evaluations(run, log)
-    evaluations = run.evaluations()
+    evaluations = run.read_evaluations()
     return report_data.parse_evaluation(run, split, evaluations[split], log) if split in evaluations else None
 
 
 def drop_damaged_evaluations(run: Run, log: ReportCallback) -> None:
     """Remove an `evaluation.json` that cannot be read, so that new evaluations can be written."""
     try:
-        run.evaluations()
+        run.read_evaluations()
     except BmcliError as error:
         log(f"warning: {error} A new evaluation replaces it.")
         disk.try_to_remove(run.evaluation)

@@ -51,10 +51,10 @@ class Session:
         """
         recipe, prepared = self.loaded.recipe, self.prepared
         ensemble = None
-        if recipe.taught is not None:
+        if recipe.distillation is not None:
             from bmcli.distillation.teacher_ensemble import TeacherEnsemble
 
-            ensemble = TeacherEnsemble.load_teachers(recipe, recipe.taught, prepared, self.placement, self.cache)
+            ensemble = TeacherEnsemble.load_teachers(recipe, recipe.distillation, prepared, self.placement, self.cache)
         network = training.build_network(recipe, prepared.spec, prepared.split("train").targets, self.placement)
         from bmcli.workflows.assembly import build_trainer
 

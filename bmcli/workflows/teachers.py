@@ -43,7 +43,7 @@ class TrainingJobs:
         if run is not None and not run.model.exists():
             runs.discard(run)  # nothing was trained
         run = runs.create(self.context.root, loaded.recipe.name)
-        self._distillation.begin(job, run)
+        self._distillation.add_job(job, run)
         train_recipe(loaded, replace(self.context, run_folder=run.folder))
         return run
 
@@ -64,7 +64,7 @@ def require_teachers(options: DistillOptions, root: Path) -> None:
 
 def _require_teacher(teacher: TeacherOptions, root: Path) -> None:
     if teacher.run is not None:
-        runs.find(root, teacher.run).kept_model()
+        runs.find(root, teacher.run).require_model()
     if teacher.recipe is not None:
         load_recipe(teacher.recipe)
     if teacher.file is not None:
@@ -185,7 +185,7 @@ def _train_teachers_in_process(folder: Path, root: Path, cache: Path) -> None:
     context = TrainingContext(root, cache, console.make_progress, console.log)
     try:
         distillation = Distillation(folder)
-        loaded = distillation.loaded()
+        loaded = distillation.load_base()
         options, student = students.get_distill_options(loaded), students.make_student(loaded)
         announce_networks(options, loaded, student, context)
         resolve_teachers(options, loaded, student, TrainingJobs(distillation, context))

@@ -98,7 +98,7 @@ def train_recipe(loaded: LoadedRecipe, context: TrainingContext) -> TrainingResu
     run = Run(context.run_folder) if context.run_folder else runs.create(context.root, recipe.name)
     with run.acquire_lock(), _watch_peers(session.placement, lambda: run):
         try:
-            with stopping.guarded(_no_resume_advice, lambda sentence: runs.discard(run)):
+            with stopping.interruptible(_no_resume_advice, lambda sentence: runs.discard(run)):
                 trainer = session.build_trainer(run, context.profile)
                 session.write_run_files(trainer, run)
         except BaseException:

@@ -1,4 +1,4 @@
-"""Writes scikit-learn's digits as PNG files for pictures.yaml, a folder for each split and in it for each class.
+"""Write scikit-learn's digits as PNG files for pictures.yaml, a folder for each split and in it for each class.
 
 python make_pictures.py [FOLDER]
 """
@@ -10,7 +10,7 @@ from PIL import Image
 
 
 def main(root: Path) -> None:
-    """Every fifth picture is for the test: FOLDER/train/7/0012.png, FOLDER/test/3/0015.png."""
+    """Write every fifth image for the test: FOLDER/train/7/0012.png, FOLDER/test/3/0015.png."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -18,7 +18,7 @@ def main(root: Path) -> None:
         folder = root / ("test" if row % 5 == 0 else "train") / str(digit)
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray((pixels * 15).astype("uint8")).save(folder / f"{row:04}.png")
-    print(f"wrote {len(digits.target)} pictures to {root}")
+    print(f"wrote {len(digits.target)} images to {root}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Writes pictures with several shapes in each, and a table that tells which, for shapes.yaml.
+"""Write images with several shapes in each, and a table of the shapes, for shapes.yaml.
 
 python make_shapes.py [FOLDER]
 """
@@ -15,7 +15,7 @@ SHAPES = ("circle", "square", "triangle", "cross")
 
 
 def main(folder: Path) -> None:
-    """Each shape is there or not, with a chance of 0.4, at any place and in any grey; shapes may cover each other."""
+    """Draw each shape with probability 0.4, at a random position and in a random grey; shapes may overlap."""
     random = np.random.default_rng(0)
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "shapes.csv", "w", newline="", encoding="utf-8") as table:
@@ -25,11 +25,11 @@ def main(folder: Path) -> None:
             shapes = [shape for shape in SHAPES if random.random() < 0.4]
             Image.fromarray(picture(shapes, random)).save(folder / f"{number:04}.png")
             rows.writerow([f"{number:04}.png", ";".join(shapes)])
-    print(f"wrote {PICTURES} pictures and {folder / 'shapes.csv'}")
+    print(f"wrote {PICTURES} images and {folder / 'shapes.csv'}")
 
 
 def picture(shapes: list[str], random: np.random.Generator) -> np.ndarray:
-    """Grey pixels `(SIDE, SIDE)` with outlines of the shapes, and noise."""
+    """Draw grey pixels `(SIDE, SIDE)` with outlines of the shapes, and noise."""
     canvas = Image.new("L", (SIDE, SIDE), 40)
     draw = ImageDraw.Draw(canvas)
     for shape in shapes:

@@ -1,4 +1,4 @@
-"""Writes waves.npz for waves.yaml: 4,000 noisy waves of 96 steps in 4 shapes, of any frequency and phase.
+"""Write waves.npz for waves.yaml: 4,000 noisy waves of 96 steps in 4 shapes, of any frequency and phase.
 
 python make_waves.py [FILE]
 """
@@ -14,7 +14,7 @@ NOISE = 0.4
 
 
 def main(path: Path) -> None:
-    """Each wave has its own number of periods, 2 to 6, and its own start; all have the same power."""
+    """Write waves with 2 to 6 periods and a random phase each; all have the same power."""
     random = np.random.default_rng(0)
     labels = random.integers(len(SHAPES), size=ROWS)
     periods, start = random.uniform(2, 6, size=(ROWS, 1)), random.uniform(size=(ROWS, 1))

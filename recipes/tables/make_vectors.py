@@ -1,4 +1,4 @@
-"""Writes vectors.npz for vectors.yaml: 20,000 vectors of 100 numbers in 10 classes that no plane separates.
+"""Write vectors.npz for vectors.yaml: 20,000 vectors of 100 numbers in 10 classes that no plane separates.
 
 python make_vectors.py [FILE]
 """
@@ -12,7 +12,7 @@ ROWS, WIDTH, CLASSES, CENTRES = 20_000, 100, 10, 3
 
 
 def main(path: Path) -> None:
-    """Each class is a mixture of three clouds around random centres."""
+    """Write classes that are mixtures of three clouds around random centres."""
     random = np.random.default_rng(0)
     centres = random.normal(scale=0.42, size=(CLASSES, CENTRES, WIDTH))
     y = random.integers(CLASSES, size=ROWS)

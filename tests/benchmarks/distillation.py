@@ -120,9 +120,9 @@ def measure(rows: int, epochs: int, augment: bool, repeats: int) -> dict[str, An
         from bmcli.distillation.teacher_ensemble import TeacherEnsemble
 
         recipe = session.loaded.recipe
-        assert recipe.taught is not None
+        assert recipe.distillation is not None
         school = TeacherEnsemble.load_teachers(
-            recipe, recipe.taught, session.prepared, session.placement, session.cache
+            recipe, recipe.distillation, session.prepared, session.placement, session.cache
         )
         assert school.predictor is not None
         rival = Rival(session, school.predictor.teachers[0].model, augment)

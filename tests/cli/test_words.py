@@ -10,7 +10,7 @@ import click
 import pytest
 
 from bmcli.cli import cli
-from bmcli.recipe.json_schema import recipe_schema
+from bmcli.recipe.json_schema import make_recipe_schema
 
 FORBIDDEN = (
     *("told", "tells?", "telling", "anew", "asked", "asks?", "said", "says?", "hears?", "heard", "whom", "nobody"),
@@ -88,6 +88,6 @@ def test_each_command_is_listed_in_one_section() -> None:
 
 
 def test_the_schema_is_in_standard_words() -> None:
-    descriptions = sorted(set(list_descriptions(recipe_schema())))
+    descriptions = sorted(set(list_descriptions(make_recipe_schema())))
     assert len(descriptions) > 1000
     assert find_faults(iter(descriptions)) == []

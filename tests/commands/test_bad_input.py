@@ -90,7 +90,7 @@ def test_classes_of_any_text_are_printed_as_they_are_but_for_control_characters(
         ("train.metrics=[{kind: recall, top_k: 3}]", "top_k is 3, but 'y' has 2 classes"),
         ("model={kind: layers, layers: [{kind: concatenate, from: [a, b]}]}", "no layer has weights to train"),
         ("model={kind: layers, layers: [{kind: add, from: [a, b], name: sums}, {kind: dense, units: 2, from: sumz}]}",
-         "Was it meant by `from: sumz`?"),
+         "Does `from: sumz` mean this layer?"),
         ("train.callbacks=[{kind: early_stopping, verbose: 1}]", "no option 'verbose'"),
         ("data.source.path={train: table.csv, test: nowhere.csv}", "nowhere.csv: no such file"),
     ],
@@ -227,7 +227,7 @@ def test_damaged_records_of_a_run_are_replaced_or_left_out(bmcli: Bmcli, run: Pa
     assert bmcli("show", run, "--json").code == 0
     done = bmcli("evaluate", run, "--json")
     assert done.code == 0, done.err
-    assert set(Run(run).evaluations()) == {"test"}
+    assert set(Run(run).read_evaluations()) == {"test"}
 
 
 def test_a_lock_that_is_no_text_is_a_fault_of_show(bmcli: Bmcli, run: Path) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 from sklearn.datasets import load_iris
 
-from bmcli import disk
+from bmcli import records
 from bmcli.__main__ import main
 from bmcli.runs import Run
 
@@ -87,7 +87,7 @@ def _record(change: Callable[[dict[str, Any]], None], sign: bool = False) -> Cal
         change(changed)
         if sign:
             changed.pop("sha256", None)
-            changed["sha256"] = disk.compute_record_digest(changed)
+            changed["sha256"] = records.compute_record_digest(changed)
         file.write_bytes(json.dumps(changed).encode() + line_break + rest)
         return changed != first
 

@@ -60,7 +60,7 @@ def test_teacher_baseline_and_student_are_told_side_by_side(bmcli: Bmcli, recipe
     assert "computed once" in done.err
 
     lock = yaml.safe_load((Path(found["runs"]["student"][0]) / "recipe.lock.yaml").read_text())
-    assert lock["taught"]["teachers"][0]["run"] == str(teacher)
+    assert lock["distillation"]["teachers"][0]["run"] == str(teacher)
     assert lock["model"]["hidden"] == [3]
     assert "distill" not in lock
     first, second = (json.loads((run / "data.json").read_text())["key"] for run in runs_of(tmp_path, "flowers"))
@@ -102,7 +102,7 @@ def test_a_student_is_an_ordinary_run(bmcli: Bmcli, recipe: Path, tmp_path: Path
     ("setting", "message"),
     [
         ("distill.teacher_gate={accuracy: '>= 1.1'}", "the teacher missed its gate: validation/accuracy"),
-        ("distill.require_gain=0.9", "expected at least 0.9"),
+        ("distill.min_gain=0.9", "expected at least 0.9"),
     ],
 )
 def test_a_missed_gate_ends_with_3(setting: str, message: str, bmcli: Bmcli, recipe: Path, tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_each_generation_teaches_the_next(bmcli: Bmcli, recipe: Path, tmp_path: 
     done = bmcli("distill", recipe, *settings, "--json")
     assert done.code == 0, done.err
     first, second = runs_of(tmp_path, "flowers")
-    teacher = yaml.safe_load((second / "recipe.lock.yaml").read_text())["taught"]["teachers"][0]["run"]
+    teacher = yaml.safe_load((second / "recipe.lock.yaml").read_text())["distillation"]["teachers"][0]["run"]
     assert teacher == str(first)
     assert done.json()["runs"]["student"] == [str(second.relative_to(tmp_path))]
 
@@ -183,9 +183,9 @@ def test_a_search_over_temperature_and_weight_trains_students(bmcli: Bmcli, reci
     assert [trial["state"] for trial in found["trials"]] == ["done"] * 3, found["trials"]
     (teacher,) = runs_of(tmp_path, "flowers-teacher")
     lock = yaml.safe_load((Path(found["best"]["run"]) / "recipe.lock.yaml").read_text())
-    assert lock["taught"]["teachers"][0]["run"] == str(teacher)
+    assert lock["distillation"]["teachers"][0]["run"] == str(teacher)
     best = yaml.safe_load(Path(found["best"]["recipe"]).read_text())
-    assert lock["taught"]["losses"][1]["temperature"] == best["distill"]["losses"][1]["temperature"]
+    assert lock["distillation"]["losses"][1]["temperature"] == best["distill"]["losses"][1]["temperature"]
     assert lock["model"]["hidden"] == [3]
 
 
@@ -198,11 +198,11 @@ def test_a_search_over_temperature_and_weight_trains_students(bmcli: Bmcli, reci
         ("distill.teacher={run: absent}", "no run 'absent'"),
         ("distill.teacher={file: nothing.keras}", "nothing.keras: no such file"),
         ("distill.teacher=[{run: a, recipe: b}]", "expected one of run, recipe and file"),
-        ("distill.losses=[hard]", "the teacher has nothing to say"),
+        ("distill.losses=[hard]", "the loss `hard` alone does not use the teacher"),
         ("distill.losses=[{kind: soft, temperature: 0}]", "expected a number above 0"),
         ("distill.losses=[{kind: soft, temperature: {start: 0, end: 1}}]", "expected a temperature above 0"),
-        ("distill.transfer.without={label: [3]}", "no target 'label'"),
-        ("distill.require_gain=true distill.baseline=false", "no gain without a baseline"),
+        ("distill.transfer.excluded_classes={label: [3]}", "no target 'label'"),
+        ("distill.min_gain=true distill.baseline=false", "no gain without a baseline"),
         ("runtime.strategy=multi_worker", "which worker processes cannot share"),
         ("distill=null", "the recipe does not say what to distill"),
     ],

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bmcli import disk
+from bmcli import records
 
 from .conftest import Bmcli
 
@@ -59,5 +59,5 @@ def test_every_figure_of_data_at_its_edge_is_finite(bmcli: Bmcli, tmp_path: Path
         assert "Warning" not in done.err
     run = tmp_path / "runs" / "edge" / "latest"
     for file in run.glob("*.json"):
-        disk.parse_json(file.read_bytes())
+        records.parse_json(file.read_bytes())
     assert bmcli("evaluate", "edge").code == 0

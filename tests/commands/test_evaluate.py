@@ -61,7 +61,7 @@ def test_every_metric_comes_with_its_interval(bmcli: Bmcli, loans: Run) -> None:
     for name, interval in found["intervals"].items():
         assert interval["low"] <= found["metrics"][name] <= interval["high"]
         assert interval["level"] == 0.95
-    kept = loans.evaluations()["test"]
+    kept = loans.read_evaluations()["test"]
     assert kept["intervals"]["accuracy"]["method"] == "Wilson score interval over 240 rows"
     assert kept["calibration"]["label"]["bins"]
 
@@ -94,7 +94,7 @@ def test_an_unknown_group_is_a_fault_with_the_nearest_name(bmcli: Bmcli, loans: 
 
 def test_a_slice_that_cannot_be_learned_is_found_among_all(bmcli: Bmcli, loans: Run) -> None:
     out = bmcli("evaluate", loans.folder, "evaluate.slices=all").out
-    (found,) = loans.evaluations()["test"]["slices"]
+    (found,) = loans.read_evaluations()["test"]["slices"]
     assert (found["slices"][0]["slicing"], found["slices"][0]["name"]) == ("clinic", "B")
     assert found["slices"][0]["adjusted_p_value"] < 0.01
     assert {each["slicing"] for each in found["slices"]} >= {"clinic", "sex", "clinic x sex"}
@@ -102,27 +102,27 @@ def test_a_slice_that_cannot_be_learned_is_found_among_all(bmcli: Bmcli, loans: 
 
 
 def test_named_slices_are_measured_each_by_itself(bmcli: Bmcli, loans: Run) -> None:
-    slices = "evaluate.slices=[sex, [clinic, sex], {of: [score], bins: 2}, label]"
+    slices = "evaluate.slices=[sex, [clinic, sex], {columns: [score], bins: 2}, label]"
     assert bmcli("evaluate", loans.folder, slices).code == 0
-    (found,) = loans.evaluations()["test"]["slices"]
+    (found,) = loans.read_evaluations()["test"]["slices"]
     assert {each["slicing"] for each in found["slices"]} == {"sex", "clinic x sex", "score", "label"}
     assert all(each["interval"] and each["metrics"]["log_loss"] > 0 for each in found["slices"])
 
 
 def test_groups_are_compared_and_gates_hold_them(bmcli: Bmcli, loans: Run) -> None:
     gate = "evaluate.gates.\"fairness/sex/selection_rate_difference\"='<= 0.0001'"
-    done = bmcli("evaluate", loans.folder, "evaluate.fairness={of: [sex], positive: paid}", gate, "--json")
+    done = bmcli("evaluate", loans.folder, "evaluate.fairness={columns: [sex], positive: paid}", gate, "--json")
     assert done.code == 3
     assert "test/fairness/sex/selection_rate_difference" in done.json()["intervals"]
     assert "fairness/sex/selection_rate_difference" in done.json()["missed_gates"][0]
-    assert "'paid' by sex" in bmcli("evaluate", loans.folder, "evaluate.fairness={of: [sex], positive: paid}").out
+    assert "'paid' by sex" in bmcli("evaluate", loans.folder, "evaluate.fairness={columns: [sex], positive: paid}").out
 
 
 def test_what_an_evaluation_will_not_find_is_told_before_training(bmcli: Bmcli, tmp_path: Path) -> None:
     recipe = write_loans(tmp_path)
     done = bmcli(
-        "train", recipe, "evaluate.slices=[sexx, [clinic, town]]", "evaluate.fairness={of: [sex], positive: payed}",
-        "evaluate.gates.acuracy='> 0'", "--json",
+        "train", recipe, "evaluate.slices=[sexx, [clinic, town]]",
+        "evaluate.fairness={columns: [sex], positive: payed}", "evaluate.gates.acuracy='> 0'", "--json",
     )  # fmt: skip
     suggestions = {fault["path"]: fault["suggestion"] for fault in done.json()["faults"]}
     assert done.code == 2
@@ -221,7 +221,7 @@ def test_a_threshold_decides_what_is_predicted_and_measured(bmcli: Bmcli, decide
     truth = [line.rpartition(",")[2] for line in data.read_text().splitlines()[1:]]
     right = np.mean([row["label"] == label for row, label in zip(rows, truth, strict=True)])
     assert found["loans.csv/accuracy"] == pytest.approx(right)
-    kept = decided.evaluations()["test"]["metrics"]["accuracy"]
+    kept = decided.read_evaluations()["test"]["metrics"]["accuracy"]
     assert bmcli("evaluate", decided.folder, "--json").json()["metrics"]["test/accuracy"] == pytest.approx(kept)
 
 

@@ -107,7 +107,7 @@ def test_what_a_fold_prepares_never_saw_the_rows_it_is_tested_on(validated: Run)
 
 
 def test_a_cross_validation_keeps_all_it_found(validated: Run) -> None:
-    found = validated.evaluations()["folds"]
+    found = validated.read_evaluations()["folds"]
     assert [fold["number"] for fold in found["folds"]] == [1, 2, 3]
     assert found["splitter"] == "at random"
     assert found["pooled"]["intervals"]["r2"]["method"].startswith("BCa bootstrap")
@@ -139,7 +139,7 @@ def test_one_that_was_interrupted_goes_on_and_keeps_what_is_done(validated: Run,
     from bmcli.recipe.load import load_recipe
     from bmcli.tuning.retraining import RecipeToRetrain, RetrainingContext
 
-    expected = validated.evaluations()["folds"]
+    expected = validated.read_evaluations()["folds"]
     root = validated.folder.parent.parent
     loaded = load_recipe(str(root.parent / "houses.yaml"), CHANGES)
     validated.evaluation.rename(tmp_path / "evaluation.json")
@@ -151,7 +151,7 @@ def test_one_that_was_interrupted_goes_on_and_keeps_what_is_done(validated: Run,
     assert found.run == validated
     assert "which was interrupted; finished trainings are kept" in messages[0]
     assert Run(validated.folder / "fold-1").status() == before
-    again = [{**fold, "seconds": 0} for fold in validated.evaluations()["folds"]["folds"]]
+    again = [{**fold, "seconds": 0} for fold in validated.read_evaluations()["folds"]["folds"]]
     assert again == [{**fold, "seconds": 0} for fold in expected["folds"]]
     assert sorted(trained) == ["fold-1", "fold-2", "fold-3"]
 
@@ -179,7 +179,7 @@ def test_a_fold_can_be_trained_by_itself(bmcli: Bmcli, tmp_path: Path, validated
         "train", "houses.yaml", "train.epochs=2", "data.split={validation: 0.1, test: 0.1, fold: {number: 2, of: 3}}",
         "--json",
     )  # fmt: skip
-    expected = validated.evaluations()["folds"]["folds"][1]["metrics"]["mae"]
+    expected = validated.read_evaluations()["folds"]["folds"][1]["metrics"]["mae"]
     assert done.json()["metrics"]["test/mae"] == pytest.approx(expected, rel=1e-4)
 
 
@@ -225,7 +225,7 @@ def test_a_learning_curve_says_what_would_help(bmcli: Bmcli, tmp_path: Path) -> 
     assert "train/mae" in done.out
     assert "more data" in done.out.lower()
     (folder,) = (tmp_path / "runs" / "houses-learning-curve").glob("2*")
-    (curve,) = Run(folder).evaluations()["learning_curve"]["targets"]
+    (curve,) = Run(folder).read_evaluations()["learning_curve"]["targets"]
     assert [(point["share"], point["rows"]) for point in curve["points"]] == [(0.4, 60), (0.7, 105), (1.0, 150)]
     assert curve["gain_from_more_rows"]["metric"] == curve["metric"] == "mae"
 

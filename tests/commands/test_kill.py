@@ -97,7 +97,7 @@ class Killed:
         """Return variables, meters and selected weights, the metrics of all epochs, and those of the selected one."""
         state, _ = checkpoint.restore(self.run.checkpoints)
         bits = [np.asarray(array).tobytes() for group in sorted(state.groups) for array in state.groups[group]]
-        rows = [{k: v for k, v in row.items() if "/" in k or k in ("epoch", "step")} for row in self.run.rows()]
+        rows = [{k: v for k, v in row.items() if "/" in k or k in ("epoch", "step")} for row in self.run.read_epochs()]
         status = json.loads(self.run.status_file.read_text())
         return bits, rows, (status["selected_epoch"], status["stop_reason"], status["metrics"])
 

@@ -57,7 +57,7 @@ def in_process(tmp_path: Path) -> Any:
 
 
 def without_clock(run: Run) -> list[dict[str, Any]]:
-    return [{k: v for k, v in row.items() if k not in ("seconds", "examples_per_second")} for row in run.rows()]
+    return [{k: v for k, v in row.items() if k not in ("seconds", "examples_per_second")} for row in run.read_epochs()]
 
 
 def test_a_finished_run_goes_on_with_more_epochs_and_its_lock_says_so(
@@ -69,7 +69,7 @@ def test_a_finished_run_goes_on_with_more_epochs_and_its_lock_says_so(
     assert "not bit-identical" not in done.err
     lock = yaml.safe_load(run.lock.read_text())
     assert lock["train"]["epochs"] == 5
-    assert [row["epoch"] for row in run.rows()] == [1, 2, 3, 4, 5]
+    assert [row["epoch"] for row in run.read_epochs()] == [1, 2, 3, 4, 5]
     assert (run.status()["state"], run.status()["epochs"]) == ("done", 5)
     whole = bmcli("train", write_recipe(), "train.epochs=5", "--runs", "whole", "--json").json()
     assert done.json()["metrics"] == whole["metrics"]
@@ -108,7 +108,7 @@ def test_a_run_that_a_budget_cut_off_in_an_epoch_is_finished_until_the_budget_is
     assert done.code == 2
     assert "is already completed (stop reason: steps)" in done.err
     assert bmcli("train", "--resume", run.folder, "train.stop.steps=12", "--json").json()["stop_reason"] == "steps"
-    assert [row["step"] for row in run.rows()] == [8, 12]
+    assert [row["step"] for row in run.read_epochs()] == [8, 12]
 
 
 def test_a_refusal_leaves_the_metrics_of_a_run_that_a_budget_cut_off_alone(
@@ -171,7 +171,7 @@ def test_a_signal_at_any_moment_of_a_resumed_run_ends_with_how_to_go_on(
         patched.setattr(functions[moment], signalled)
         done = bmcli("train", "--resume", run.folder, "train.epochs=4")
     assert done.code == 75, done.err
-    assert f"Go on with `bmcli train --resume {run.display_path}`." in done.err
+    assert f"Continue with `bmcli train --resume {run.display_path}`." in done.err
     assert bmcli("train", "--resume", run.folder, "train.epochs=4").code == 0
 
 
@@ -181,7 +181,7 @@ def test_a_signal_before_the_first_checkpoint_leaves_nothing(
     monkeypatch.setattr(training, "prepare_data", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     done = bmcli("train", write_recipe())
     assert done.code == 130
-    assert "interrupted; nothing was worth keeping." in done.err
+    assert "interrupted; nothing was saved." in done.err
     assert not list(tmp_path.glob("runs/*/*"))
 
 
@@ -329,4 +329,4 @@ def test_a_run_that_goes_on_tells_what_is_damaged_of_it(bmcli: Bmcli, run: Run) 
     assert done.code == 0, done.err
     for name in ("evaluation.json: damaged", "metrics.jsonl:1: damaged"):
         assert name in done.err
-    assert set(run.evaluations()) == {"test"}
+    assert set(run.read_evaluations()) == {"test"}

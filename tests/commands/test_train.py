@@ -93,7 +93,7 @@ def test_a_cache_that_others_write_is_refused_and_left_alone(
     done = bmcli("train", write_recipe(), "--json")
     assert done.code == 2
     (fault,) = done.json()["faults"]
-    assert "is not yours alone" in fault["message"]
+    assert "is not private" in fault["message"]
     assert "BMCLI_CACHE" in fault["suggestion"]
     assert list((tmp_path / "open").iterdir()) == []
 
@@ -109,7 +109,7 @@ def test_evaluate_repeats_what_train_measured(bmcli: Bmcli, write_recipe: WriteR
 def test_evaluations_on_several_splits_stand_side_by_side(bmcli: Bmcli, write_recipe: WriteRecipe) -> None:
     run = bmcli("train", write_recipe(), "--json").json()["run"]
     assert "validation/accuracy" in bmcli("evaluate", "tiny", "--split", "validation", "--json").json()["metrics"]
-    assert set(Run(Path(run)).evaluations()) == {"test", "validation"}
+    assert set(Run(Path(run)).read_evaluations()) == {"test", "validation"}
 
 
 CSV_RECIPE = """\
@@ -287,7 +287,7 @@ def test_a_signal_while_a_function_is_compiled_ends_the_process_and_the_run_goes
     )  # fmt: skip
     assert stopped.returncode == 75, stopped.stderr
     assert "interrupted; what was saved is kept." in stopped.stderr
-    assert "Go on with `bmcli train --resume stopped/tiny/" in stopped.stderr
+    assert "Continue with `bmcli train --resume stopped/tiny/" in stopped.stderr
     run = runs.find(tmp_path / "stopped", "tiny")
     assert run.status()["state"] == "interrupted"
     (saved,) = run.checkpoints.glob("step-*")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bmcli import disk
+from bmcli import records
 from bmcli.distillations import Distillation
 from bmcli.runs import Run
 from bmcli.trials import TrialResult
@@ -55,7 +55,7 @@ def test_the_reason_of_an_end_holds_no_secret(
 
 def test_the_reason_of_a_trial_holds_no_secret(tmp_path: Path) -> None:
     study = Study(tmp_path)
-    disk.write_record(study.start_record_file, {"id": "of-this-study", "files": {}})
+    records.write_record(study.start_record_file, {"id": "of-this-study", "files": {}})
     (tmp_path / "results").mkdir()
     assert study.put_result(TrialResult("trial-1", "failed", reason=REASON))
     (kept,) = (tmp_path / "results").iterdir()

@@ -199,7 +199,9 @@ def test_a_training_killed_while_it_prunes_resumes_to_the_same_bits(make_trainer
         9,
     )
     shutil.rmtree(whole.run.checkpoints / "step-000000009")
-    rows = [{k: v for k, v in row.items() if k not in ("seconds", "examples_per_second")} for row in whole.run.rows()]
+    rows = [
+        {k: v for k, v in row.items() if k not in ("seconds", "examples_per_second")} for row in whole.run.read_epochs()
+    ]
     again = make_trainer(*settings, run=whole.run)
     assert again.resume() == ()
     assert 2 < again.progress.step < 6

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bmcli import disk
+from bmcli import disk, records
 from bmcli.data import store
 
 KEY = "0123abcd"
@@ -195,7 +195,7 @@ def test_a_large_entry_is_read_again_where_another_user_says_that_it_is_whole(
     with monkeypatch.context() as patched:
         patched.setenv("XDG_CONFIG_HOME", str(tmp_path / "of another user"))
         flip(entry.folder / "spec.json")
-        patched.setattr(disk, "compute_sha256", lambda path: disk.read_record(entry.folder / "files.json")["files"][
+        patched.setattr(disk, "compute_sha256", lambda path: records.read_record(entry.folder / "files.json")["files"][
             path.relative_to(entry.folder).as_posix()])  # fmt: skip
         assert store.find_damage(entry.folder) == ""
     assert (entry.folder / "checked").exists()

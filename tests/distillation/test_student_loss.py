@@ -270,7 +270,7 @@ def test_teacher_outputs_are_computed_once(student: Any, monkeypatch: pytest.Mon
 
 def test_what_is_learned_from_is_made_again_where_it_is_damaged(student: Any, cache: Path) -> None:
     def feed() -> Any:
-        return student([HARD, SOFT], transfer={"without": {"label": ("high",)}}).feed._data
+        return student([HARD, SOFT], transfer={"excluded_classes": {"label": ("high",)}}).feed._data
 
     first = feed()
     for kind in ("teachers", "transfer"):
@@ -347,7 +347,7 @@ def test_a_teacher_that_changed_is_refused(
     path: Path, teacher: TrainedTeacherOptions, make: Callable[..., Trainer]
 ) -> None:
     with pytest.raises(BmcliError, match="has changed since it was chosen"):
-        make(pupil(path, [teacher.model_copy(update={"digest": "0" * 64})], [HARD, SOFT]))
+        make(pupil(path, [teacher.model_copy(update={"sha256": "0" * 64})], [HARD, SOFT]))
 
 
 @pytest.mark.parametrize(
@@ -391,8 +391,8 @@ def _usual(path: Path, teacher: TrainedTeacherOptions) -> Any:
     loaded = students.make_distilled_student(
         load_recipe(str(path), ["train.epochs=8"]), DistillOptions(), [teacher], {}
     )
-    assert loaded.recipe.taught is not None
-    assert [loss.kind for loss in loaded.recipe.taught.losses] == ["hard", "soft", "logits"]
+    assert loaded.recipe.distillation is not None
+    assert [loss.kind for loss in loaded.recipe.distillation.losses] == ["hard", "soft", "logits"]
     return loaded
 
 
@@ -419,7 +419,7 @@ def test_outputs_of_a_teacher_are_on_the_scale_of_its_student(
 
 
 def test_rows_of_a_class_can_be_left_out(student: Any) -> None:
-    trainer = student([HARD, SOFT], transfer={"without": {"label": ("low",)}})
+    trainer = student([HARD, SOFT], transfer={"excluded_classes": {"label": ("low",)}})
     labels = trainer.feed._data["targets"]["label"].numpy()
     kept = [name for name in range(3) if name in labels]
     assert len(kept) == 2
@@ -429,8 +429,8 @@ def test_rows_of_a_class_can_be_left_out(student: Any) -> None:
 
 def test_a_class_that_is_not_there_cannot_be_left_out(student: Any) -> None:
     with pytest.raises(BmcliError, match="has no class 'lo'") as found:
-        student([HARD, SOFT], transfer={"without": {"label": ("lo",)}})
-    assert found.value.faults[0].path == "taught.transfer.without.label.0"
+        student([HARD, SOFT], transfer={"excluded_classes": {"label": ("lo",)}})
+    assert found.value.faults[0].path == "distillation.transfer.excluded_classes.label.0"
 
 
 def test_rows_without_labels_have_soft_losses_alone(student: Any, tmp_path: Path) -> None:
@@ -448,7 +448,7 @@ def test_rows_without_labels_have_soft_losses_alone(student: Any, tmp_path: Path
 def test_without_teachers_the_rows_of_a_student_are_those_of_its_baseline(
     path: Path, teacher: TrainedTeacherOptions, make: Callable[..., Trainer]
 ) -> None:
-    options = DistillOptions.model_validate({"transfer": {"without": {"label": ("low",)}}})
+    options = DistillOptions.model_validate({"transfer": {"excluded_classes": {"label": ("low",)}}})
     learner = load_recipe(str(path))
     baseline = make(students.make_baseline(learner, options, {}))
     distilled = make(students.make_distilled_student(learner, options, [teacher], {}))

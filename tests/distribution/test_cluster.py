@@ -395,7 +395,7 @@ def test_a_signal_ends_the_wait(start_worker: StartWorker) -> None:
     worker.send_signal(signal.SIGTERM)
     _, err = worker.communicate(timeout=20)
     assert worker.returncode == 130
-    assert "interrupted; nothing was worth keeping." in err
+    assert "interrupted; nothing was saved." in err
 
 
 @pytest.mark.slow

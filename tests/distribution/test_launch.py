@@ -108,7 +108,7 @@ def test_a_killed_worker_ends_the_others_and_can_be_resumed(tmp_path: Path) -> N
     assert isinstance(error, Interrupted)
     assert "worker 1 was killed by SIGKILL" in str(error)
     assert "so far" in str(error)
-    assert error.faults[0].suggestion == "Go on with `bmcli train --resume tiny`."
+    assert error.faults[0].suggestion == "Continue with `bmcli train --resume tiny`."
 
 
 def test_a_loss_before_the_first_checkpoint_is_a_failure(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ data:
     sort: {{kind: category}}
     member: {{kind: boolean}}
     words: {{kind: text, encoding: {encoding}}}
-  crosses: [{{of: [city, sort]}}]
+  crosses: [{{columns: [city, sort]}}]
   targets: {{label: {{kind: category}}}}
 model: {model}
 train: {{epochs: 1, batch_size: 16}}

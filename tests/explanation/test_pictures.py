@@ -21,7 +21,7 @@ from tests.explanation import planted
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> OpenedRun:
     found = planted.pictures(tmp_path_factory.mktemp("patches"), cache)
-    assert found.run.evaluations()["test"]["metrics"]["accuracy"] > 0.95
+    assert found.run.read_evaluations()["test"]["metrics"]["accuracy"] > 0.95
     return found
 
 

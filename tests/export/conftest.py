@@ -82,4 +82,4 @@ def picture_run(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Run:
 
 @pytest.fixture(scope="package")
 def of_table(table_run: Run, cache: Path) -> ExportResult:
-    return exported(table_run, cache, "saved_model,litert", "export.licence=CC-BY-4.0")
+    return exported(table_run, cache, "saved_model,litert", "export.license=CC-BY-4.0")

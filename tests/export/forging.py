@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bmcli import disk
+from bmcli import disk, records
 from bmcli.export import card
 
 DEEP: Any = json.loads("[" * 400 + "]" * 400)
@@ -27,7 +27,7 @@ def forge(folder: Path, change: Callable[[dict[str, Any]], Any] | None = None) -
             file["sha256"] = disk.compute_sha256(folder / file["path"])
     if change is not None:
         change(values)
-    disk.write_record(folder / card.CARD, values)
+    records.write_record(folder / card.CARD, values)
 
 
 def forge_preprocessing(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
@@ -35,7 +35,7 @@ def forge_preprocessing(folder: Path, change: Callable[[dict[str, Any]], Any]) -
     values = json.loads((folder / card.PREPROCESSING).read_bytes())
     del values["sha256"]
     change(values)
-    disk.write_record(folder / card.PREPROCESSING, values)
+    records.write_record(folder / card.PREPROCESSING, values)
     forge(folder)
 
 
@@ -99,7 +99,7 @@ def whole(**changes: Any) -> dict[str, Any]:
         "bmcli_card": card.CARD_VERSION,
         "name": "a",
         "created": "2026-01-31T12:00:00+0000",
-        "licence": None,
+        "license": None,
         "targets": [{"name": "y", "kind": "number", "classes": [], "decision": "the number itself"}],
         "columns": [{"name": "x", "kind": "number", "meaning": "a number", "preprocessing": "inside"}],
         "notes": [],

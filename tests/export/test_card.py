@@ -67,7 +67,7 @@ def _poisoned(values: Any) -> Any:
             "column",
             "target",
             "meaning",
-            "licence",
+            "license",
             "edge_cases",
             "notes",
             "failures",

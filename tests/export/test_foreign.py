@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bmcli import disk, parts
+from bmcli import parts, records
 from bmcli.commands.export import ExportResult
 from bmcli.errors import ArtefactRejected
 from bmcli.export import artefacts, card, operators, schema
@@ -204,7 +204,7 @@ def test_a_listed_file_that_is_a_pipe_is_not_read(own: Callable[[str], Path]) ->
 
 
 OPTIONAL = {"threshold", "temperature", "quantiles", "warm_up", "count", "metrics", "intervals", "pooled"}
-NULLABLE = {"licence", "seal", "quantize", "limits", "agreement", "max_difference", "metric_drop", "stratified_by",
+NULLABLE = {"license", "seal", "quantize", "limits", "agreement", "max_difference", "metric_drop", "stratified_by",
             "weight", "weights", "dimension", "low", "high"}  # fmt: skip
 FREE = {"options", "trained_with", "versions", "counts", "rows", "evaluation", "invalid_cells", "source", "metrics",
         "intervals"}  # fmt: skip
@@ -246,7 +246,7 @@ def _require_rejected(
 ) -> None:
     changed = json.loads(json.dumps(values))
     change(changed)
-    disk.write_record(folder / name, changed)
+    records.write_record(folder / name, changed)
     if name == card.PREPROCESSING:
         forge(folder)
     with pytest.raises(ArtefactRejected) as caught:
@@ -343,11 +343,11 @@ def test_what_only_running_shows_is_rejected_without_a_traceback(
 
 def test_a_card_says_whether_it_has_a_seal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert card.write(tmp_path, {"name": "a"})
-    assert card.is_sealed_by_user(disk.read_record(tmp_path / card.CARD))
-    assert not card.is_sealed_by_user({**disk.read_record(tmp_path / card.CARD), "name": "b"})
+    assert card.is_sealed_by_user(records.read_record(tmp_path / card.CARD))
+    assert not card.is_sealed_by_user({**records.read_record(tmp_path / card.CARD), "name": "b"})
     monkeypatch.setenv("XDG_CONFIG_HOME", os.devnull)
     assert not card.write(tmp_path, {"name": "a"})
-    assert not card.is_sealed_by_user(disk.read_record(tmp_path / card.CARD))
+    assert not card.is_sealed_by_user(records.read_record(tmp_path / card.CARD))
 
 
 def test_a_card_holds_no_number_that_json_does_not_know(tmp_path: Path) -> None:

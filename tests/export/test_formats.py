@@ -149,7 +149,7 @@ def test_the_requests_of_the_card_are_what_the_signature_takes(of_table: ExportR
 def test_the_card_tells_where_it_comes_from(of_table: ExportResult) -> None:
     folder = of_table.run.exports / "saved_model"
     described = card.read(folder)
-    assert described["licence"] == "CC-BY-4.0"
+    assert described["license"] == "CC-BY-4.0"
     assert described["lineage"]["data_fingerprint"] == json.loads(of_table.run.data.read_text())["fingerprint"]
     assert set(described["evaluation"]["test"]["metrics"]) >= {"arrived/accuracy", "price/r2"}
     assert described["versions"]["bmcli"]

@@ -47,20 +47,20 @@ def crossed(data: PreparedData) -> np.ndarray:
 
 
 def test_every_combination_is_one_category(tmp_path: Path) -> None:
-    array = crossed(prepared(tmp_path, {"of": ("a", "b")}))
+    array = crossed(prepared(tmp_path, {"columns": ("a", "b")}))
     assert array.shape == (16, 16)  # with places for missing and unknown cells
     assert (array.sum(axis=1) == 1).all()
     assert len(np.unique(array, axis=0)) == 4
 
 
 def test_bins_are_crossed_and_combinations_embedded(tmp_path: Path) -> None:
-    array = crossed(prepared(tmp_path, {"of": ("a", "n", "b"), "dimension": 3}))
+    array = crossed(prepared(tmp_path, {"columns": ("a", "n", "b"), "dimension": 3}))
     assert array.shape == (16, 3)
     assert len(np.unique(array, axis=0)) == 4
 
 
 def test_a_linear_model_learns_from_a_cross_what_it_cannot_from_its_parts(tmp_path: Path) -> None:
-    data = prepared(tmp_path, {"of": ("a", "b"), "buckets": 1000}, inputs={"a": INPUTS["a"], "b": INPUTS["b"]})
+    data = prepared(tmp_path, {"columns": ("a", "b"), "buckets": 1000}, inputs={"a": INPUTS["a"], "b": INPUTS["b"]})
     from bmcli.models import linear
 
     network = linear.build(linear.Options(), data.spec, {"y": 2})
@@ -86,9 +86,9 @@ def test_yes_and_no_are_crossed(tmp_path: Path) -> None:
 
 
 def test_crosses_are_kept_with_the_prepared_data(tmp_path: Path) -> None:
-    spec = prepared(tmp_path, {"of": ("a", "b")}).spec
+    spec = prepared(tmp_path, {"columns": ("a", "b")}).spec
     assert [cross.name for cross in spec.crosses] == ["a_x_b"]
-    assert prepared(tmp_path, {"of": ("a", "b")}).spec.crosses == spec.crosses
+    assert prepared(tmp_path, {"columns": ("a", "b")}).spec.crosses == spec.crosses
 
 
 def test_hashed_combinations_spread_over_all_buckets() -> None:
@@ -105,14 +105,14 @@ def test_hashed_combinations_spread_over_all_buckets() -> None:
 @pytest.mark.parametrize(
     ("crosses", "inputs", "message"),
     [
-        ([{"of": ("a",)}], INPUTS, "at least 2 items"),
-        ([{"of": ("a", "c")}], INPUTS, "there is no input 'c'"),
-        ([{"of": ("a", "a")}], INPUTS, "crossed with itself"),
-        ([{"of": ("a", "b")}, {"of": ("a", "b")}], INPUTS, "there are two inputs 'a_x_b'"),
-        ([{"of": ("a", "b")}], {**INPUTS, "a_x_b": "number"}, "there are two inputs 'a_x_b'"),
-        ([{"of": ("a", "n")}], {**INPUTS, "n": "number"}, "'n' is no category, but number"),
-        ([{"of": ("a", "n")}], {**INPUTS, "n": "image"}, "'n' is no category, but image"),
-        ([{"of": ("a", "b")}], {**INPUTS, "b": {"kind": "category", "separator": ";"}}, "'b' is no category"),
+        ([{"columns": ("a",)}], INPUTS, "at least 2 items"),
+        ([{"columns": ("a", "c")}], INPUTS, "there is no input 'c'"),
+        ([{"columns": ("a", "a")}], INPUTS, "crossed with itself"),
+        ([{"columns": ("a", "b")}, {"columns": ("a", "b")}], INPUTS, "there are two inputs 'a_x_b'"),
+        ([{"columns": ("a", "b")}], {**INPUTS, "a_x_b": "number"}, "there are two inputs 'a_x_b'"),
+        ([{"columns": ("a", "n")}], {**INPUTS, "n": "number"}, "'n' is no category, but number"),
+        ([{"columns": ("a", "n")}], {**INPUTS, "n": "image"}, "'n' is no category, but image"),
+        ([{"columns": ("a", "b")}], {**INPUTS, "b": {"kind": "category", "separator": ";"}}, "'b' is no category"),
     ],
 )
 def test_what_cannot_be_crossed_is_a_fault_of_the_recipe(crosses: Any, inputs: Any, message: str) -> None:
@@ -122,8 +122,8 @@ def test_what_cannot_be_crossed_is_a_fault_of_the_recipe(crosses: Any, inputs: A
 
 def test_inputs_found_by_themselves_are_checked_once_they_are_known(tmp_path: Path) -> None:
     with pytest.raises(BmcliError, match="'n' is no category, but number") as caught:
-        prepared(tmp_path, {"of": ("a", "n")}, inputs=None)
-    assert caught.value.faults[0].path == "data.crosses.0.of.1"
+        prepared(tmp_path, {"columns": ("a", "n")}, inputs=None)
+    assert caught.value.faults[0].path == "data.crosses.0.columns.1"
 
 
 def test_numbers_of_several_channels_are_not_crossed(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_numbers_of_several_channels_are_not_crossed(tmp_path: Path) -> None:
             "source": {"kind": "npz", "path": str(tmp_path / "t.npz")},
             "inputs": {"a": {"kind": "category"}, "v": {"kind": "number", "bins": 3}},
             "targets": {"y": {"kind": "category"}},
-            "crosses": ({"of": ("a", "v")},),
+            "crosses": ({"columns": ("a", "v")},),
         },
         strict=False,
     )

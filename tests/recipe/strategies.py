@@ -12,7 +12,7 @@ from hypothesis import assume
 from hypothesis import strategies as st
 
 from bmcli.errors import BmcliError
-from bmcli.recipe.json_schema import recipe_schema
+from bmcli.recipe.json_schema import make_recipe_schema
 from bmcli.recipe.load import LoadedRecipe, load_recipe
 from bmcli.recipe.paths import split_path
 
@@ -25,11 +25,11 @@ TEXTS = (
 
 @cache
 def schema() -> dict[str, Any]:
-    return recipe_schema()
+    return make_recipe_schema()
 
 
 def recipes() -> st.SearchStrategy[dict[str, Any]]:
-    """Recipes as plain values that the schema accepts; `load_recipe` may still refuse what the schema cannot tell."""
+    """Recipes as plain values that the schema accepts; `load_recipe` also checks what the schema cannot express."""
     return values(schema()["$defs"]["Recipe"]).map(lambda recipe: {k: v for k, v in recipe.items() if k != "extends"})
 
 

@@ -40,8 +40,8 @@ def test_layers_that_run_foreign_code_are_not(kind: str) -> None:
         ("units", None),
     ],
 )
-def test_option_names_tell_what_objects_they_take(option: str, family: str | None) -> None:
-    assert catalogue.family_of_option(option) == family
+def test_an_option_name_gives_the_family_of_its_objects(option: str, family: str | None) -> None:
+    assert catalogue.get_option_family(option) == family
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_option_names_tell_what_objects_they_take(option: str, family: str | Non
     ],
 )
 def test_right_options_pass(family: str, kind: str, options: dict[str, Any]) -> None:
-    assert catalogue.check_options(family, kind, options) == []
+    assert catalogue.find_option_problems(family, kind, options) == []
 
 
 @pytest.mark.parametrize(
@@ -83,10 +83,10 @@ def test_right_options_pass(family: str, kind: str, options: dict[str, Any]) -> 
             {"units": 3, "actvation": "relu"},
             (("actvation",), "dense has no option 'actvation'.", "Did you mean 'activation'?"),
         ),
-        ("dense", {"units": "3"}, (("units",), 'expected a whole number of at least 1, received "3".', "")),
+        ("dense", {"units": "3"}, (("units",), "expected a whole number of at least 1, received '3'.", "")),
         ("dense", {"units": 0}, (("units",), "expected a whole number of at least 1, received 0.", "")),
         ("dense", {"units": True}, (("units",), "expected a whole number of at least 1, received true.", "")),
-        ("dropout", {"rate": "x"}, (("rate",), 'expected a number, received "x".', "")),
+        ("dropout", {"rate": "x"}, (("rate",), "expected a number, received 'x'.", "")),
         (
             "flatten",
             {"trainable": 1},
@@ -111,19 +111,19 @@ def test_right_options_pass(family: str, kind: str, options: dict[str, Any]) -> 
         (
             "conv2d",
             {"filters": 3, "kernel_size": 3, "padding": 1},
-            (("padding",), "expected text, received 1.", 'Keras\' default is "valid".'),
+            (("padding",), "expected text, received 1.", "Keras' default is 'valid'."),
         ),
         # A mapping could describe an object that Keras would then make.
         (
             "reshape",
             {"target_shape": {"class_name": "Lambda"}},
-            (("target_shape",), "expected a plain value, received a mapping.", ""),
+            (("target_shape",), "expected a plain value, received {class_name: Lambda}.", ""),
         ),
     ],
 )
 def test_wrong_options_are_named(kind: str, options: dict[str, Any], problem: Any) -> None:
-    assert catalogue.check_options("layers", kind, options) == [problem]
+    assert catalogue.find_option_problems("layers", kind, options) == [problem]
 
 
 def test_all_problems_are_found_at_once() -> None:
-    assert len(catalogue.check_options("layers", "dense", {"unit": 3, "activation": 4, "use_bias": "no"})) == 4
+    assert len(catalogue.find_option_problems("layers", "dense", {"unit": 3, "activation": 4, "use_bias": "no"})) == 4

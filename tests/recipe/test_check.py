@@ -58,8 +58,8 @@ def test_all_faults_come_at_once_each_with_its_place(tmp_path: Path) -> None:
 
 
 TEXT = """\
-recipe.yaml:2:7  name: expected a name like digits-cnn, received 'two words'. It is the name of a folder: up to 100 \
-letters, digits, dots, dashes and underscores.
+recipe.yaml:2:7  name: expected a name like digits-cnn, received 'two words'. It becomes the name of a folder: up to \
+100 letters, digits, dots, dashes and underscores.
     name: two words
           ^
 recipe.yaml:3:1  sead: no such key. Did you mean 'seed'?
@@ -124,7 +124,7 @@ MESSAGES = [
 
 
 @pytest.mark.parametrize(("text", "message", "suggestion"), MESSAGES)
-def test_a_fault_tells_what_came_and_what_was_expected(
+def test_a_fault_names_the_received_and_the_expected_value(
     tmp_path: Path, text: str, message: str, suggestion: str
 ) -> None:
     found = only_fault(write(tmp_path, text))
@@ -145,16 +145,16 @@ def test_an_unknown_option_of_a_keras_object_is_shown_at_its_key(tmp_path: Path)
     assert where(found) == ("recipe.yaml", 5, 32)
 
 
-def test_several_faults_of_one_keras_object_are_all_told(tmp_path: Path) -> None:
+def test_several_faults_of_one_keras_object_are_all_reported(tmp_path: Path) -> None:
     found = faults(write(tmp_path, model("{kind: layers, layers: [{kind: embedding, trainable: 3}, {kind: dense}]}")))
     assert len(found) == 3
 
 
-def test_a_value_with_a_fault_of_its_own_is_not_told_twice(tmp_path: Path) -> None:
-    assert only_fault(write(tmp_path, SMALLEST + "seed: 1e999")).message == "a number must be finite, received 1e999."
+def test_a_faulty_value_is_not_reported_twice(tmp_path: Path) -> None:
+    assert only_fault(write(tmp_path, SMALLEST + "seed: 1e999")).message == "expected a finite number, received 1e999."
 
 
-def test_a_mapping_with_a_merge_key_is_not_told_to_lack_anything(tmp_path: Path) -> None:
+def test_a_mapping_with_a_merge_key_lacks_nothing(tmp_path: Path) -> None:
     found = only_fault(write(tmp_path, "name: a\nmodel: mlp\ndata: {<<: *x}\n".replace("*x", "{}")))
     assert found.message == "merge keys are not part of YAML 1.2."
 

@@ -1,4 +1,4 @@
-"""`train.prune` and `train.quantize_aware`: what they say, and what is refused before anything is trained."""
+"""`train.prune` and `train.quantize_aware`: valid options, and those that are refused before training."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def recipe(tmp_path: Path, train: str, *overrides: str) -> Recipe:
     return load_recipe(str(path), overrides).recipe
 
 
-@pytest.mark.parametrize("given", ["prune: weights", "prune: {}", "prune: {kind: weights, sparsity: 0.8}"])
-def test_weights_are_what_is_usually_pruned(tmp_path: Path, given: str) -> None:
-    assert recipe(tmp_path, given).train.prune == WeightPruning()
+@pytest.mark.parametrize("section", ["prune: weights", "prune: {}", "prune: {kind: weights, sparsity: 0.8}"])
+def test_pruning_removes_weights_by_default(tmp_path: Path, section: str) -> None:
+    assert recipe(tmp_path, section).train.prune == WeightPruning()
 
 
 def test_pruning_channels_leaves_a_recipe_of_a_narrower_network(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_a_recipe_without_compression_is_kept_as_it_is(tmp_path: Path) -> None:
     assert recipe(tmp_path, "prune: {sparsity: 0.5}").after_training().model == found.model
 
 
-def test_a_name_alone_tells_what_weights_are_rounded_to(tmp_path: Path) -> None:
+def test_a_name_alone_is_the_type_of_rounded_weights(tmp_path: Path) -> None:
     found = recipe(tmp_path, "quantize_aware: int4").train.rounding
     assert found is not None
     assert (found.weights, found.activations) == ("int4", "int8")
@@ -61,7 +61,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
     "prune: {sparsity: 1}": ("train.prune.sparsity", "expected a number below 1", ""),
     "prune: {sparsty: 0.5}": ("train.prune.sparsty", "no such key", "Did you mean 'sparsity'?"),
     "prune: chanels": ("train.prune", "no kind 'chanels'", "Did you mean 'channels'?"),
-    "prune: {start: 0.8}": ("train.prune.start", "start at 0.8 and end at 0.75", "Give a smaller `start`"),
+    "prune: {start: 0.8}": ("train.prune.start", "start at 0.8 and end at 0.75", "Set a smaller `start`"),
     "prune: {kind: channels, layers: {}}": ("train.prune.layers", "no such key", ""),
     "prune: {kind: channels, widths: {filter: [2, 2]}}": (
         "train.prune.widths.filter", "cnn has no widths 'filter'", "Did you mean 'filters'?",
@@ -70,7 +70,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
         "train.prune.widths.filters", "1 widths for 2 layers", "Those of the model: [8, 12].",
     ),
     "prune: {kind: channels, widths: {filters: [2, 13]}}": (
-        "train.prune.widths.filters", "cannot make a layer wider, as 13", "",
+        "train.prune.widths.filters", "cannot make a layer wider: 13 instead of 12.", "",
     ),
     "prune: {kind: channels, widths: {filters: 2.5}}": (
         "train.prune.widths.filters", "expected a list of widths.", "Those of the model: [8, 12].",
@@ -81,11 +81,11 @@ WRONG: dict[str, tuple[str, str, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("given", WRONG)
-def test_what_is_wrong_is_told_with_its_place(tmp_path: Path, given: str) -> None:
-    path, message, suggestion = WRONG[given]
+@pytest.mark.parametrize("section", WRONG)
+def test_a_fault_has_its_place(tmp_path: Path, section: str) -> None:
+    path, message, suggestion = WRONG[section]
     with pytest.raises(BmcliError) as caught:
-        recipe(tmp_path, given)
+        recipe(tmp_path, section)
     (fault,) = caught.value.faults
     assert fault.place is not None
     assert (fault.path, fault.place.line) == (path, 4)
@@ -94,7 +94,7 @@ def test_what_is_wrong_is_told_with_its_place(tmp_path: Path, given: str) -> Non
 
 
 @pytest.mark.parametrize("model", ["{kind: ft_transformer}", "{kind: linear}"])
-def test_families_that_cannot_lose_channels_are_told(tmp_path: Path, model: str) -> None:
+def test_families_that_cannot_lose_channels_are_refused(tmp_path: Path, model: str) -> None:
     with pytest.raises(BmcliError, match=r"channels of \w+ cannot be removed") as caught:
         recipe(tmp_path, "prune: {kind: channels}", f"model={model}")
     able = "Those of cnn, convnext, mlp, mobilenet, resnet, rnn, table_resnet, transformer and wide_deep can"
@@ -113,7 +113,7 @@ NETWORKS: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize("model", NETWORKS)
-def test_networks_that_cannot_lose_channels_are_told(tmp_path: Path, model: str) -> None:
+def test_networks_that_cannot_lose_channels_are_refused(tmp_path: Path, model: str) -> None:
     message, suggestion = NETWORKS[model]
     with pytest.raises(BmcliError) as caught:
         recipe(tmp_path, "prune: {kind: channels}", f"model={model}")
@@ -137,6 +137,6 @@ def test_widths_may_be_multiples_of_others(tmp_path: Path, model: str, option: s
     assert getattr(found, option) == left
 
 
-def test_a_recipe_says_what_it_said_when_it_is_read_again(tmp_path: Path) -> None:
+def test_a_dumped_recipe_is_read_back_unchanged(tmp_path: Path) -> None:
     found: Any = recipe(tmp_path, "prune: {sparsity: 0.9, layers: {'dense/*': 0}}, quantize_aware: {weights: int4}")
     assert Recipe.model_validate(found.model_dump()) == found

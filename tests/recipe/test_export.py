@@ -1,4 +1,4 @@
-"""What an `export` section says, and what it must not say."""
+"""The `export` section: valid and invalid options."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_every_artefact_has_a_folder_of_its_own(tmp_path: Path) -> None:
         ("export: {verify: {max_difference: much}}\n", "max_difference"),
     ],
 )
-def test_a_wrong_section_is_told_with_its_place(tmp_path: Path, section: str, message: str) -> None:
+def test_a_wrong_section_is_reported_with_its_place(tmp_path: Path, section: str, message: str) -> None:
     with pytest.raises(BmcliError) as caught:
         load_recipe(str(written(tmp_path, section)))
     assert any(message in f"{fault.path} {fault.message}" for fault in caught.value.faults), caught.value.faults

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from bmcli.recipe.fields import Duration, Size, format_value
+from bmcli.recipe.fields import Duration, Size
+from bmcli.recipe.nodes import format_value
 
 DURATION, SIZE = TypeAdapter[float](Duration), TypeAdapter[float](Size)
 

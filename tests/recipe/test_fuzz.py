@@ -49,8 +49,8 @@ def mutated(text: bytes, chance: random.Random) -> bytes:
 def check_one(file: Path, data: bytes, overrides: tuple[str, ...] = ()) -> None:
     file.write_bytes(data)
     outcome = read(file, overrides)
-    told = isinstance(outcome, BmcliError) and all(fault.message and fault.place for fault in outcome.faults)
-    assert told or isinstance(outcome, LoadedRecipe), (data, overrides, outcome)
+    is_fault = isinstance(outcome, BmcliError) and all(fault.message and fault.place for fault in outcome.faults)
+    assert is_fault or isinstance(outcome, LoadedRecipe), (data, overrides, outcome)
 
 
 def read(file: Path, overrides: tuple[str, ...]) -> LoadedRecipe | Exception:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from bmcli.models.layers import Options
 from bmcli.recipe import graph
 from bmcli.recipe.fields import dump
-from bmcli.recipe.json_schema import recipe_schema
+from bmcli.recipe.json_schema import make_recipe_schema
 
 DENSE = {"kind": "dense", "units": 3}
 
@@ -76,7 +76,7 @@ def found(*layers: Any, **options: Any) -> list[tuple[tuple[str | int, ...], str
             ({**DENSE, "name": "a"}, {**DENSE, "name": "a"}),
             ("layers", 1, "name"),
             "layer 0 is called 'a' too.",
-            "Give each its own name.",
+            "Give each layer a different name.",
         ),
         (
             ({**DENSE, "from": ("a", "b")},),
@@ -200,6 +200,6 @@ def test_a_checked_list_is_checked_again_to_itself() -> None:
 def test_the_schema_knows_every_layer_and_its_links() -> None:
     recipe = {"name": "x", "data": {"source": {"kind": "builtin", "name": "digits"}}}
     layers = ["flatten", {**DENSE, "name": "a"}, {"kind": "shared", "layer": "a", "from": ["b"]}]
-    schema = jsonschema.Draft202012Validator(recipe_schema())
+    schema = jsonschema.Draft202012Validator(make_recipe_schema())
     assert schema.is_valid({**recipe, "model": {"kind": "layers", "layers": layers}})
     assert not schema.is_valid({**recipe, "model": {"kind": "layers", "layers": [{"kind": "dense", "unit": 3}]}})

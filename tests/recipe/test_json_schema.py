@@ -70,7 +70,7 @@ def described(field: dict[str, Any], definitions: dict[str, Any]) -> bool:
 def test_every_default_fits_its_field() -> None:
     wrong = []
     for name, definition in schema()["$defs"].items():
-        # Keras has defaults of its own.
+        # Defaults that only Keras knows.
         for each in inside(definition) if "Keras" not in name and "Layers" not in name else ():
             if "default" in each and ("$ref" in each or "anyOf" in each or "type" in each):
                 checker = jsonschema.Draft202012Validator({**each, "$defs": schema()["$defs"]})
@@ -190,7 +190,7 @@ def test_definitions_of_one_name_are_kept_apart(monkeypatch: pytest.MonkeyPatch)
     modules = {"one": kind("width"), "two": kind("height")}
     monkeypatch.setattr(parts, "names", lambda room: tuple(modules))
     monkeypatch.setattr(parts, "load", lambda room, name: type("Module", (), {"Options": modules[name]}))
-    found = json_schema.recipe_schema()["$defs"]
+    found = json_schema.make_recipe_schema()["$defs"]
     assert {next(iter(found[name]["properties"])) for name in ("Block", "Block_")} == {"width", "height"}
 
 

@@ -43,7 +43,7 @@ def test_a_list_replaces_that_of_the_base(tmp_path: Path) -> None:
     assert model(write(tmp_path, "extends: base.yaml\nmodel: {hidden: [3]}\n"))["hidden"] == (3,)
 
 
-def test_null_deletes_what_the_base_says(tmp_path: Path) -> None:
+def test_null_deletes_a_value_of_the_base(tmp_path: Path) -> None:
     write(tmp_path, CSV, "base.yaml")
     assert "hidden" not in model(write(tmp_path, "extends: base.yaml\nmodel: {hidden: null}\n"))
 
@@ -105,7 +105,7 @@ def test_a_base_that_is_not_there_gets_the_nearest_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("base", ["[a]", "3", "{a: b}", "''", "true"])
 def test_a_base_is_one_name(tmp_path: Path, base: str) -> None:
-    assert "extends names one recipe" in only_fault(write(tmp_path, f"extends: {base}\n")).message
+    assert "expected the file or name of one recipe" in only_fault(write(tmp_path, f"extends: {base}\n")).message
 
 
 def test_faults_of_a_base_point_into_it(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_faults_of_a_base_point_into_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["- a\n", "3\n", "text\n"])
 def test_a_recipe_is_a_mapping(tmp_path: Path, text: str) -> None:
-    assert "a recipe is a mapping of sections" in only_fault(write(tmp_path, text)).message
+    assert "expected a recipe, a mapping of sections" in only_fault(write(tmp_path, text)).message
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n"])
@@ -177,15 +177,15 @@ def test_a_gate_needs_no_quotes_of_its_own(tmp_path: Path) -> None:
 
 
 OVERRIDE_FAULTS = [
-    ("train.epochs", 1, "an override reads key=value, received 'train.epochs'."),
-    ("=3", 1, "an override reads key=value"),
-    ("a..b=3", 1, "an override reads key=value"),
-    ('"a=3', 1, "an override reads key=value"),
+    ("train.epochs", 1, "expected an override key=value, received 'train.epochs'."),
+    ("=3", 1, "expected an override key=value"),
+    ("a..b=3", 1, "expected an override key=value"),
+    ('"a=3', 1, "expected an override key=value"),
     (".".join("a" * 60) + "=3", 1, "nested more than 50 deep."),
-    ("extends=base", 1, "extends is read from the recipe's file alone."),
-    ("model=[1", 9, "a bracket is opened and never closed"),
-    ("seed=!x 1", 6, "the tag !x has no meaning in a recipe."),
-    ("seed=\udcff", 6, "character U+DCFF cannot stand in a recipe."),
+    ("extends=base", 1, "extends cannot be overridden."),
+    ("model=[1", 9, "a closing bracket or a comma is missing."),
+    ("seed=!x 1", 6, "the tag !x is not allowed in a recipe."),
+    ("seed=\udcff", 6, "character U+DCFF is not allowed in a recipe."),
     ("model.hidden.2=1", 1, "there is no item 2; the list has 2, counted from 0."),
     ("model.hidden.99999999999999999999=1", 1, "expected a list"),
     ("train.epochs=ten", 14, "expected a whole number, received 'ten'."),
@@ -205,10 +205,10 @@ def test_a_fault_of_an_override_points_into_it(tmp_path: Path, override: str, co
 
 CONFLICTS = [
     ("seed=1", "seed=2", "this is set twice."),
-    ("train={epochs: 3}", "train.epochs=4", "another override sets the value that this one is inside of."),
-    ("train.epochs=4", "train={epochs: 3}", "another override is inside this value."),
+    ("train={epochs: 3}", "train.epochs=4", "another override sets a value that contains this one."),
+    ("train.epochs=4", "train={epochs: 3}", "another override sets a part of this value."),
     ("model=cnn", "model.kind=mlp", "this is set twice."),
-    ("model.kind=mlp", "model=cnn", "another override is inside this value."),
+    ("model.kind=mlp", "model=cnn", "another override sets a part of this value."),
 ]
 
 
@@ -269,7 +269,7 @@ def test_two_dollar_signs_are_one(tmp_path: Path) -> None:
 VARIABLE_FAULTS = [
     ("${nn}", "no variable 'nn' in vars."),
     ("a${}b", "no variable '' in vars."),
-    ("${n", "a variable is opened with ${ and never closed."),
+    ("${n", "${ without a closing brace."),
     ("${later}", "no variable 'later' in vars."),
 ]
 

@@ -1,4 +1,4 @@
-"""What a `tune` section says, what it must not say, and what its candidates are."""
+"""The `tune` section: valid and invalid entries, and candidates."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_defaults_are_those_of_a_careful_search(tmp_path: Path) -> None:
     assert (found.confirm.top, found.confirm.seeds) == (3, 3)
 
 
-def test_hyperband_has_as_many_trials_as_its_brackets_unless_told(tmp_path: Path) -> None:
+def test_hyperband_has_as_many_trials_as_its_brackets_by_default(tmp_path: Path) -> None:
     entry = "model.dropout: {float: [0, 0.5]}"
     assert tune(tmp_path, entry, "tune.algorithm=hyperband").max_trials is None
     assert tune(tmp_path, entry, "tune.algorithm=hyperband", "tune.trials=7").max_trials == 7
@@ -137,11 +137,21 @@ SECTION_FAULTS = [
     ("algorithm: {kind: bayesian, initial: 0}", "algorithm.initial", "at least 1, received 0.", ""),
     ("objective: accuracy", "objective", "received 'accuracy'.", "Did you mean 'validation/accuracy'?"),
     ("objective: train/accuracy", "objective", "received 'train/accuracy'.", "Did you mean 'validation/accuracy'?"),
-    ("objective: test/accuracy", "objective", "received 'test/accuracy'.", "The test rows are for the final figure."),
-    ("objective: parameters", "objective", "received 'parameters'.", "Write a list to weigh it against a metric"),
+    (
+        "objective: test/accuracy",
+        "objective",
+        "received 'test/accuracy'.",
+        "The test rows are for the final evaluation.",
+    ),
+    ("objective: parameters", "objective", "received 'parameters'.", "Write a list with a metric"),
     ("objective: 3", "objective", "received 3.", "Write validation/accuracy, or"),
     ("objective: []", "objective", "expected at least one objective, received [].", ""),
-    ("objective: [size, auto]", "objective.0", "size cannot lead a search.", "Put a metric of validation before it."),
+    (
+        "objective: [size, auto]",
+        "objective.0",
+        "size cannot be the first objective.",
+        "Put a validation metric before it.",
+    ),
     ("objective: [auto, siz]", "objective.1", "received 'siz'.", "Did you mean 'size'?"),
     ("objective: [auto, size, size]", "objective.2", "'size' is there twice.", ""),
     ("trials: 0", "trials", "expected a number of at least 1, received 0.", ""),
@@ -236,13 +246,13 @@ def test_steps_end_at_the_last_value_of_the_range(low: int, span: int, step: int
 ENTRY_FAULTS = [
     ("3", "", "expected values to choose from, received 3.", "Write {choice: [A, B]}"),
     ("boolean", "", "expected values to choose from, received 'boolean'.", ""),
-    ("{}", "", "nothing tells its values.", "Write {choice: [A, B]}"),
+    ("{}", "", "its values are missing.", "Write {choice: [A, B]}"),
     ("{choise: [1, 2]}", "choise", "no such key.", "Did you mean 'choice'?"),
     ("{int: [1, 2], stp: 1}", "stp", "no such key.", "Did you mean 'step'?"),
-    ("{choice: [1, 2], float: [1, 2]}", "float", "`choice` and `float` both tell its values.", "Leave one of them"),
+    ("{choice: [1, 2], float: [1, 2]}", "float", "`choice` and `float` both set its values.", "Leave one of them"),
     ("{choice: 3}", "choice", "expected a list of values, received 3.", ""),
     ("{choice: []}", "choice", "expected at least one value, received [].", ""),
-    ("{choice: [a, b, a]}", "choice.2", "'a' is there twice.", "Leave it in once."),
+    ("{choice: [a, b, a]}", "choice.2", "'a' is there twice.", "List it once."),
     ("{choice: [a, b], step: 1}", "step", "`step` does nothing with `choice`.", "Leave it out."),
     ("{bool: true, scale: log}", "scale", "`scale` does nothing with `bool`.", ""),
     ("{log: [1, 2], scale: log}", "scale", "`scale` does nothing with `log`.", ""),
@@ -254,13 +264,18 @@ ENTRY_FAULTS = [
     ("{float: [true, 2]}", "float.0", "expected a number, received true.", ""),
     ("{float: [1, 1]}", "float", "the low end 1 is not below the high end 1.", ""),
     ("{int: [4, 2]}", "int", "the low end 4 is not below the high end 2.", ""),
-    ("{log: [0, 1]}", "log.0", "a logarithmic range begins above 0, received 0.", ""),
-    ("{int: [-2, 2], scale: log}", "int.0", "a logarithmic range begins above 0, received -2.", ""),
+    ("{log: [0, 1]}", "log.0", "a logarithmic range must begin above 0, received 0.", ""),
+    ("{int: [-2, 2], scale: log}", "int.0", "a logarithmic range must begin above 0, received -2.", ""),
     ("{int: [1, 2], scale: lag}", "scale", "expected linear or log, received 'lag'.", "Did you mean 'log'?"),
     ("{float: [0, 1], step: 0}", "step", "expected a step above 0, received 0.", ""),
     ("{float: [0, 1], step: 1.5}", "step", "a step of 1.5 is larger than the range.", ""),
     ("{int: [0, 9], step: 0.5}", "step", "expected a whole number, received 0.5.", ""),
-    ("{int: [1, 9], scale: log, step: 1}", "step", "a factor of at least 2, received 1.", ""),
+    (
+        "{int: [1, 9], scale: log, step: 1}",
+        "step",
+        "expected a factor of at least 2 on a logarithmic scale, received 1.",
+        "",
+    ),
     ("{int: [4, 9], scale: log, step: 3}", "step", "4 times 3 is above the high end 9.", ""),
     ("{log: [1e-3, 1], step: 10}", "step", "a logarithmic range of floats has no steps.", "Write {choice: "),
     ("{float: [1, 9], scale: log, step: 2}", "step", "a logarithmic range of floats has no steps.", ""),
@@ -290,19 +305,19 @@ NO_PATHS = [
     ("model..x", "expected the path of a value.", "Write it with dots"),
     ('"\\"model\\".x"', "expected the path of a value.", "Write model.x."),
     ("model.hidden.00", "expected the path of a value.", "Write model.hidden.0."),
-    ("seed", "decides what is measured", "`confirm`"),
-    ("data.seed", "decides what is measured", ""),
-    ("data.split.train", "decides what is measured", ""),
-    ("data.source.path", "decides what is measured", ""),
-    ("data.targets", "decides what is measured", ""),
-    ("data.invalid", "decides what is measured", ""),
-    ("evaluate.top_k", "decides what is measured", ""),
-    ("name", "changes nothing that is learned", ""),
-    ("bmcli", "changes nothing that is learned", ""),
-    ("extends", "changes nothing that is learned", ""),
-    ("runtime.jit", "changes nothing that is learned", ""),
-    ("tune.trials", "changes nothing that is learned", ""),
-    ("train.checkpoint.steps", "changes nothing that is learned", ""),
+    ("seed", "it changes the evaluation", "`confirm`"),
+    ("data.seed", "it changes the evaluation", ""),
+    ("data.split.train", "it changes the evaluation", ""),
+    ("data.source.path", "it changes the evaluation", ""),
+    ("data.targets", "it changes the evaluation", ""),
+    ("data.invalid", "it changes the evaluation", ""),
+    ("evaluate.top_k", "it changes the evaluation", ""),
+    ("name", "does not change the trained network", ""),
+    ("bmcli", "does not change the trained network", ""),
+    ("extends", "does not change the trained network", ""),
+    ("runtime.jit", "does not change the trained network", ""),
+    ("tune.trials", "does not change the trained network", ""),
+    ("train.checkpoint.steps", "does not change the trained network", ""),
 ]
 
 
@@ -318,7 +333,7 @@ def test_an_entry_inside_of_another_is_refused(tmp_path: Path) -> None:
     text = "train.schedule: {choice: [constant, cosine]}\ntrain.schedule.warmup: {float: [0, 0.5]}"
     found = only_fault(write(tmp_path, recipe(text)))
     assert (found.message, found.suggestion) == (
-        "this is inside of train.schedule, which is searched, too.",
+        "this is a part of train.schedule, which is searched too.",
         "Search train.schedule.kind instead of train.schedule.",
     )
     assert where(found)[1] == 12
@@ -328,7 +343,7 @@ def test_hyperband_decides_the_epochs_itself(tmp_path: Path) -> None:
     text = recipe("train.epochs: {int: [2, 9]}")
     assert load_recipe(write(tmp_path, text)).recipe.tune
     found = only_fault(write(tmp_path, text), ["tune.algorithm=hyperband"])
-    assert found.message == "hyperband decides the epochs of each trial."
+    assert found.message == "hyperband sets the epochs of each trial."
     assert where(found) == ("recipe.yaml", 11, 5)
 
 
@@ -362,7 +377,7 @@ def test_a_condition_names_one_value_or_several(tmp_path: Path) -> None:
     )
 
 
-def test_conditions_in_a_circle_are_told_of_each(tmp_path: Path) -> None:
+def test_each_condition_of_a_circle_is_a_fault(tmp_path: Path) -> None:
     text = (
         "train.a: {int: [1, 2], when: {train.b: 1}}\ntrain.b: {int: [1, 2], when: {train.c: 1}}\n"
         "train.c: {int: [1, 2], when: {train.a: 1}}\ntrain.d: {int: [1, 2], when: {train.a: 1}}\n"
@@ -378,7 +393,7 @@ def test_conditions_that_never_hold_together_are_refused(tmp_path: Path) -> None
         "train.b: {int: [1, 2], when: {train.a: 1, model.kind: cnn}}\n"
     )
     found = only_fault(write(tmp_path, recipe(text)))
-    assert found.message == "no value of model.kind meets all that this depends on."
+    assert found.message == "no value of model.kind meets all conditions of this entry."
 
 
 # The recipe takes every value
@@ -416,16 +431,16 @@ recipe.yaml:12:32  model.dropout: expected a number below 1, received 1.5.
 recipe.yaml:13:30  train.batch_size: expected a number of at least 1, received 0.
 recipe.yaml:14:38  model.dense.1: expected a number of at least 1, received -3.
 recipe.yaml:15:5  train.optimizer.learning_rat: adam has no option 'learning_rat'. Did you mean 'learning_rate'?
-recipe.yaml:16:51  train.optimizer.learning_rate: expected a number, received "fast". Keras' default is 0.001.
+recipe.yaml:16:51  train.optimizer.learning_rate: expected a number, received 'fast'. Keras' default is 0.001.
 recipe.yaml:17:62  train.schedule.warmup: expected a number below 1, received 2.
 recipe.yaml:18:41  train.precision: expected 'float32', 'mixed_bfloat16' or 'mixed_float16', received 'float16'. \
 Did you mean 'float32'?
 recipe.yaml:19:5  modle: no such key. Did you mean 'model'?
 recipe.yaml:20:5  train.tensorbord: no such key. Did you mean 'tensorboard'?
-recipe.yaml:21:26  tune.space."model.hidden".log.0: a logarithmic range begins above 0, received 0."""
+recipe.yaml:21:26  tune.space."model.hidden".log.0: a logarithmic range must begin above 0, received 0."""
 
 
-def test_every_wrong_entry_is_told_at_its_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_wrong_entry_is_reported_at_its_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path, recipe(WRONG))
     with pytest.raises(BmcliError) as caught:
@@ -439,7 +454,7 @@ def test_whole_numbers_are_no_range_of_floats(tmp_path: Path) -> None:
     assert where(found) == ("recipe.yaml", 11, 26)
 
 
-def test_entries_of_other_places_are_told_there(tmp_path: Path) -> None:
+def test_entries_of_other_files_are_reported_there(tmp_path: Path) -> None:
     write(tmp_path, recipe("model.dropout: {float: [0, 2]}"), "base.yaml")
     text = "extends: base.yaml\ntune:\n  space:\n    model.pool: {int: [0, 3]}\n"
     found = search_faults(tmp_path, text, 'tune.space."train.epochs"={int: [0, 3]}')
@@ -456,7 +471,7 @@ def test_the_caret_stands_below_the_wrong_value(tmp_path: Path) -> None:
     assert line[caret.index("^")] == "2"
 
 
-def test_a_recipe_that_is_wrong_itself_tells_of_its_own_faults(tmp_path: Path) -> None:
+def test_a_recipe_that_is_wrong_itself_reports_its_own_faults(tmp_path: Path) -> None:
     found = search_faults(tmp_path, recipe(WRONG).replace("epochs: 9", "epochs: 0"))
     assert [fault.path for fault in found] == ["train.epochs", 'tune.space."model.hidden".log.0']
 
@@ -483,7 +498,7 @@ def test_a_condition_that_is_too_wide_is_narrowed(tmp_path: Path) -> None:
     assert found.path == "model.hidden"
 
 
-def test_a_wrong_parent_is_told_once(tmp_path: Path) -> None:
+def test_a_wrong_parent_is_reported_once(tmp_path: Path) -> None:
     text = "model.kind: {choice: [cnn, mpl]}\nmodel.hidden: {choice: [[8], [9]], when: {model.kind: mpl}}"
     (found,) = search_faults(tmp_path, recipe(text))
     assert (found.path, found.suggestion) == ("model.kind", "Did you mean 'mlp'?")
@@ -589,12 +604,12 @@ FUZZ_ENTRIES = st.one_of(
 def test_any_space_is_accepted_or_refused_with_places(tmp_path: Path, entries: dict[str, Any]) -> None:
     lines = "\n".join(f"{path}: {json.dumps(entry)}" for path, entry in entries.items())
     file = write(tmp_path, recipe(lines))
-    told: tuple[Fault, ...] | None = None
+    faults: tuple[Fault, ...] | None = None
     try:
         load_search(file)
     except BmcliError as error:
-        told = error.faults
-    assert told is None or (told and all(where(fault)[1] > 10 for fault in told))
+        faults = error.faults
+    assert faults is None or (faults and all(where(fault)[1] > 10 for fault in faults))
 
 
 def test_each_value_of_a_sound_space_is_a_candidate_of_its_own(tmp_path: Path) -> None:
@@ -711,8 +726,10 @@ def test_contexts_are_bounded(tmp_path: Path) -> None:
         f"train.optimizer.{name}: {{choice: [1, 2, 3]}}\n" for name in ("beta_1", "beta_2", "epsilon", "weight_decay")
     )
     tried: list[Any] = []
-    real = space._SpaceCheck._recipe
+    real = space._SpaceCheck._build_recipe
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(space._SpaceCheck, "_recipe", lambda self, values: tried.append(values) or real(self, values))
+        patched.setattr(
+            space._SpaceCheck, "_build_recipe", lambda self, values: tried.append(values) or real(self, values)
+        )
         load_search(write(tmp_path, recipe(f"{entries}model.dropout: {{float: [0, 0.5], when: {{{when}}}}}")))
     assert len(tried) < 50

@@ -11,11 +11,11 @@ import pytest
 
 from bmcli.commands.evaluate import evaluate
 from bmcli.commands.explain import ExplanationRequest, explain
-from bmcli.disk import write_record
 from bmcli.evaluation.folds import CrossValidationResult, FoldResult, summarize_folds
 from bmcli.evaluation.intervals import Resampling, compute_wilson_interval
 from bmcli.evaluation.learning_curve import LearningCurve, RowScores, compute_learning_curve
 from bmcli.evaluation.result import Evaluation
+from bmcli.records import write_record
 from bmcli.reports.artefacts import ArtefactSummary, make_artefact_rows
 from bmcli.reports.costs import Cost, Latency
 from bmcli.reports.page import format_number
@@ -37,7 +37,7 @@ def explained(run: Run, cache: Path) -> Run:
 def hostile(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Run:
     """With everything that other commands leave in a run."""
     run = trained.hostile(tmp_path_factory.mktemp("hostile"), cache)
-    evaluation = Evaluation.from_json(run.evaluations()["test"])
+    evaluation = Evaluation.from_json(run.read_evaluations()["test"])
     metrics = evaluation.metrics
     rounds = [FoldResult(n, 100, 50, {k: v - n / 100 for k, v in metrics.items()}, 4, 1.5) for n in (1, 2, 3)]
     right = np.arange(90) % 3 > 0
@@ -93,7 +93,7 @@ def test_the_page_needs_nothing_from_elsewhere(digits: Run) -> None:
 
 
 def test_the_figures_of_the_page_are_those_of_the_evaluation(hostile: Run) -> None:
-    found = hostile.evaluations()["test"]
+    found = hostile.read_evaluations()["test"]
     words = read(hostile).text
     around = found["intervals"]["accuracy"]
     assert f"accuracy {found['metrics']['accuracy']:.4g} {around['low']:.4g} to {around['high']:.4g}; always" in words
@@ -105,9 +105,9 @@ def test_missing_cells_are_counted_as_the_table_has_them(hostile: Run) -> None:
 
 
 def test_data_warnings_are_on_the_page(hostile: Run) -> None:
-    assert hostile.findings()
+    assert hostile.read_findings()
     assert "test rows" in read(hostile).text
-    assert hostile.findings()[0]["message"] in read(hostile).text
+    assert hostile.read_findings()[0]["message"] in read(hostile).text
 
 
 @pytest.mark.parametrize(
@@ -152,11 +152,11 @@ def test_a_regenerated_page_keeps_all_results(sugar: Run, cache: Path) -> None:
 
 def test_data_without_warnings_is_described_as_such(digits: Run) -> None:
     without_warnings = "The data checks found no problem" in read(digits).text
-    assert without_warnings == (not digits.findings())
+    assert without_warnings == (not digits.read_findings())
 
 
 def test_figures_of_classes_have_intervals(hostile: Run) -> None:
-    (rows,) = Evaluation.from_json(hostile.evaluations()["test"]).per_class.values()
+    (rows,) = Evaluation.from_json(hostile.read_evaluations()["test"]).per_class.values()
     found = make_class_row(rows[1])
     around = compute_wilson_interval(round(rows[1].recall * rows[1].support), rows[1].support)
     assert (

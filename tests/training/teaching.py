@@ -20,7 +20,7 @@ from tests.trainers import Silent, table
 
 RECIPE = """\
 bmcli: 1
-name: taught
+name: distilled
 seed: 3
 data:
   source: {kind: npz, path: FILE}
@@ -57,7 +57,7 @@ def trained(path: Path, root: Path, cache: Path, *overrides: str) -> TrainedTeac
     session.write_run_files(trainer, run)
     trainer.train(Silent())
     save_network(trainer.network, session.prepared.spec, run.model)
-    return TrainedTeacherOptions(model=str(run.model), run=str(run.folder), digest=disk.compute_sha256(run.model))
+    return TrainedTeacherOptions(model=str(run.model), run=str(run.folder), sha256=disk.compute_sha256(run.model))
 
 
 def pupil(

@@ -434,6 +434,6 @@ def test_a_run_resumes_to_the_same_weights_on_other_numbers_of_replicas(make_fam
     last_weights, last_metrics = trained(last)
     assert distance(weights, last_weights) <= TOLERANCE
     assert last_metrics == pytest.approx(metrics, abs=TOLERANCE, rel=TOLERANCE)
-    rows = [[row[name] for row in trainer.run.rows() for name in metrics] for trainer in (whole, last)]
+    rows = [[row[name] for row in trainer.run.read_epochs() for name in metrics] for trainer in (whole, last)]
     assert len(rows[0]) == 3 * len(metrics)
     assert rows[1] == pytest.approx(rows[0], abs=TOLERANCE, rel=TOLERANCE)

@@ -34,7 +34,7 @@ def one_step_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
 def rows_of(trainer: Trainer) -> list[dict[str, Any]]:
     """Rows of `metrics.jsonl` without times."""
     assert trainer.run is not None
-    return [{name: value for name, value in row.items() if name not in TIMES} for row in trainer.run.rows()]
+    return [{name: value for name, value in row.items() if name not in TIMES} for row in trainer.run.read_epochs()]
 
 
 def assert_same_training(first: Trainer, second: Trainer, rows: list[dict[str, Any]] | None = None) -> None:
@@ -159,7 +159,9 @@ def test_programs_of_several_steps_learn_what_single_steps_learn(
     assert_same_training(streamed, programs)
     for mine, theirs in zip(programs.steps.snapshot()[0], single.steps.snapshot()[0], strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-5)
-    assert programs.run.rows()[-1]["train/loss"] == pytest.approx(single.run.rows()[-1]["train/loss"], abs=1e-5)
+    assert programs.run.read_epochs()[-1]["train/loss"] == pytest.approx(
+        single.run.read_epochs()[-1]["train/loss"], abs=1e-5
+    )
 
 
 @pytest.mark.slow
@@ -316,10 +318,10 @@ def test_a_budget_of_steps_that_is_raised_continues_in_the_middle_of_the_epoch(m
     whole, short = make_trainer(*settings), make_trainer(*settings, "train.stop.steps=10")
     whole.train(Silent())
     assert short.train(Silent()).stop_reason == "steps"
-    assert [row["step"] for row in short.run.rows()] == [8, 10]
+    assert [row["step"] for row in short.run.read_epochs()] == [8, 10]
     longer = resumed(make_trainer, short.run, *settings, "train.stop.steps=13")
     assert longer.progress.stop_reason == "steps"
-    assert [row["step"] for row in longer.run.rows()] == [8, 13]
+    assert [row["step"] for row in longer.run.read_epochs()] == [8, 13]
     assert_same_training(resumed(make_trainer, short.run, *settings), whole)
 
 

@@ -98,7 +98,7 @@ def test_a_signal_while_an_epoch_is_measured_leaves_it_and_the_training_resumes_
         with pytest.raises(Interrupted, match="SIGTERM after step 9"):
             stopped.train(Silent())
     assert len(calls_of_epoch) == call, "it is left at once"
-    assert len(stopped.run.rows()) == 2, "the epoch is measured again"
+    assert len(stopped.run.read_epochs()) == 2, "the epoch is measured again"
 
     def make(*settings: str, **more: Any) -> Any:
         return make_family("mlp", *settings, **more)

@@ -124,7 +124,9 @@ def test_a_stopped_run_resumes_to_the_same_bits(make_trainer: MakeTrainer, step:
     resumed.resume()
     resumed.train(Silent())
     assert same(weights_of(resumed), weights_of(whole))
-    assert [row["train/loss"] for row in resumed.run.rows()] == [row["train/loss"] for row in whole.run.rows()]
+    assert [row["train/loss"] for row in resumed.run.read_epochs()] == [
+        row["train/loss"] for row in whole.run.read_epochs()
+    ]
     assert resumed.progress.selected_epoch == whole.progress.selected_epoch
 
 

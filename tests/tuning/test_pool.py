@@ -115,7 +115,7 @@ def test_real_trials_survive_the_death_of_a_trial_and_of_a_worker(make_study: Ma
         os.kill(int(worker.rpartition("-")[2]), signal.SIGKILL)
         until(lambda: pool.live_count == 0 and not run.is_locked())
         assert study.release_dead_claims() == ["0002"]
-        trained = len(run.rows())
+        trained = len(run.read_epochs())
         study.put_task(Task("0002", {}, until=trained + 20))
         pool.restart_dead_workers()
         until(lambda: study.has_result("0002"))

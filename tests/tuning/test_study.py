@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bmcli import disk, runs
+from bmcli import records, runs
 from bmcli.errors import BmcliError
 from bmcli.recipe.fields import dump
 from bmcli.recipe.load import load_recipe
@@ -84,7 +84,7 @@ def claimed_by(study: Study, name: str, host: str, process: int, silent_s: float
     """Make a claim of another process with an old heartbeat."""
     study.put_task(Task(name, {}))
     path = study.folder / "claims" / name
-    disk.write_record(path, {"host": host, "pid": process})
+    records.write_record(path, {"host": host, "pid": process})
     then = time.time() - silent_s
     os.utime(path, (then, then))
     return path
@@ -126,7 +126,7 @@ def test_a_beat_tells_whether_the_claim_is_still_ones_own(study: Study) -> None:
     assert study.send_heartbeat(worker, "0007")
     assert claim.stat().st_mtime > time.time() - 60
     claim.unlink()
-    disk.write_record(claim, {"host": "elsewhere", "pid": 1})
+    records.write_record(claim, {"host": "elsewhere", "pid": 1})
     assert not study.send_heartbeat(worker, "0007")
     study.release("0007")
     assert claim.exists(), "it is another's"

@@ -12,7 +12,7 @@ import keras
 import pytest
 import tensorflow as tf
 
-from bmcli import disk
+from bmcli import records
 from bmcli.errors import Interrupted
 from bmcli.models import allow_column_names
 from bmcli.recipe.load import load_recipe
@@ -63,7 +63,7 @@ def same(first: TrialResult, second: TrialResult) -> bool:
 def test_a_trial_is_a_run_that_is_measured_on_validation_rows(study: Study, cache: Path) -> None:
     result = run_trial(study, Task("0001", VALUES), cache)
     run = study.run("0001")
-    rows = run.rows()
+    rows = run.read_epochs()
     best = max(row["validation/accuracy"] for row in rows)
     assert (result.name, result.state, result.reason, result.epochs) == ("0001", "done", "", 3)
     assert result.objectives == {"validation/accuracy": best}
@@ -87,7 +87,7 @@ def test_sizes_and_latency_are_measured(make_study: MakeStudy, cache: Path) -> N
     assert found["parameters"] == trained + moving
     assert found["size"] == 4 * (trained + moving)
     assert 0 < found["latency"] < 1
-    assert found["validation/loss"] == min(row["validation/loss"] for row in study.run("0001").rows())
+    assert found["validation/loss"] == min(row["validation/loss"] for row in study.run("0001").read_epochs())
 
 
 def test_a_promoted_trial_has_the_bits_of_one_that_never_stopped(stateful: Study, cache: Path) -> None:
@@ -103,7 +103,7 @@ def test_a_promoted_trial_has_the_bits_of_one_that_never_stopped(stateful: Study
     assert second.curve[:2] == first.curve
     assert same(last, whole)
     assert state(stateful, "0003") == state(stateful, "whole")
-    rows, others = ([without_clock(row) for row in stateful.run(name).rows()] for name in ("0003", "whole"))
+    rows, others = ([without_clock(row) for row in stateful.run(name).read_epochs()] for name in ("0003", "whole"))
     assert rows == others
 
 
@@ -224,7 +224,7 @@ def test_another_seed_trains_otherwise_on_the_same_split(study: Study, cache: Pa
         run_trial(study, Task(f"seed-{seed}", {"seed": seed, "data.seed": 5}), cache)
     first, second = (study.run(f"seed-{seed}") for seed in (5, 6))
     assert read_data_spec(first).key == read_data_spec(second).key
-    assert [row["train/loss"] for row in first.rows()] != [row["train/loss"] for row in second.rows()]
+    assert [row["train/loss"] for row in first.read_epochs()] != [row["train/loss"] for row in second.read_epochs()]
 
 
 def test_a_trial_that_another_process_still_writes_can_be_taken_up_later(study: Study, cache: Path) -> None:
@@ -240,8 +240,8 @@ def test_a_trial_is_not_gone_on_with_on_other_data(
 ) -> None:
     run_trial(stateful, Task("0001", VALUES, until=2), cache)
     data = stateful.run("0001").data
-    found = disk.read_record(data)
-    disk.write_record(data, {**found, "fingerprint": f"0{found['fingerprint']}"})
+    found = records.read_record(data)
+    records.write_record(data, {**found, "fingerprint": f"0{found['fingerprint']}"})
     result = run_trial(stateful, Task("0002", VALUES, continues="0001"), cache)
     assert result.state == "refused"
     assert "the data changed" in result.reason

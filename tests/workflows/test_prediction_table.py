@@ -86,6 +86,6 @@ def test_a_full_disk_tells_about_the_bytes_of_all_rows(tmp_path: Path, small_fil
     with pytest.raises(disk.WriteFailure) as caught:
         write_to(tmp_path / "cut")
     small_files(resource.RLIM_INFINITY)
-    assert caught.value.roughly
+    assert caught.value.is_estimate
     assert caught.value.needed == pytest.approx(whole.stat().st_size, rel=0.2)
     assert [each.name for each in tmp_path.iterdir()] == ["whole"]

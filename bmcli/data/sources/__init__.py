@@ -18,7 +18,8 @@ from bmcli.raw_columns import RawColumn
 from bmcli.recipe import addresses
 from bmcli.recipe.addresses import is_address
 from bmcli.recipe.data import DataOptions
-from bmcli.recipe.fields import FieldType, Kind, fault, fault_at, format_value
+from bmcli.recipe.fields import FieldType, Kind, fault, fault_at
+from bmcli.recipe.nodes import format_value
 from bmcli.specs import SPLITS
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def read_rows(options: SourceOptions, skip_malformed: bool) -> SourceRows:
     Raises:
         BmcliError: As `SourceKind.read` does.
     """
-    parts.suggest_anew()  # The search for similar names is limited; every source gets the full number of words.
+    parts.reset_suggestions()  # The search for similar names is limited; every source gets the full number of words.
     part = parts.load("data.sources", options.kind)
     rows: SourceRows = (getattr(part, "read_well_formed", part.read) if skip_malformed else part.read)(options)
     for name in rows.columns:

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from bmcli import disk
+from bmcli import disk, records
 from bmcli.distribution import strategy
 from bmcli.training.train_step import CompiledSteps
 
@@ -32,11 +32,11 @@ def read_value(folder: Path, key: str, name: str) -> Any:
     The caller must check the type, because the file may have been changed.
     """
     try:
-        return disk.read_record(folder / f"{key}.json").get(name)
+        return records.read_record(folder / f"{key}.json").get(name)
     except (OSError, disk.DamagedFile):
         return None
 
 
 def write_values(folder: Path, key: str, values: Mapping[str, Any]) -> None:
     disk.make_private_folder(folder)
-    disk.write_record(folder / f"{key}.json", values)
+    records.write_record(folder / f"{key}.json", values)

@@ -208,7 +208,7 @@ def test_auto_halves_what_is_computed_at_once_and_ends_with_the_same_weights(
         assert f"too small for {trainer.batch} examples" in note
         assert "2 parts" in note
         assert (outcome.epochs, outcome.steps) == (2, whole.progress.step)
-        assert [row["epoch"] for row in trainer.run.rows()] == [1, 2]
+        assert [row["epoch"] for row in trainer.run.read_epochs()] == [1, 2]
         for ours, theirs in zip(weights_of(trainer), weights_of(whole), strict=True):
             np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
