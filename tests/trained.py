@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from bmcli.commands.train import TrainingContext, train
-from bmcli.console import Console
 from bmcli.runs import Run
+from bmcli.terminal.console import Console
 
 SCRIPT, FORMULA, IMAGE = "<script>alert(1)</script>", "=cmd()", '"><img src=x onerror=alert(2)>'
 CLASSES = ("</script><script>alert(3)</script>", "{{ 7 * 7 }}")

@@ -35,6 +35,14 @@ _IGNORED_SECTIONS = ("name", "vars", "tune", "evaluate")
 
 
 @dataclass(frozen=True)
+class ComparisonResult:
+    """A comparison, and the page that shows it; None if none was requested."""
+
+    comparison: Comparison
+    page: Path | None
+
+
+@dataclass(frozen=True)
 class _EvaluatedRun:
     """A run that was measured for a comparison.
 
@@ -52,7 +60,7 @@ class _EvaluatedRun:
 def compare(
     targets: Sequence[str], split: str | None, metric: str | None, output: Path | None, root: Path, cache: Path,
     told: ReportCallback,
-) -> Comparison:  # fmt: skip
+) -> ComparisonResult:  # fmt: skip
     """Compares runs on the rows of one split.
 
     Args:
@@ -78,7 +86,7 @@ def compare(
     comparison = _make_comparison(sides, on, metric)
     if output is not None:
         _write_page(comparison, output)
-    return comparison
+    return ComparisonResult(comparison, output)
 
 
 @contextlib.contextmanager

@@ -16,9 +16,9 @@ from bmcli import disk, distillations, parts, runs, stopping, training
 from bmcli.commands import train as training_command
 from bmcli.commands.evaluate import add_device_defaults, refresh_report
 from bmcli.commands.train import ReportCallback, TrainingContext, train_recipe
-from bmcli.console import Console
 from bmcli.distillations import Distillation, DistillationComparison, DistillationGain, NetworkResult
 from bmcli.errors import BmcliError, Fault, GateMissed, Interrupted, RunFailed
+from bmcli.messages import write_faults, write_message
 from bmcli.quoting import quoted
 from bmcli.recipe import students
 from bmcli.recipe.distill import DistillOptions, TeacherOptions, TrainedTeacherOptions
@@ -27,6 +27,7 @@ from bmcli.recipe.load import LoadedRecipe, load_recipe
 from bmcli.recipe.schema import Recipe
 from bmcli.run_data import read_data_spec
 from bmcli.runs import Run
+from bmcli.training.progress import LineProgress
 from bmcli.workflows import session as sessions
 from bmcli.workflows.session import prepare_again
 
@@ -451,8 +452,7 @@ def train_missing_teachers(loaded: LoadedRecipe, context: TrainingContext) -> Lo
 
 def _train_teachers_in_process(folder: Path, root: Path, cache: Path) -> None:
     """Trains the teachers of a distillation, in a process of its own."""
-    console = Console()
-    setting = TrainingContext(root, cache, console.make_progress, console.log)
+    setting = TrainingContext(root, cache, lambda title: LineProgress(write_message), write_message)
     try:
         kept = Distillation(folder)
         loaded = kept.loaded()
@@ -460,7 +460,7 @@ def _train_teachers_in_process(folder: Path, root: Path, cache: Path) -> None:
         _announce_networks(options, loaded, learner, setting)
         _resolve_teachers(options, loaded, learner, _TrainingJobs(kept, setting))
     except BmcliError as error:
-        console.faults(error)
+        write_faults(error)
         sys.exit(error.exit_code)
 
 

@@ -14,8 +14,8 @@ from bmcli import disk, distillations, runs, stopping
 from bmcli.commands import distill as distilling
 from bmcli.commands import train
 from bmcli.commands.evaluate import EvaluationResult, evaluate
-from bmcli.console import Console, LineProgress
 from bmcli.errors import BmcliError, Interrupted
+from bmcli.messages import write_message
 from bmcli.recipe.load import LoadedRecipe
 from bmcli.recipe.nodes import write_scalar
 from bmcli.recipe.render import render_recipe
@@ -23,6 +23,7 @@ from bmcli.recipe.space import load_search
 from bmcli.run_data import read_data_spec
 from bmcli.runs import Run
 from bmcli.specs import DataSpec
+from bmcli.training.progress import LineProgress
 from bmcli.trials import SearchObjective, SearchResult
 from bmcli.tuning import study as studies
 from bmcli.tuning.pool import WorkerPool
@@ -155,7 +156,7 @@ def _make_training_context(context: SearchContext) -> train.TrainingContext:
         if level == 0:
             context.log(text)
 
-    return train.TrainingContext(context.root, context.cache, lambda title: LineProgress(Console()), told)
+    return train.TrainingContext(context.root, context.cache, lambda title: LineProgress(write_message), told)
 
 
 def _make_objective(name: str, directions: Mapping[str, Literal["min", "max"] | None]) -> SearchObjective:

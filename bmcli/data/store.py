@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from bmcli import disk, trust
-from bmcli.console import Console
 from bmcli.errors import RunFailed
+from bmcli.messages import write_message
 from bmcli.specs import SPLITS, DataSpec
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def ensure_entry(folder: Path, make: Callable[[Path], None]) -> None:
         if not (found := find_damage(folder)):
             return
         if os.path.lexists(folder):
-            Console().log(f"warning: {folder} in the cache is damaged ({found}); it is made again.")
+            write_message(f"warning: {folder} in the cache is damaged ({found}); it is made again.")
         with _draft_entry(folder) as draft:
             make(draft)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from bmcli.console import hide_native_stderr
+from bmcli.native_output import hide_native_stderr
 
 with hide_native_stderr():  # Whoever prepares pictures or texts may be the first to start it.
     import tensorflow as tf

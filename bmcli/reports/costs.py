@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bmcli.console import clean
 from bmcli.disk import validate_as
+from bmcli.printable import clean
 from bmcli.reports import figures
 from bmcli.reports.figures import BLUE, GREY, ORANGE
 

@@ -11,11 +11,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bmcli import disk, distillations
-from bmcli.console import Console, LineProgress
 from bmcli.errors import BmcliError, Interrupted, RunFailed
+from bmcli.messages import write_message
 from bmcli.recipe.load import LoadedRecipe, load_recipe
 from bmcli.run_data import read_data_spec, write_data_spec
 from bmcli.runs import Run
+from bmcli.training.progress import LineProgress
 from bmcli.trials import SearchObjective, Task, TrialResult, TrialState
 from bmcli.tuning.study import Study, find_epoch_objective
 from bmcli.workflows import session as sessions
@@ -90,7 +91,7 @@ def _train_and_measure(study: Study, task: Task, run: Run, cache: Path) -> Trial
     session = sessions.start_session(loaded, cache, known_spec=read_data_spec(run) if run.data.exists() else None)
     trainer = _build_trainer(session, run)
     run.set_status("running")
-    outcome = trainer.train(LineProgress(Console()), lambda row: _find_stop_reason(task, judged, run, row))
+    outcome = trainer.train(LineProgress(write_message), lambda row: _find_stop_reason(task, judged, run, row))
     if outcome.divergence is not None:
         raise RunFailed(f"training stopped: {outcome.divergence}.")
     result = _measure_trial(task, run, session, trainer, outcome, objectives)
@@ -110,7 +111,7 @@ def _keep_model(run: Run, session: Session, trainer: Trainer, outcome: TrainingO
     from bmcli.networks import network as networks
     from bmcli.workflows.decisions import calibrate_network
 
-    decided = calibrate_network(trainer.recipe, outcome.network, session.prepared, trainer.placement, Console().log)
+    decided = calibrate_network(trainer.recipe, outcome.network, session.prepared, trainer.placement, write_message)
     decided.save(run)
     networks.save_network(decided.network, decided.spec, run.model)
     write_data_spec(run, decided.spec, with_model=True)
@@ -173,7 +174,7 @@ def _build_trainer(session: Session, run: Run) -> Trainer:
             trainer.resume()
             _require_rows(run, trainer.progress.epoch)
         except RunFailed as error:
-            Console().log(f"{error} The trial is trained from its beginning.")
+            write_message(f"{error} The trial is trained from its beginning.")
             disk.try_to_remove(run.checkpoints)
             return session.build_trainer(run)
     elif not run.data.exists():

@@ -44,7 +44,7 @@ def write_loans(folder: Path, rows: int = 600) -> Path:
 def loans(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Run:
     """A trained run, which the tests of this module measure."""
     from bmcli.commands.train import TrainingContext, train
-    from bmcli.console import Console
+    from bmcli.terminal.console import Console
 
     folder = tmp_path_factory.mktemp("loans")
     recipe = write_loans(folder)
@@ -155,7 +155,7 @@ def test_training_warns_of_a_planted_leak_and_of_rows_in_two_splits(bmcli: Bmcli
 def decided(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Run:
     """A run that is too sure of itself, with a temperature and a threshold for many more hits."""
     from bmcli.commands.train import TrainingContext, train
-    from bmcli.console import Console
+    from bmcli.terminal.console import Console
 
     folder = tmp_path_factory.mktemp("decided")
     write_loans(folder)

@@ -14,9 +14,9 @@ from pyarrow import parquet
 
 from bmcli.commands import predict as command
 from bmcli.commands.train import TrainingContext, train
-from bmcli.console import Console
 from bmcli.layers import register
 from bmcli.runs import Run
+from bmcli.terminal.console import Console
 
 from .conftest import Bmcli
 

@@ -9,8 +9,8 @@ import pytest
 
 from bmcli.commands.export import ExportResult, export
 from bmcli.commands.train import TrainingContext, train
-from bmcli.console import Console
 from bmcli.runs import Run
+from bmcli.terminal.console import Console
 
 TABLE = """\
 name: parcels
