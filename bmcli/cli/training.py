@@ -113,9 +113,7 @@ def tune_command(
     from bmcli.runs import make_cache_folder
     from bmcli.terminal.presenters import search
 
-    if resume and recipe and "=" in recipe:
-        overrides, recipe = (recipe, *overrides), None
-    _check_search(recipe, overrides, resume, join)
+    recipe, overrides = _separate_search(recipe, overrides, resume, join)
     console = get_console()
     context = tune.SearchContext(root, make_cache_folder(), console.make_search_progress, console.log)
     if join:
@@ -127,11 +125,17 @@ def tune_command(
         tuned.measured.require_gates()
 
 
-def _check_search(recipe: str | None, overrides: tuple[str, ...], resume: str | None, join: str | None) -> None:
+def _separate_search(
+    recipe: str | None, overrides: tuple[str, ...], resume: str | None, join: str | None
+) -> tuple[str | None, tuple[str, ...]]:
+    """Return recipe and overrides; with --resume an argument such as KEY=VALUE is an override."""
+    if resume and recipe and "=" in recipe:
+        overrides, recipe = (recipe, *overrides), None
     if not (recipe or resume or join):
         raise click.UsageError("RECIPE, --resume SEARCH or --join SEARCH is required.")
     if join and (recipe or overrides or resume):
         raise click.UsageError("--join excludes RECIPE, KEY=VALUE and --resume.")
+    return recipe, overrides
 
 
 @click.command(

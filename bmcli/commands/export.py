@@ -50,20 +50,6 @@ class ExportedArtefact:
     gzip_bytes: int
     sealed: bool = True
 
-    def to_json(self) -> dict[str, Any]:
-        found = self.verification
-        return {
-            "format": self.format_name,
-            "path": str(self.path),
-            "verified": found.verified,
-            "agreement": found.agreement,
-            "max_difference": found.max_difference,
-            "metrics": {name: {"model": m, "artefact": a} for name, (m, a) in found.metrics.items()},
-            "failures": list(found.failures),
-            "bytes": self.bytes,
-            "gzip_bytes": self.gzip_bytes,
-        }
-
 
 @dataclass(frozen=True)
 class ExportResult:
@@ -76,13 +62,6 @@ class ExportResult:
     run: Run
     artefacts: tuple[ExportedArtefact, ...]
     failed: Mapping[str, BmcliError] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "run": str(self.run.folder),
-            "artefacts": [each.to_json() for each in self.artefacts],
-            "failed": [{"format": name, "message": str(error)} for name, error in self.failed.items()],
-        }
 
     def require_verified(self) -> None:
         """Raises what is to be told of formats that were not written, and of artefacts that are not what was trained.

@@ -8,6 +8,7 @@ import pkgutil
 import pytest
 
 from bmcli.terminal import presenters
+from tests.cli.test_words import find_faults
 from tests.terminal.results import GOLDEN, RESULTS, print_golden
 
 NAMES = sorted(module.name for module in pkgutil.iter_modules(presenters.__path__))
@@ -24,7 +25,11 @@ def test_a_result_as_text(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_text_is_in_standard_words(name: str) -> None:
+    assert find_faults(iter((GOLDEN / f"{name}.txt").read_text().splitlines())) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_result_as_json(name: str) -> None:
-    printed = print_golden(name, as_json=True)
-    assert printed.count("\n") == 1
-    assert json.loads(printed) == json.loads((GOLDEN / f"{name}.json").read_text())
+    expected = json.dumps(json.loads((GOLDEN / f"{name}.json").read_text()))
+    assert print_golden(name, as_json=True) == f"{expected}\n"

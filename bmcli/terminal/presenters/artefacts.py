@@ -13,7 +13,26 @@ if TYPE_CHECKING:
 
 
 def to_json(result: ExportResult) -> dict[str, Any]:
-    return result.to_json()
+    return {
+        "run": str(result.run.folder),
+        "artefacts": [_artefact_to_json(each) for each in result.artefacts],
+        "failed": [{"format": name, "message": str(error)} for name, error in result.failed.items()],
+    }
+
+
+def _artefact_to_json(artefact: ExportedArtefact) -> dict[str, Any]:
+    found = artefact.verification
+    return {
+        "format": artefact.format_name,
+        "path": str(artefact.path),
+        "verified": found.verified,
+        "agreement": found.agreement,
+        "max_difference": found.max_difference,
+        "metrics": {name: {"model": m, "artefact": a} for name, (m, a) in found.metrics.items()},
+        "failures": list(found.failures),
+        "bytes": artefact.bytes,
+        "gzip_bytes": artefact.gzip_bytes,
+    }
 
 
 def print_result(console: Console, result: ExportResult) -> None:

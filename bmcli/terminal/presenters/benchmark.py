@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
 
 def to_json(result: BenchmarkResult) -> dict[str, Any]:
-    return result.to_json()
+    return {
+        "figure": str(result.figure),
+        "repeats": result.repeats,
+        "artefacts": [cost.to_json() for cost in result.costs],
+        "notes": list(result.notes),
+    }
 
 
 def print_result(console: Console, result: BenchmarkResult) -> None:

@@ -14,7 +14,17 @@ MAX_COLUMNS = 100
 
 
 def to_json(result: DraftResult) -> dict[str, Any]:
-    return result.to_json()
+    return {
+        "recipe": str(result.file),
+        "rows": result.rows,
+        "columns": [
+            {"name": role.name, "role": role.role, "kind": role.kind or None, "why": role.why} for role in result.roles
+        ],
+        "target": next(role.name for role in result.roles if role.role == "target"),
+        "split": {"options": dict(result.split.options), "why": result.split.why},
+        "model": {"options": dict(result.model.options), "why": result.model.why},
+        "notes": list(result.notes),
+    }
 
 
 def print_result(console: Console, result: DraftResult) -> None:

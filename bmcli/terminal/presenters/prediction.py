@@ -12,7 +12,15 @@ if TYPE_CHECKING:
 
 
 def to_json(result: PredictionResult) -> dict[str, Any]:
-    return result.to_json()
+    kind, folder = result.origin
+    return {
+        kind: str(folder),
+        "output": str(result.output),
+        "columns": list(result.columns),
+        "rows": result.rows,
+        "skipped": result.skipped,
+        "seconds": round(result.seconds, 3),
+    }
 
 
 def print_result(console: Console, result: PredictionResult) -> None:

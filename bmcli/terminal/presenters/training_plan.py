@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from bmcli.disk import format_path
@@ -12,14 +13,64 @@ from bmcli.terminal.formats import format_bytes, format_ms, format_shape
 if TYPE_CHECKING:
     from bmcli.commands.plan import Plan
     from bmcli.cost_model.prediction import StepTime
-    from bmcli.specs import DataSpec
+    from bmcli.specs import Column, DataSpec
     from bmcli.terminal.console import Console
 
 MAX_COLUMN_ROWS = 24
 
 
 def to_json(result: Plan) -> dict[str, Any]:
-    return result.to_json()
+    """Make one object: `measured` is what was measured and `steps` what was predicted from it, both in seconds."""
+    spec, measured = result.spec, result.measured
+    columns = [("input", column) for column in spec.inputs] + [("target", column) for column in spec.targets]
+    return {
+        "recipe": result.name,
+        "rows": dict(spec.counts),
+        "inputs": {column.name: list(column.shape) for column in spec.inputs},
+        "targets": [column.name for column in spec.targets],
+        "columns": [_column_to_json(column, role) for role, column in columns],
+        "parameters": result.parameters,
+        "layers": [{**asdict(layer), "shape": list(layer.shape)} for layer in result.layers],
+        "flops": {
+            "forward_example": result.forward_flops,
+            "step": measured.work.example_flops * measured.work.batch,
+        },
+        "memory": {**asdict(result.memory), "total": result.memory.total},
+        "cached": dict(result.cached),
+        "steps_in_all": result.total_steps,
+        "work": asdict(measured.work),
+        "measured": {
+            "device": result.device,
+            "jit": result.jit,
+            "step_s_by_batch": {str(batch): seconds for batch, seconds in measured.seconds.items()},
+            "fixed_s": measured.cluster.compute.fixed,
+            "example_s": measured.cluster.compute.slope,
+            "input_bytes_per_s": measured.cluster.input,
+            "snapshot_s": measured.snapshot_s,
+            "write_s": measured.write_s,
+            "network": asdict(measured.network) if measured.network else None,
+            "step": _step_to_json(result.local_step),
+        },
+        "steps": [_step_to_json(step) for step in result.steps],
+        "notes": list(result.notes),
+        "warnings": list(result.warnings),
+        "pictures": None if result.pictures is None else str(result.pictures),
+    }
+
+
+def _column_to_json(column: Column, role: str) -> dict[str, Any]:
+    return {
+        "name": column.name,
+        "role": role,
+        "kind": column.kind,
+        "shape": list(column.shape),
+        "dtype": column.dtype,
+        "classes": len(column.classes),
+    }
+
+
+def _step_to_json(step: StepTime) -> dict[str, Any]:
+    return {**asdict(step), "seconds": step.seconds}
 
 
 def print_result(console: Console, result: Plan) -> None:
