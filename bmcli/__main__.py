@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from bmcli import stopping
 
 if TYPE_CHECKING:
-    from bmcli.console import Console
     from bmcli.errors import BmcliError
+    from bmcli.terminal.console import Console
 
 
 def start() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
     """
     stopping.install_handlers()  # before the other imports, which take a while
     from bmcli import garbage_collection
-    from bmcli.console import Console
+    from bmcli.terminal.console import Console
 
     garbage_collection.reduce_collections()
     _open_standard_streams()
@@ -88,13 +88,13 @@ def _run_command(console: Console) -> int:
         return leave.exit_code
     except click.ClickException as error:
         usage = error.ctx.get_usage() if isinstance(error, click.UsageError) and error.ctx else ""
-        console.faults(BmcliError(_one_line(error.format_message()), suggestion=_one_line(usage)))
+        console.print_faults(BmcliError(_one_line(error.format_message()), suggestion=_one_line(usage)))
         return 2
     except (KeyboardInterrupt, click.Abort):
         return _report_interruption(console)
     except BmcliError as error:
         stopping.set_exit_code(error.exit_code)
-        console.faults(error)
+        console.print_faults(error)
         return error.exit_code
     except BrokenPipeError:
         raise
@@ -103,10 +103,10 @@ def _run_command(console: Console) -> int:
             return _report_interruption(console)
         failure = disk.find_write_failure(error) or (error if isinstance(error, OSError) else None)
         if failure is not None:
-            console.faults(_make_system_error(failure))
+            console.print_faults(_make_system_error(failure))
             return 1
         if console.as_json:
-            console.result({"faults": [{"message": f"internal error: {type(error).__name__}: {error}"}]})
+            console.print_json({"faults": [{"message": f"internal error: {type(error).__name__}: {error}"}]})
         raise
 
 
@@ -114,7 +114,7 @@ def _report_interruption(console: Console) -> int:
     from bmcli.errors import RunFailed
 
     stopping.set_exit_code(stopping.INTERRUPTED)
-    console.faults(RunFailed("interrupted; nothing was saved."))
+    console.print_faults(RunFailed("interrupted; nothing was saved."))
     return stopping.INTERRUPTED
 
 

@@ -60,6 +60,19 @@ def test_no_function_or_parameter_has_the_name_of_a_builtin() -> None:
     assert not found
 
 
+def test_only_the_terminal_and_messages_print() -> None:
+    answering = {Path("export/runner.py"), Path("networks/rehearsal.py")}  # processes that answer on standard output
+    found = []
+    for path, tree in TREES.items():
+        if path.parts[0] in ("terminal", "messages.py") or path in answering:
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Name | ast.Attribute):
+                printed = ast.unparse(node) in ("print", "sys.stdout.write", "sys.stderr.write")
+                found += [f"{path}:{node.lineno}"] if printed else []
+    assert not found
+
+
 def documented(docstring: str | None) -> set[str]:
     """The names that a docstring describes below `Args:`."""
     described = (docstring or "").partition("Args:")[2].partition("\n\n")[0]

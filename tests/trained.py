@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from bmcli.commands.train import train
-from bmcli.console import Console
 from bmcli.runs import Run
+from bmcli.terminal.console import Console
 from bmcli.workflows.training import TrainingContext
 
 SCRIPT, FORMULA, IMAGE = "<script>alert(1)</script>", "=cmd()", '"><img src=x onerror=alert(2)>'

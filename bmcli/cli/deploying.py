@@ -19,7 +19,6 @@ from bmcli.cli.options import (
     runs_option,
     trust_option,
 )
-from bmcli.console import Console
 
 
 @click.command(
@@ -47,15 +46,15 @@ def predict_command(
     """Predict the rows of new data with a run or an artefact."""
     from bmcli.commands.predict import PredictionRequest, predict
     from bmcli.runs import make_cache_folder
+    from bmcli.terminal.presenters import prediction
 
-    console = get_console()
-    _check_streams(console, output)
-    asked = PredictionRequest(data, output, chosen, tuple(dict.fromkeys(keep)), skip_bad_rows)
-    console.print_prediction(predict(run, asked, root, make_cache_folder(), trust_artefact))
+    _check_streams(output)
+    request = PredictionRequest(data, output, chosen, tuple(dict.fromkeys(keep)), skip_bad_rows)
+    get_console().present(prediction, predict(run, request, root, make_cache_folder(), trust_artefact))
 
 
-def _check_streams(console: Console, output: Path | None) -> None:
-    if console.as_json and output is None:
+def _check_streams(output: Path | None) -> None:
+    if get_console().as_json and output is None:
         raise click.UsageError("--json prints to standard output, so predictions need --output FILE.")
 
 
@@ -76,10 +75,11 @@ def export_command(run: str, overrides: tuple[str, ...], formats: str | None, ro
     """Export a run as verified artefacts: SavedModel, LiteRT, ONNX, ..."""
     from bmcli.commands.export import export
     from bmcli.runs import make_cache_folder
+    from bmcli.terminal.presenters import artefacts
 
     console = get_console()
     exported = export(run, overrides, formats, root, make_cache_folder(), console.log)
-    console.print_export(exported)
+    console.present(artefacts, exported)
     exported.require_verified()
 
 
@@ -101,11 +101,11 @@ def benchmark_command(
     """Measure size, latency, throughput and memory of artefacts."""
     from bmcli.commands.benchmark import benchmark_artefacts
     from bmcli.runs import make_cache_folder
+    from bmcli.terminal.presenters import benchmark
 
     console = get_console()
-    console.print_benchmark(
-        benchmark_artefacts(targets, figure, repeats, root, make_cache_folder(), console.log, trust_artefact)
-    )
+    found = benchmark_artefacts(targets, figure, repeats, root, make_cache_folder(), console.log, trust_artefact)
+    console.present(benchmark, found)
 
 
 COMMANDS = (predict_command, export_command, benchmark_command)

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from bmcli import stopping
-from bmcli.console import Console
 from bmcli.errors import BmcliError
+from bmcli.terminal.console import Console
 
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"]}
 
@@ -20,7 +20,7 @@ class ResumableCommand(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         with stopping.resumable(lambda: _find_resume_advice(self.name or "", ctx.params)):
-            stopping.enable_interrupts(ctx.ensure_object(Console).last_words)
+            stopping.enable_interrupts(ctx.ensure_object(Console).print_final_faults)
             return super().invoke(ctx)
 
 

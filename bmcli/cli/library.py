@@ -14,15 +14,10 @@ from bmcli.cli.options import get_console, output_options, recipe_argument, runs
 @output_options
 def list_recipes() -> None:
     """List the built-in recipes."""
-    from itertools import groupby
-
     from bmcli.commands.recipes import describe_built_in
+    from bmcli.terminal.presenters import built_in_recipes
 
-    recipes = describe_built_in()
-    console = get_console()
-    console.result({"recipes": recipes})
-    for folder, entries in groupby(recipes, key=lambda entry: entry["folder"]):
-        console.table("", [folder, "description"], [[entry["name"], entry["headline"]] for entry in entries])
+    get_console().present(built_in_recipes, describe_built_in())
 
 
 @click.command(
@@ -34,13 +29,9 @@ def list_recipes() -> None:
 def copy_recipe(recipe: str, destination: Path) -> None:
     """Copy a built-in recipe, and any data that it includes."""
     from bmcli.commands.recipes import copy_built_in
-    from bmcli.console import clean
-    from bmcli.disk import format_path
+    from bmcli.terminal.presenters import copied_recipe
 
-    written = copy_built_in(recipe, destination)
-    console = get_console()
-    console.result({"written": [str(path) for path in written]})
-    console.text("\n".join(clean(f"wrote {format_path(path)}") for path in written))
+    get_console().present(copied_recipe, copy_built_in(recipe, destination))
 
 
 @click.command("runs", cls=ResumableCommand)
@@ -50,17 +41,9 @@ def copy_recipe(recipe: str, destination: Path) -> None:
 def list_runs(name: str | None, root: Path) -> None:
     """List runs, newest last; with NAME only those of that recipe."""
     from bmcli.commands.runs import describe_runs
+    from bmcli.terminal.presenters import runs
 
-    runs = describe_runs(root, name)
-    console = get_console()
-    console.result({"runs": runs})
-    rows = [[run["name"], run["id"], run["state"], run["epochs"], run["headline"], run["seconds"]] for run in runs]
-    console.table("", ["recipe", "run", "state", "epochs", "metric", "seconds"], rows)
-    for run in runs:
-        if run["fault"]:
-            console.log(f"warning: {run['fault']}")
-    if not runs:
-        console.log(f"no runs in {root} yet; `bmcli train digits` creates one.")
+    get_console().present(runs, describe_runs(root, name))
 
 
 @click.command(cls=ResumableCommand)
@@ -68,11 +51,10 @@ def list_runs(name: str | None, root: Path) -> None:
 def doctor_command() -> None:
     """Check versions, devices and optional dependencies."""
     from bmcli.commands.doctor import check_machine
+    from bmcli.terminal.presenters import machine_checks
 
     checks = check_machine()
-    console = get_console()
-    console.result({"checks": [vars(check) for check in checks]})
-    console.table("", ["", "check", "found", "advice"], [[c.mark, c.name, c.value, c.advice] for c in checks])
+    get_console().present(machine_checks, checks)
     if any(check.mark == "missing" for check in checks):
         raise click.exceptions.Exit(1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,6 +20,9 @@ from bmcli.cli.options import (
     runs_option,
     split_option,
 )
+
+if TYPE_CHECKING:
+    from bmcli.tuning.retraining import RecipeToRetrain
 
 
 @click.command(
@@ -49,17 +53,12 @@ def evaluate_command(
     """Evaluate a run, or cross-validate its recipe."""
     _check_evaluation(split, data, folds, learning_curve)
     overrides = (*overrides, *make_override("evaluate.folds", folds))
-    if not (split or data) and _retrain(run, overrides, learning_curve, workers, root):
-        return
+    recipe = None if split or data else _find_recipe_to_retrain(run, overrides, learning_curve, root)
+    if recipe is not None:
+        return _retrain(recipe, learning_curve, workers, root)
     if workers:
         raise click.UsageError("--workers requires --folds or --learning-curve.")
-    from bmcli.commands.evaluate import evaluate
-    from bmcli.runs import make_cache_folder
-
-    console = get_console()
-    measured = evaluate(run, overrides, split, data, root, make_cache_folder(), console.log)
-    console.measured(measured)
-    measured.require_gates()
+    _evaluate(run, overrides, split, data, root)
 
 
 def _check_evaluation(split: str | None, data: Path | None, folds: int | None, learning_curve: bool) -> None:
@@ -71,25 +70,39 @@ def _check_evaluation(split: str | None, data: Path | None, folds: int | None, l
         raise click.UsageError("--folds and --learning-curve retrain the recipe and exclude --split and --data.")
 
 
-def _retrain(run: str, overrides: tuple[str, ...], curve: bool, workers: int | None, root: Path) -> bool:
-    """Compute a learning curve or cross-validate, and return True; return False if neither is requested."""
+def _evaluate(run: str, overrides: tuple[str, ...], split: str | None, data: Path | None, root: Path) -> None:
+    from bmcli.commands.evaluate import evaluate
+    from bmcli.runs import make_cache_folder
+    from bmcli.terminal.presenters import evaluation
+
+    console = get_console()
+    evaluated = evaluate(run, overrides, split, data, root, make_cache_folder(), console.log)
+    console.present(evaluation, evaluated)
+    evaluated.require_gates()
+
+
+def _find_recipe_to_retrain(run: str, overrides: tuple[str, ...], curve: bool, root: Path) -> RecipeToRetrain | None:
+    """Return the recipe for a learning curve or a cross-validation; None if neither is requested."""
+    from bmcli.tuning.retraining import find_recipe
+
+    found = find_recipe(run, overrides, root)
+    return found if curve or found.loaded.recipe.evaluate.folds is not None else None
+
+
+def _retrain(recipe: RecipeToRetrain, curve: bool, workers: int | None, root: Path) -> None:
     from bmcli.commands.folds import cross_validate
     from bmcli.commands.learning_curve import measure_learning_curve
     from bmcli.runs import make_cache_folder
-    from bmcli.tuning.retraining import RetrainingContext, find_recipe
+    from bmcli.terminal.presenters import cross_validation, learning_curve
+    from bmcli.tuning.retraining import RetrainingContext
 
     console = get_console()
-    anew = find_recipe(run, overrides, root)
-    setting = RetrainingContext(root, make_cache_folder(), workers, console.print_job_end, console.log)
+    context = RetrainingContext(root, make_cache_folder(), workers, console.log_job_end, console.log)
     if curve:
-        console.print_learning_curves(measure_learning_curve(anew, setting))
-        return True
-    if anew.loaded.recipe.evaluate.folds is None:
-        return False
-    found = cross_validate(anew, setting)
-    console.print_cross_validation(found)
-    found.require_gates()
-    return True
+        return console.present(learning_curve, measure_learning_curve(recipe, context))
+    validated = cross_validate(recipe, context)
+    console.present(cross_validation, validated)
+    validated.require_gates()
 
 
 @click.command(cls=ResumableCommand, epilog=RUN_EPILOG)
@@ -113,11 +126,11 @@ def explain_command(run: str, split: str | None, rows: int, repeats: int, exampl
     """Explain a run: feature importance, single predictions, layers."""
     from bmcli.commands.explain import ExplanationRequest, explain
     from bmcli.runs import make_cache_folder
+    from bmcli.terminal.presenters import explanation
 
     console = get_console()
-    console.print_explanation(
-        explain(run, ExplanationRequest(split, rows, repeats, examples), root, make_cache_folder(), console.log)
-    )
+    request = ExplanationRequest(split, rows, repeats, examples)
+    console.present(explanation, explain(run, request, root, make_cache_folder(), console.log))
 
 
 @click.command(cls=ResumableCommand, epilog=RUN_EPILOG)
@@ -139,9 +152,10 @@ def compare_command(
     """
     from bmcli.commands.compare import compare
     from bmcli.runs import make_cache_folder
+    from bmcli.terminal.presenters import comparison
 
-    out = get_console()
-    out.print_comparison(compare(names, split, metric, output, root, make_cache_folder(), out.log), output)
+    console = get_console()
+    console.present(comparison, compare(names, split, metric, output, root, make_cache_folder(), console.log))
 
 
 @click.command(cls=ResumableCommand, epilog=RUN_EPILOG)
@@ -152,14 +166,11 @@ def compare_command(
 def report_command(run: str, split: str | None, root: Path) -> None:
     """Regenerate the HTML report of a run."""
     from bmcli.commands.report import report
-    from bmcli.console import clean
-    from bmcli.disk import format_path
     from bmcli.runs import make_cache_folder
+    from bmcli.terminal.presenters import written_report
 
     console = get_console()
-    written = report(run, split, root, make_cache_folder(), console.log).report
-    console.result({"report": str(written)})
-    console.text(clean(f"wrote {format_path(written)}"))
+    console.present(written_report, report(run, split, root, make_cache_folder(), console.log))
 
 
 COMMANDS = (evaluate_command, explain_command, compare_command, report_command)

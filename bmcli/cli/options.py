@@ -10,7 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from bmcli import parts
-from bmcli.console import Console
+from bmcli.terminal.console import Console
 
 CommandFunction = TypeVar("CommandFunction", bound=Callable[..., Any])
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")

@@ -31,8 +31,9 @@ from bmcli.cli.options import (
 def init_command(data: Path, target: str | None, output: Path) -> None:
     """Inspect data and write a recipe that trains on it."""
     from bmcli.commands.init import init
+    from bmcli.terminal.presenters import draft
 
-    get_console().print_draft(init(data, target, output))
+    get_console().present(draft, init(data, target, output))
 
 
 @click.command(cls=ResumableCommand, epilog=RECIPE_EPILOG)
@@ -43,13 +44,10 @@ def init_command(data: Path, target: str | None, output: Path) -> None:
 def validate_command(recipe: str, overrides: tuple[str, ...], deep: bool) -> None:
     """Check a recipe and list all errors at once."""
     from bmcli.commands.validate import validate
-    from bmcli.console import clean
     from bmcli.runs import make_cache_folder
+    from bmcli.terminal.presenters import validation
 
-    checked = validate(recipe, overrides, make_cache_folder() if deep else None)
-    console = get_console()
-    console.result(checked)
-    console.text(f"{clean(recipe)} is valid." + (f" {checked['parameters']:,} parameters." if deep else ""))
+    get_console().present(validation, validate(recipe, overrides, make_cache_folder() if deep else None))
 
 
 @click.command(cls=ResumableCommand, epilog=RECIPE_EPILOG)
@@ -65,9 +63,10 @@ def plan_command(recipe: str, overrides: tuple[str, ...], replicas: tuple[int, .
     """Estimate columns, layers, memory and training time."""
     from bmcli.commands.plan import REPLICAS, plan
     from bmcli.runs import make_cache_folder
+    from bmcli.terminal.presenters import training_plan
 
     chosen = sorted(set(replicas)) or REPLICAS
-    get_console().print_plan(plan(recipe, overrides, chosen, make_cache_folder(), pictures))
+    get_console().present(training_plan, plan(recipe, overrides, chosen, make_cache_folder(), pictures))
 
 
 @click.command(cls=ResumableCommand, epilog=f"{RECIPE_EPILOG} RUN is a run folder or the name of a run.")
@@ -79,26 +78,19 @@ def plan_command(recipe: str, overrides: tuple[str, ...], replicas: tuple[int, .
 def show_command(target: str, overrides: tuple[str, ...], why: str | None, root: Path) -> None:
     """Print a resolved recipe and the origin of each value."""
     from bmcli.commands.show import show
-    from bmcli.console import clean
+    from bmcli.terminal.presenters import resolved_recipe
 
-    shown = show(target, overrides, why, root)
-    console = get_console()
-    console.result(shown.value)
-    console.text(clean(shown.text).rstrip("\n"))
+    get_console().present(resolved_recipe, show(target, overrides, why, root))
 
 
 @click.command(cls=ResumableCommand)
 @output_options
 def schema_command() -> None:
     """Print the JSON schema of recipes, for editors."""
-    import json
-
     from bmcli.recipe.json_schema import make_recipe_schema
+    from bmcli.terminal.presenters import schema
 
-    schema = make_recipe_schema()
-    console = get_console()
-    console.result(schema)
-    console.text(json.dumps(schema, indent=2))
+    get_console().present(schema, make_recipe_schema())
 
 
 COMMANDS = (init_command, validate_command, plan_command, show_command, schema_command)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,6 +18,9 @@ from bmcli.cli.options import (
     overrides_argument,
     runs_option,
 )
+
+if TYPE_CHECKING:
+    from bmcli.workflows.training import TrainingContext
 
 
 @click.command(
@@ -42,23 +46,37 @@ def train_command(
 ) -> int | None:  # fmt: skip
     """Train the model of a recipe and evaluate it."""
     from bmcli.commands import train
-    from bmcli.runs import make_cache_folder
-    from bmcli.workflows.training import TrainingContext
+    from bmcli.terminal.presenters import training
 
     recipe, overrides = _separate_recipe(recipe, resume, overrides)
     overrides = (*overrides, *make_override("runtime.strategy", strategy), *make_override("runtime.replicas", replicas))
-    console = get_console()
     if workers is not None:
-        given = ["train", *([recipe] if recipe else ["--resume", resume or ""]), *overrides, "--runs", str(root)]
-        given += [*console.list_flags(), *(["--profile"] if profile else [])]
-        return train.train_in_workers(recipe, resume, overrides, workers, root, given)
-    setting = TrainingContext(root, make_cache_folder(), console.make_progress, console.log, profile, into)
-    trained = train.resume(resume, overrides, setting) if resume else train.train(recipe or "", overrides, setting)
-    console.print_training(trained)
+        arguments = _list_worker_arguments(recipe, resume, overrides, profile, root)
+        return train.train_in_workers(recipe, resume, overrides, workers, root, arguments)
+    context = _make_context(root, profile, into)
+    trained = train.resume(resume, overrides, context) if resume else train.train(recipe or "", overrides, context)
+    get_console().present(training, trained)
     trained.require_report()
     if trained.evaluation:
         trained.evaluation.require_gates()
     return None
+
+
+def _make_context(root: Path, profile: bool = False, run_folder: Path | None = None) -> TrainingContext:
+    from bmcli.runs import make_cache_folder
+    from bmcli.workflows.training import TrainingContext
+
+    console = get_console()
+    return TrainingContext(root, make_cache_folder(), console.make_progress, console.log, profile, run_folder)
+
+
+def _list_worker_arguments(
+    recipe: str | None, resume: str | None, overrides: tuple[str, ...], profile: bool, root: Path
+) -> list[str]:
+    """List the arguments of this command for its workers, without those about workers."""
+    target = [recipe] if recipe else ["--resume", resume or ""]
+    flags = [*get_console().list_flags(), *(["--profile"] if profile else [])]
+    return ["train", *target, *overrides, "--runs", str(root), *flags]
 
 
 def _separate_recipe(
@@ -93,26 +111,31 @@ def tune_command(
     """Search the hyperparameters of a recipe (section `tune`)."""
     from bmcli.commands import tune
     from bmcli.runs import make_cache_folder
+    from bmcli.terminal.presenters import search
 
-    if resume and recipe and "=" in recipe:
-        overrides, recipe = (recipe, *overrides), None
-    _check_search(recipe, overrides, resume, join)
+    recipe, overrides = _separate_search(recipe, overrides, resume, join)
     console = get_console()
-    setting = tune.SearchContext(root, make_cache_folder(), console.make_search_progress, console.log)
+    context = tune.SearchContext(root, make_cache_folder(), console.make_search_progress, console.log)
     if join:
-        return tune.join(join, workers or 1, setting)
+        return tune.join(join, workers or 1, context)
     overrides = (*overrides, *make_override("tune.workers", workers))
-    tuned = tune.resume(resume, overrides, setting, recipe) if resume else tune.tune(recipe or "", overrides, setting)
-    console.print_search(tuned.search, tuned.study.best, tuned.study.report, tuned.study.table)
+    tuned = tune.resume(resume, overrides, context, recipe) if resume else tune.tune(recipe or "", overrides, context)
+    console.present(search, tuned)
     if tuned.evaluation:
         tuned.evaluation.require_gates()
 
 
-def _check_search(recipe: str | None, overrides: tuple[str, ...], resume: str | None, join: str | None) -> None:
+def _separate_search(
+    recipe: str | None, overrides: tuple[str, ...], resume: str | None, join: str | None
+) -> tuple[str | None, tuple[str, ...]]:
+    """Return recipe and overrides; with --resume an argument such as KEY=VALUE is an override."""
+    if resume and recipe and "=" in recipe:
+        overrides, recipe = (recipe, *overrides), None
     if not (recipe or resume or join):
         raise click.UsageError("RECIPE, --resume SEARCH or --join SEARCH is required.")
     if join and (recipe or overrides or resume):
         raise click.UsageError("--join excludes RECIPE, KEY=VALUE and --resume.")
+    return recipe, overrides
 
 
 @click.command(
@@ -130,15 +153,13 @@ def distill_command(recipe: str | None, overrides: tuple[str, ...], resume: str 
     A baseline, the same student trained without teachers, shows the gain of distillation.
     """
     from bmcli.commands import distill
-    from bmcli.runs import make_cache_folder
-    from bmcli.workflows.training import TrainingContext
+    from bmcli.terminal.presenters import distillation
 
     _check_distillation(recipe, overrides, resume)
-    console = get_console()
-    setting = TrainingContext(root, make_cache_folder(), console.make_progress, console.log)
-    finished = distill.resume(resume, setting) if resume else distill.distill(recipe or "", overrides, setting)
-    console.distilled(finished.comparison, finished.distillation.report)
-    finished.require_gain()
+    context = _make_context(root)
+    distilled = distill.resume(resume, context) if resume else distill.distill(recipe or "", overrides, context)
+    get_console().present(distillation, distilled)
+    distilled.require_gain()
 
 
 def _check_distillation(recipe: str | None, overrides: tuple[str, ...], resume: str | None) -> None:

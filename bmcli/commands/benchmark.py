@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from bmcli import disk, machine, records
 from bmcli.errors import BmcliError
@@ -39,14 +38,6 @@ class BenchmarkResult:
     figure: Path
     repeats: int
     notes: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "figure": str(self.figure),
-            "repeats": self.repeats,
-            "artefacts": [cost.to_json() for cost in self.costs],
-            "notes": list(self.notes),
-        }
 
 
 def benchmark_artefacts(

@@ -37,6 +37,14 @@ _IGNORED_SECTIONS = ("name", "vars", "tune", "evaluate")
 
 
 @dataclass(frozen=True)
+class ComparisonResult:
+    """A comparison, and the page that shows it; None if none was requested."""
+
+    comparison: Comparison
+    page: Path | None
+
+
+@dataclass(frozen=True)
 class _EvaluatedRun:
     """A run that was evaluated for a comparison.
 
@@ -55,7 +63,7 @@ class _EvaluatedRun:
 def compare(
     targets: Sequence[str], split: str | None, metric: str | None, output: Path | None, root: Path, cache: Path,
     log: ReportCallback,
-) -> Comparison:  # fmt: skip
+) -> ComparisonResult:  # fmt: skip
     """Compare runs on the rows of one split.
 
     Args:
@@ -81,7 +89,7 @@ def compare(
     comparison = _make_comparison(evaluated_runs, split, metric)
     if output is not None:
         _write_page(comparison, output)
-    return comparison
+    return ComparisonResult(comparison, output)
 
 
 @contextlib.contextmanager

@@ -11,8 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from bmcli import __version__, trust
-from bmcli.console import hide_native_stderr
 from bmcli.errors import BmcliError
+from bmcli.native_output import hide_native_stderr
 from bmcli.runs import locate_cache, require_private
 
 REQUIRED_PACKAGES = (

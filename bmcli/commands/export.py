@@ -50,20 +50,6 @@ class ExportedArtefact:
     gzip_bytes: int
     sealed: bool = True
 
-    def to_json(self) -> dict[str, Any]:
-        verification = self.verification
-        return {
-            "format": self.format_name,
-            "path": str(self.path),
-            "verified": verification.verified,
-            "agreement": verification.agreement,
-            "max_difference": verification.max_difference,
-            "metrics": {name: {"model": m, "artefact": a} for name, (m, a) in verification.metrics.items()},
-            "failures": list(verification.failures),
-            "bytes": self.bytes,
-            "gzip_bytes": self.gzip_bytes,
-        }
-
 
 @dataclass(frozen=True)
 class ExportResult:
@@ -76,13 +62,6 @@ class ExportResult:
     run: Run
     artefacts: tuple[ExportedArtefact, ...]
     failed: Mapping[str, BmcliError] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "run": str(self.run.folder),
-            "artefacts": [artefact.to_json() for artefact in self.artefacts],
-            "failed": [{"format": name, "message": str(error)} for name, error in self.failed.items()],
-        }
 
     def require_verified(self) -> None:
         """Raise an error if a format could not be written, or if an artefact differs from the model.

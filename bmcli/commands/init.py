@@ -64,20 +64,6 @@ class DraftResult:
     model: SectionChoice
     notes: tuple[str, ...]
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "recipe": str(self.file),
-            "rows": self.rows,
-            "columns": [
-                {"name": role.name, "role": role.role, "kind": role.kind or None, "why": role.why}
-                for role in self.roles
-            ],
-            "target": next(role.name for role in self.roles if role.role == "target"),
-            "split": {"options": dict(self.split.options), "why": self.split.why},
-            "model": {"options": dict(self.model.options), "why": self.model.why},
-            "notes": list(self.notes),
-        }
-
 
 def init(data: Path, target: str | None, output: Path) -> DraftResult:
     """Write a recipe for some data.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,59 +81,6 @@ class Plan:
         from bmcli.cost_model import model_summary
 
         return model_summary.shorten_layers(self.layers, MAX_LAYERS)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return a JSON object with measured times at `measured` and predicted ones at `steps`, in seconds."""
-        measurement = self.measurement
-        return {
-            "recipe": self.name,
-            "rows": dict(self.spec.counts),
-            "inputs": {column.name: list(column.shape) for column in self.spec.inputs},
-            "targets": [column.name for column in self.spec.targets],
-            "columns": [_column_to_json(column, "input") for column in self.spec.inputs]
-            + [_column_to_json(column, "target") for column in self.spec.targets],
-            "parameters": self.parameters,
-            "layers": [{**asdict(layer), "shape": list(layer.shape)} for layer in self.layers],
-            "flops": {
-                "forward_example": self.forward_flops,
-                "step": measurement.work.example_flops * measurement.work.batch,
-            },
-            "memory": {**asdict(self.memory), "total": self.memory.total},
-            "cached": dict(self.cached),
-            "total_steps": self.total_steps,
-            "work": asdict(measurement.work),
-            "measured": {
-                "device": self.device,
-                "jit": self.jit,
-                "step_s_by_batch": {str(batch): seconds for batch, seconds in measurement.seconds.items()},
-                "fixed_s": measurement.cluster.compute.fixed,
-                "example_s": measurement.cluster.compute.slope,
-                "input_bytes_per_s": measurement.cluster.input,
-                "snapshot_s": measurement.snapshot_s,
-                "write_s": measurement.write_s,
-                "network": asdict(measurement.network) if measurement.network else None,
-                "step": _step_to_json(self.local_step),
-            },
-            "steps": [_step_to_json(step) for step in self.steps],
-            "notes": list(self.notes),
-            "warnings": list(self.warnings),
-            "pictures": None if self.pictures is None else str(self.pictures),
-        }
-
-
-def _column_to_json(column: Column, role: str) -> dict[str, Any]:
-    return {
-        "name": column.name,
-        "role": role,
-        "kind": column.kind,
-        "shape": list(column.shape),
-        "dtype": column.dtype,
-        "classes": len(column.classes),
-    }
-
-
-def _step_to_json(step: StepTime) -> Mapping[str, Any]:
-    return {**asdict(step), "seconds": step.seconds}
 
 
 def plan(

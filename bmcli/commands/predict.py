@@ -81,16 +81,6 @@ class PredictionResult:
     skipped: int
     seconds: float
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            self.origin[0]: str(self.origin[1]),
-            "output": str(self.output),
-            "columns": list(self.columns),
-            "rows": self.rows,
-            "skipped": self.skipped,
-            "seconds": round(self.seconds, 3),
-        }
-
 
 @dataclass(frozen=True)
 class RowPredictor:

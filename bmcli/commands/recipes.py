@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from bmcli import disk, parts
@@ -9,15 +10,22 @@ from bmcli.errors import BmcliError
 from bmcli.recipe.load import list_built_in
 
 
-def describe_built_in() -> list[dict[str, str]]:
-    """List name, folder and headline of every built-in recipe, folder by folder.
+@dataclass(frozen=True)
+class BuiltInRecipe:
+    """A recipe that comes with bmcli.
 
-    The headline is the second line of the comment at the top of the file.
+    Args:
+        headline: The second line of its opening comment.
     """
-    return [
-        {"name": name, "folder": file.parent.name, "headline": _read_headline(file)}
-        for name, file in list_built_in().items()
-    ]
+
+    name: str
+    folder: str
+    headline: str
+
+
+def describe_built_in() -> list[BuiltInRecipe]:
+    """Describe every built-in recipe, folder by folder."""
+    return [BuiltInRecipe(name, file.parent.name, _read_headline(file)) for name, file in list_built_in().items()]
 
 
 def _read_headline(file: Path) -> str:

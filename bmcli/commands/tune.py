@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bmcli import disk, distillations, runs, stopping
-from bmcli.console import Console, LineProgress
 from bmcli.errors import BmcliError, Interrupted
+from bmcli.messages import write_message
 from bmcli.recipe.load import LoadedRecipe
 from bmcli.recipe.nodes import write_scalar
 from bmcli.recipe.render import render_recipe
@@ -20,6 +20,7 @@ from bmcli.recipe.space import load_search
 from bmcli.run_data import read_data_spec
 from bmcli.runs import Run
 from bmcli.specs import DataSpec
+from bmcli.training.progress import LineProgress
 from bmcli.trials import SearchObjective, SearchResult
 from bmcli.tuning.pool import WorkerPool
 from bmcli.tuning.study import Study, create_study, describe_search, find_study
@@ -155,7 +156,7 @@ def _make_training_context(context: SearchContext) -> TrainingContext:
         if level == 0:
             context.log(text)
 
-    return TrainingContext(context.root, context.cache, lambda title: LineProgress(Console()), log)
+    return TrainingContext(context.root, context.cache, lambda title: LineProgress(write_message), log)
 
 
 def _make_objective(name: str, directions: Mapping[str, Literal["min", "max"] | None]) -> SearchObjective:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bmcli import training
 from bmcli.data import files
@@ -15,7 +15,28 @@ from bmcli.recipe.space import load_search
 from bmcli.workflows.session import get_source
 
 
-def validate(target: str, overrides: Sequence[str], cache: Path | None) -> dict[str, Any]:
+@dataclass(frozen=True)
+class NetworkSize:
+    """The network of a recipe, and the rows of each split of its data."""
+
+    rows: Mapping[str, int]
+    parameters: int
+
+
+@dataclass(frozen=True)
+class ValidationResult:
+    """A valid recipe.
+
+    Args:
+        recipe: Its file, or the name of a built-in recipe.
+        network: None unless it was built.
+    """
+
+    recipe: str
+    network: NetworkSize | None
+
+
+def validate(target: str, overrides: Sequence[str], cache: Path | None) -> ValidationResult:
     """Check the keys and values of a recipe and of its search, and that its files exist.
 
     Args:
@@ -28,7 +49,7 @@ def validate(target: str, overrides: Sequence[str], cache: Path | None) -> dict[
     try:
         students.check_student(loaded)
         require_files(loaded)
-        return {"valid": True, **(_build_model(loaded, cache) if cache else {})}
+        return ValidationResult(target, _build_network(loaded, cache) if cache else None)
     except BmcliError as error:
         raise loaded.locate(error) from None
 
@@ -40,7 +61,7 @@ def require_files(loaded: LoadedRecipe) -> None:
         raise BmcliError(*(fault for path in missing[:3] for fault in files.missing_file_error(path).faults))
 
 
-def _build_model(loaded: LoadedRecipe, cache: Path) -> dict[str, Any]:
+def _build_network(loaded: LoadedRecipe, cache: Path) -> NetworkSize:
     from bmcli.workflows.evaluation import check_evaluation
 
     recipe = loaded.recipe
@@ -52,4 +73,4 @@ def _build_model(loaded: LoadedRecipe, cache: Path) -> dict[str, Any]:
         prepared.split("train").targets,
         training.place_on_devices(recipe.on_one_device(), cache),
     )
-    return {"rows": dict(prepared.spec.counts), "parameters": network.model.count_params()}
+    return NetworkSize(prepared.spec.counts, network.model.count_params())

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bmcli import disk
-from bmcli.console import hide_native_stderr
+from bmcli.native_output import hide_native_stderr
 from bmcli.recipe.runtime import RuntimeOptions
 
 SIZES = (2**12, 2**16, 2**19, 2**21, 2**23)  # bytes

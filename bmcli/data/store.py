@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from bmcli import disk, records, trust
-from bmcli.console import Console
 from bmcli.errors import RunFailed
+from bmcli.messages import write_message
 from bmcli.specs import SPLITS, DataSpec
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def ensure_entry(folder: Path, make: Callable[[Path], None]) -> None:
         if not (damage := find_damage(folder)):  # Another process has made it while this one waited for the lock.
             return
         if os.path.lexists(folder):
-            Console().log(f"warning: {folder} in the cache is damaged ({damage}); it is made again.")
+            write_message(f"warning: {folder} in the cache is damaged ({damage}); it is made again.")
         with _draft_entry(folder) as draft:
             make(draft)
 

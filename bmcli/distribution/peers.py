@@ -16,9 +16,9 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import NoReturn
 
-from bmcli.console import Console
 from bmcli.distribution.launch import LAUNCHED_VARIABLE, LOST_PEER_EXIT_CODE
 from bmcli.errors import BmcliError, Interrupted
+from bmcli.messages import uncover_stderr, write_faults
 
 HEARTBEAT_S = 1.0
 PEER_TIMEOUT_S = 9.0  # of silence, after which a worker is lost
@@ -135,7 +135,8 @@ class Peers:
         assert self._on_loss is not None, "only a guarded process is ended"
         error = self._on_loss(f"{self._loss_message}; this worker was ended too.")
         if LAUNCHED_VARIABLE not in os.environ:
-            Console(as_json="--json" in sys.argv[1:]).last_words(error)
+            uncover_stderr()
+            write_faults(error, as_json="--json" in sys.argv[1:])
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from bmcli import parts, trust
-from bmcli.console import hide_native_stderr
 from bmcli.errors import ArtefactRejected
 from bmcli.export import Signature, card, encoder, operators, rows, runner
 from bmcli.export.verify import get_prediction
+from bmcli.native_output import hide_native_stderr
 from bmcli.quoting import quoted
 from bmcli.specs import Column, DataSpec
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from bmcli import __version__, dates, disk, records, trust
-from bmcli.console import clean
 from bmcli.errors import ArtefactRejected, BmcliError
 from bmcli.export import FormatOptions, Runtime, Signature, SignatureInput, SignatureOutput, WrittenModel, schema
 from bmcli.export.verify import Verification
+from bmcli.printable import clean
 from bmcli.quoting import listed, quoted, shortened
 from bmcli.recipe.schema import Recipe
 from bmcli.runs import Run, now

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from bmcli.console import hide_native_stderr
+from bmcli.native_output import hide_native_stderr
 
 # Preparing pictures or texts may import TensorFlow first: it writes lines from C++ while it is imported.
 with hide_native_stderr():

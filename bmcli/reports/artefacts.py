@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bmcli.console import clean
 from bmcli.disk import DamagedFile
+from bmcli.printable import clean
 from bmcli.records import validate_as
 from bmcli.reports.costs import Cost
 from bmcli.reports.page import Cell, Heading, Row, format_number, make_number_cell

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from bmcli.console import clean
 from bmcli.evaluation.comparison import COSTS, Comparison, Contender
 from bmcli.evaluation.directions import get_direction
 from bmcli.evaluation.intervals import Difference
+from bmcli.printable import clean
 from bmcli.reports import figures
 from bmcli.reports.figures import BLUE, GREY, ORANGE, RED
 from bmcli.reports.groups import make_interval_cell

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bmcli.console import clean
+from bmcli.printable import clean
 from bmcli.records import validate_as
 from bmcli.reports import figures
 from bmcli.reports.figures import BLUE, GREY, ORANGE

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bmcli.console import clean
 from bmcli.evaluation.decisions import Decision
 from bmcli.evaluation.threshold import ThresholdChoice
+from bmcli.printable import clean
 from bmcli.reports import figures, run_figures
 from bmcli.reports.figures import BLUE, GREY, ORANGE
 

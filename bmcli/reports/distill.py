@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bmcli.console import clean
 from bmcli.distillations import DistillationComparison, NetworkResult
+from bmcli.printable import clean
 from bmcli.reports import distill_figures
 from bmcli.reports.page import Cell, Heading, Row, make_number_cell, render_page
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bmcli.console import clean
 from bmcli.data.raw_rows import RawSplits
 from bmcli.evaluation.explanation_record import (
     ExampleExplanation,
@@ -18,6 +17,7 @@ from bmcli.evaluation.explanation_record import (
     SanityCheck,
     TargetExplanation,
 )
+from bmcli.printable import clean
 from bmcli.reports import figures, pixels
 from bmcli.reports.figures import BLUE, GREY
 from bmcli.reports.page import Cell, Heading, Row, format_number, make_number_cell

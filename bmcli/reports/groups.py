@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bmcli.console import clean
 from bmcli.evaluation.fairness import RATES, Fairness, GroupRates, Rate
 from bmcli.evaluation.proportions import Interval
 from bmcli.evaluation.slices import Slices
+from bmcli.printable import clean
 from bmcli.reports.page import Cell, Heading, Row, format_number, make_number_cell
 
 _MAX_SLICES = 15

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bmcli.console import clean
+from bmcli.printable import clean
 from bmcli.quoting import brief
 from bmcli.recipe.nodes import write_scalar
 

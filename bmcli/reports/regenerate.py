@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bmcli.console import clean
 from bmcli.evaluation.folds import CrossValidationResult
 from bmcli.evaluation.learning_curve import LearningCurve
 from bmcli.evaluation.result import Evaluation
+from bmcli.printable import clean
 from bmcli.reports import groups, run_figures
 from bmcli.reports.page import Fact, Row, format_number, render_page
 from bmcli.reports.run import PER_CLASS_HEADINGS, make_class_row

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bmcli.console import clean
 from bmcli.data import targets as target_kinds
 from bmcli.data.raw_rows import RawSplits
 from bmcli.evaluation.calibration import Calibration
@@ -27,6 +26,7 @@ from bmcli.evaluation.predictions import (
 from bmcli.evaluation.proportions import Interval
 from bmcli.evaluation.ranking_curves import compute_ranking_curves
 from bmcli.evaluation.result import ClassMetrics, Evaluation
+from bmcli.printable import clean
 from bmcli.quoting import MAX_SHOWN, brief, listed
 from bmcli.reports import artefacts, decisions, groups, pixels, run_figures, validation
 from bmcli.reports.artefacts import ArtefactSummary

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bmcli.console import clean
 from bmcli.evaluation.calibration import Calibration
 from bmcli.evaluation.ranking_curves import RankingCurves
 from bmcli.evaluation.result import ConfusionMatrix
+from bmcli.printable import clean
 from bmcli.reports import figures
 from bmcli.reports.figures import BLUE, GREY, ORANGE, RED
 from bmcli.reports.page import format_number

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from bmcli.console import clean
+from bmcli.printable import clean
 from bmcli.recipe.nodes import write_scalar
 from bmcli.recipe.search import SearchParameter
 from bmcli.reports import figures

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bmcli.console import clean
+from bmcli.printable import clean
 from bmcli.reports import figures, scales
 from bmcli.reports.figures import BLUE, GREY, ORANGE, RED
 from bmcli.reports.page import format_number

@@ -8,7 +8,7 @@ import json
 import math
 from typing import Any
 
-from bmcli.console import clean
+from bmcli.printable import clean
 from bmcli.trials import SearchResult, Trial
 
 

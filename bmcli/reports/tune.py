@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from bmcli.console import clean
+from bmcli.printable import clean
 from bmcli.reports import search_figures
 from bmcli.reports.importance import analyse_importance
 from bmcli.reports.page import (

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bmcli.console import clean
 from bmcli.evaluation.folds import CrossValidationResult, FoldMean, FoldResult
 from bmcli.evaluation.learning_curve import CurvePoint, LearningCurve
 from bmcli.evaluation.proportions import Interval
+from bmcli.printable import clean
 from bmcli.reports import figures
 from bmcli.reports.figures import BLUE, GREY, ORANGE
 from bmcli.reports.groups import make_interval_cell

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from bmcli import parts
-from bmcli.console import hide_native_stderr
+from bmcli.native_output import hide_native_stderr
 from bmcli.recipe.fields import dump
 from bmcli.training import compilation_cache
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
+
+from bmcli.messages import format_duration
 
 
 @dataclass
@@ -56,6 +59,55 @@ class ProgressCallback(Protocol):
     def on_epoch_end(self, row: Mapping[str, Any], selected: bool) -> None: ...
 
     def on_note(self, text: str) -> None: ...
+
+
+class LineProgress:
+    """Writes a line for each epoch, and one for the state of a long epoch from time to time.
+
+    Args:
+        log: Writes a line.
+    """
+
+    INTERVAL_S = 30.0
+
+    def __init__(self, log: Callable[[str], object]) -> None:
+        self._log = log
+        self._logged_at = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def on_progress(self, update: ProgressUpdate) -> None:
+        if time.monotonic() - self._logged_at > self.INTERVAL_S:
+            self._logged_at = time.monotonic()
+            self._log(format_update(update))
+
+    def on_epoch_end(self, row: Mapping[str, Any], selected: bool) -> None:
+        self._logged_at = time.monotonic()
+        self._log(format_epoch(row, selected))
+
+    def on_note(self, text: str) -> None:
+        self._log(text)
+
+
+def format_update(update: ProgressUpdate) -> str:
+    return (
+        f"epoch {update.epoch}/{update.epochs}  step {update.step}/{update.steps}  loss {update.loss:.4f}  "
+        f"{update.examples_per_second:,.0f} examples/s  {format_duration(update.seconds_left)} left"
+    )
+
+
+def format_epoch(row: Mapping[str, Any], selected: bool) -> str:
+    """Format the metrics of an epoch; a star marks the best epoch so far."""
+    metrics = "  ".join(
+        f"{name} {value:.4f}" if isinstance(value, float) else f"{name} -" for name, value in row.items() if "/" in name
+    )
+    return (
+        f"epoch {row['epoch']:>3}  {metrics}  {row['examples_per_second']:,.0f} examples/s{'  *' if selected else ''}"
+    )
 
 
 StopCondition = Callable[[Mapping[str, Any]], str | None]

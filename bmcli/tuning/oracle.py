@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bmcli.console import hide_native_stderr
+from bmcli.native_output import hide_native_stderr
 from bmcli.recipe.fields import Kind
 from bmcli.recipe.search import SearchParameter, are_same, collect_conditions
 from bmcli.trials import CandidateValues

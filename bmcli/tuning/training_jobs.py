@@ -20,15 +20,16 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import TypedDict
 
 from bmcli import disk, records
-from bmcli.console import Console, LineProgress
 from bmcli.distribution.launch import allocate_resources, read_last_lines, start_process
 from bmcli.errors import BmcliError, Interrupted, RunFailed
+from bmcli.messages import write_message
 from bmcli.quoting import quoted
 from bmcli.recipe.load import LoadedRecipe, load_recipe
 from bmcli.recipe.render import render_base
 from bmcli.run_data import read_data_spec, write_data_spec
 from bmcli.runs import Run, acquire_lock, require_regular_files, resolve_latest
 from bmcli.specs import DataSpec
+from bmcli.training.progress import LineProgress
 from bmcli.tuning.trial_process import ForkedProcess, import_training
 from bmcli.workflows.session import Session, get_source, start_session
 
@@ -308,10 +309,12 @@ def _train_job(batch: JobBatch, loaded: LoadedRecipe, job: TrainingJob, cache: P
             trainer = session.build_trainer(run)
             session.write_run_files(trainer, run)
             run.set_status("running")
-            outcome = trainer.train(LineProgress(Console()))
+            outcome = trainer.train(LineProgress(write_message))
             if outcome.divergence is not None:
                 raise RunFailed(f"training stopped: {outcome.divergence}.")
-            calibrated = calibrate_network(trainer.recipe, outcome.network, session.prepared, trainer.placement, print)
+            calibrated = calibrate_network(
+                trainer.recipe, outcome.network, session.prepared, trainer.placement, write_message
+            )
             write_data_spec(run, calibrated.spec)
             files = _write_predictions(run, calibrated.network, session, trainer, job)
             disk.try_to_remove(run.checkpoints)

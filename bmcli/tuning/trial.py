@@ -11,11 +11,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bmcli import disk, distillations
-from bmcli.console import Console, LineProgress
 from bmcli.errors import BmcliError, Interrupted, RunFailed
+from bmcli.messages import write_message
 from bmcli.recipe.load import LoadedRecipe, load_recipe
 from bmcli.run_data import read_data_spec, write_data_spec
 from bmcli.runs import Run
+from bmcli.training.progress import LineProgress
 from bmcli.trials import SearchObjective, Task, TrialResult, TrialState
 from bmcli.tuning.study import Study, find_epoch_objective
 from bmcli.workflows.session import Session, start_session
@@ -96,7 +97,7 @@ def _train_and_measure(study: Study, task: Task, run: Run, cache: Path) -> Trial
     session = start_session(loaded, cache, known_spec=read_data_spec(run) if run.data.exists() else None)
     trainer = _build_trainer(session, run)
     run.set_status("running")
-    outcome = trainer.train(LineProgress(Console()), lambda row: _find_stop_reason(task, epoch_objective, run, row))
+    outcome = trainer.train(LineProgress(write_message), lambda row: _find_stop_reason(task, epoch_objective, run, row))
     if outcome.divergence is not None:
         raise RunFailed(f"training stopped: {outcome.divergence}.")
     result = _measure_trial(task, run, session, trainer, outcome, objectives)
@@ -116,7 +117,7 @@ def _keep_model(run: Run, session: Session, trainer: Trainer, outcome: TrainingO
     from bmcli.networks.network import save_network
     from bmcli.workflows.decisions import calibrate_network
 
-    calibrated = calibrate_network(trainer.recipe, outcome.network, session.prepared, trainer.placement, Console().log)
+    calibrated = calibrate_network(trainer.recipe, outcome.network, session.prepared, trainer.placement, write_message)
     calibrated.save(run)
     save_network(calibrated.network, calibrated.spec, run.model)
     write_data_spec(run, calibrated.spec, with_model=True)
@@ -179,7 +180,7 @@ def _build_trainer(session: Session, run: Run) -> Trainer:
             trainer.resume()
             _require_rows(run, trainer.progress.epoch)
         except RunFailed as error:
-            Console().log(f"{error} The trial is trained from the start.")
+            write_message(f"{error} The trial is trained from the start.")
             disk.try_to_remove(run.checkpoints)
             return session.build_trainer(run)
     elif not run.data.exists():

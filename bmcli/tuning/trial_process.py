@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from bmcli import garbage_collection, training
-from bmcli.console import hide_native_stderr
 from bmcli.distribution.launch import die_with_parent
+from bmcli.native_output import hide_native_stderr
 from bmcli.recipe.schema import Recipe
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)

@@ -19,9 +19,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bmcli.console import Console
 from bmcli.distribution.launch import describe_exit
 from bmcli.errors import BmcliError, Interrupted
+from bmcli.messages import write_message
 from bmcli.recipe.paths import split_path
 from bmcli.recipe.schema import Recipe
 from bmcli.recipe.search import collect_conditions, read_space
@@ -68,7 +68,7 @@ def train_trial(study: Study, task: Task, cache: Path) -> int:
     try:
         result = run_trial(study, task, cache)
     except Interrupted as error:
-        Console().log(f"{task.name}: {error}")
+        write_message(f"{task.name}: {error}")
         return error.exit_code
     except Exception as error:
         traceback.print_exc()
@@ -143,7 +143,7 @@ class TrialWorker:
         except BmcliError as error:
             self._study.put_result(TrialResult(name, "failed", reason=str(error)))
             return
-        Console().log(f"{name}: {json.dumps(task.values)}")
+        write_message(f"{name}: {json.dumps(task.values)}")
         reason = self._supervise(task)
         if self._study.has_result(name):
             return

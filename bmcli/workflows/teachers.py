@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from bmcli import distillations, runs, training
-from bmcli.console import Console
 from bmcli.distillations import Distillation
 from bmcli.errors import BmcliError, Fault, RunFailed
+from bmcli.messages import write_faults, write_message
 from bmcli.recipe import students
 from bmcli.recipe.distill import DistillOptions, TeacherOptions, TrainedTeacherOptions
 from bmcli.recipe.fields import dump
@@ -20,6 +20,7 @@ from bmcli.recipe.load import LoadedRecipe, load_recipe
 from bmcli.recipe.schema import Recipe
 from bmcli.run_data import read_data_spec
 from bmcli.runs import Run
+from bmcli.training.progress import LineProgress
 from bmcli.workflows.callbacks import ReportCallback
 from bmcli.workflows.session import get_source
 from bmcli.workflows.training import TrainingContext, resume_run, train_recipe
@@ -181,8 +182,7 @@ def train_missing_teachers(loaded: LoadedRecipe, context: TrainingContext) -> Lo
 
 def _train_teachers_in_process(folder: Path, root: Path, cache: Path) -> None:
     """Train the teachers of a distillation; the main function of a spawned process."""
-    console = Console()
-    context = TrainingContext(root, cache, console.make_progress, console.log)
+    context = TrainingContext(root, cache, lambda title: LineProgress(write_message), write_message)
     try:
         distillation = Distillation(folder)
         loaded = distillation.load_base()
@@ -190,5 +190,5 @@ def _train_teachers_in_process(folder: Path, root: Path, cache: Path) -> None:
         announce_networks(options, loaded, student, context)
         resolve_teachers(options, loaded, student, TrainingJobs(distillation, context))
     except BmcliError as error:
-        console.faults(error)
+        write_faults(error)
         sys.exit(error.exit_code)

@@ -87,20 +87,20 @@ class Rival:
 def ours(session: Any, folder: Path) -> float:
     """Seconds of a student's training, its teacher asked anew."""
     from bmcli import runs
-    from bmcli.console import Console, LineProgress
+    from bmcli.training.progress import LineProgress
 
     shutil.rmtree(session.cache / "teachers", ignore_errors=True)
     start = time.perf_counter()
-    session.build_trainer(runs.create(folder, "distilled")).train(LineProgress(Console(verbosity=-1)))
+    session.build_trainer(runs.create(folder, "distilled")).train(LineProgress(lambda text: None))
     return time.perf_counter() - start
 
 
 def measure(rows: int, epochs: int, augment: bool, repeats: int) -> dict[str, Any]:
-    from bmcli.console import Console
     from bmcli.distillations import resolve_teacher
     from bmcli.recipe import students
     from bmcli.recipe.distill import TeacherOptions
     from bmcli.recipe.load import load_recipe
+    from bmcli.terminal.console import Console
     from bmcli.workflows import session as sessions
     from bmcli.workflows.training import TrainingContext, train_recipe
 

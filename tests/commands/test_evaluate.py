@@ -44,7 +44,7 @@ def write_loans(folder: Path, rows: int = 600) -> Path:
 def loans(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Run:
     """Trained run, which the tests of this module evaluate."""
     from bmcli.commands.train import train
-    from bmcli.console import Console
+    from bmcli.terminal.console import Console
     from bmcli.workflows.training import TrainingContext
 
     folder = tmp_path_factory.mktemp("loans")
@@ -156,7 +156,7 @@ def test_training_warns_of_a_planted_leak_and_of_rows_in_two_splits(bmcli: Bmcli
 def decided(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Run:
     """Overconfident run, with a temperature and a threshold of high recall."""
     from bmcli.commands.train import train
-    from bmcli.console import Console
+    from bmcli.terminal.console import Console
     from bmcli.workflows.training import TrainingContext
 
     folder = tmp_path_factory.mktemp("decided")

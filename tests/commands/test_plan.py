@@ -11,6 +11,7 @@ import pytest
 from bmcli.commands.plan import Plan, plan
 from bmcli.cost_model import measurement
 from bmcli.errors import BmcliError
+from bmcli.terminal.presenters import training_plan
 from tests.conftest import WriteRecipe
 
 from .conftest import Bmcli
@@ -30,7 +31,7 @@ def planned(recipe: Path, cache: Path, *overrides: str, **more: Any) -> Plan:
 
 
 def test_a_plan_tells_data_network_and_steps(write_recipe: WriteRecipe, cache: Path) -> None:
-    found = planned(write_recipe(), cache).to_json()
+    found = training_plan.to_json(planned(write_recipe(), cache))
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert found["rows"] == {"train": 120, "validation": 15, "test": 15}
     assert found["targets"] == ["species"]
@@ -48,7 +49,7 @@ def test_the_measured_step_is_the_first_of_the_predictions_here(write_recipe: Wr
 
 def test_one_replica_needs_no_network(write_recipe: WriteRecipe, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measurement, "measure_network", lambda _: pytest.fail("measured"))
-    found = planned(write_recipe(), cache, replicas=(1,)).to_json()
+    found = training_plan.to_json(planned(write_recipe(), cache, replicas=(1,)))
     assert json.loads(json.dumps(found, allow_nan=False))["measured"]["network"] is None
 
 
@@ -113,7 +114,7 @@ def test_less_than_one_replica_is_refused(write_recipe: WriteRecipe, cache: Path
 
 
 def test_a_plan_lists_columns_and_layers(write_recipe: WriteRecipe, cache: Path) -> None:
-    found = planned(write_recipe(), cache, replicas=(1,)).to_json()
+    found = training_plan.to_json(planned(write_recipe(), cache, replicas=(1,)))
     assert len(found["columns"]) == 5
     assert found["columns"][-1] == {
         "name": "species", "role": "target", "kind": "category", "shape": [], "dtype": "int32", "classes": 3,
@@ -124,7 +125,7 @@ def test_a_plan_lists_columns_and_layers(write_recipe: WriteRecipe, cache: Path)
 
 
 def test_memory_and_operations_follow_from_the_network(write_recipe: WriteRecipe, cache: Path) -> None:
-    found = planned(write_recipe(), cache, replicas=(1,)).to_json()
+    found = training_plan.to_json(planned(write_recipe(), cache, replicas=(1,)))
     parameters = 4 * 8 + 8 + 8 * 3 + 3
     memory = found["memory"]
     assert memory["gradients"] == 4 * parameters

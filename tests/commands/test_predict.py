@@ -14,9 +14,9 @@ from pyarrow import parquet
 
 from bmcli.commands import predict
 from bmcli.commands.train import train
-from bmcli.console import Console
 from bmcli.layers import register
 from bmcli.runs import Run
+from bmcli.terminal.console import Console
 from bmcli.workflows.training import TrainingContext
 
 from .conftest import Bmcli

@@ -9,8 +9,8 @@ import pytest
 
 from bmcli.commands.export import ExportResult, export
 from bmcli.commands.train import train
-from bmcli.console import Console
 from bmcli.runs import Run
+from bmcli.terminal.console import Console
 from bmcli.workflows.training import TrainingContext
 
 TABLE = """\

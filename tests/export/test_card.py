@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from bmcli.commands.export import ExportResult
-from bmcli.console import clean
 from bmcli.export import card
+from bmcli.printable import clean
 
 PAGE = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 HOSTILE = (

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bmcli.console import _format_fault
+from bmcli.messages import format_fault
 from bmcli.recipe.paths import join_steps, parse_steps
 from tests.recipe.files import SMALLEST, faults, only_fault, where, write
 
@@ -87,7 +87,7 @@ def test_faults_read_like_this(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     write(tmp_path, TEN)
     wanted = ("name", "sead", "model.", "train.stop.time", "train.optimizer", "runtime.jit")
     found = [fault for fault in faults("recipe.yaml") if fault.path.startswith(wanted)]
-    assert "\n".join(_format_fault(fault) for fault in found) == TEXT
+    assert "\n".join(format_fault(fault) for fault in found) == TEXT
 
 
 def model(options: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bmcli.commands.validate import validate
+from bmcli.commands.validate import ValidationResult, validate
 from bmcli.data.files import Address
 from bmcli.errors import BmcliError
 from bmcli.recipe import addresses, nodes
@@ -27,7 +27,8 @@ def test_validating_asks_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         raise AssertionError("a file system was made")
 
     monkeypatch.setattr(Address, "_system", refuse)
-    assert validate(write(tmp_path, TABLE.format(path)), (), None) == {"valid": True}
+    recipe = write(tmp_path, TABLE.format(path))
+    assert validate(recipe, (), None) == ValidationResult(recipe, None)
 
 
 @pytest.mark.parametrize("command", ["validate", "show", "plan", "train"])

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bmcli.console import _format_fault
 from bmcli.errors import BmcliError, Fault
+from bmcli.messages import format_fault
 from bmcli.recipe import nodes, space
 from bmcli.recipe.fields import dump
 from bmcli.recipe.load import load_recipe
@@ -445,7 +445,7 @@ def test_every_wrong_entry_is_reported_at_its_value(tmp_path: Path, monkeypatch:
     write(tmp_path, recipe(WRONG))
     with pytest.raises(BmcliError) as caught:
         load_search("recipe.yaml")
-    assert "\n".join(_format_fault(fault).splitlines()[0] for fault in caught.value.faults) == WRONG_TEXT
+    assert "\n".join(format_fault(fault).splitlines()[0] for fault in caught.value.faults) == WRONG_TEXT
 
 
 def test_whole_numbers_are_no_range_of_floats(tmp_path: Path) -> None:
@@ -467,7 +467,7 @@ def test_entries_of_other_files_are_reported_there(tmp_path: Path) -> None:
 
 def test_the_caret_stands_below_the_wrong_value(tmp_path: Path) -> None:
     (found,) = search_faults(tmp_path, recipe("model.dropout: {choice: [0.1, 2]}"))
-    line, caret = _format_fault(found).splitlines()[1:]
+    line, caret = format_fault(found).splitlines()[1:]
     assert line[caret.index("^")] == "2"
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from bmcli.console import _END_REASONS
 from bmcli.errors import BmcliError, Interrupted
+from bmcli.terminal.presenters.training import END_REASONS
 from bmcli.training import evaluator
 from bmcli.training.selection import is_overfit
 from tests.trainers import MakeTrainer, Silent
@@ -50,7 +50,7 @@ def test_overfitting_ends_the_training(make_family: MakeTrainer) -> None:
     watch = Silent()
     outcome = make_family("mlp", *OVERFITTING, target="price").train(watch)
     assert outcome.stop_reason == "overfit"
-    assert "overfitted" in _END_REASONS["overfit"]
+    assert "overfitted" in END_REASONS["overfit"]
     over = [False, *(is_overfit(row, before) for before, row in zip(watch.rows, watch.rows[1:], strict=False))]
     assert outcome.epochs == len(over) < 60
     assert [all(over[end - 3 : end]) for end in range(3, len(over) + 1)].index(True) == len(over) - 3

@@ -119,8 +119,8 @@ def _iterate_examples(exportable: ExportableModel, signature: Signature) -> Iter
 
 
 def _convert(converter: Any, options: Options) -> bytes:
-    from bmcli.console import hide_native_stderr
     from bmcli.export import integers
+    from bmcli.native_output import hide_native_stderr
 
     try:
         with hide_native_stderr():

@@ -81,7 +81,7 @@ def _convert(served: Any, signature: Signature) -> Any:
 
     import tf2onnx
 
-    from bmcli.console import hide_native_stderr
+    from bmcli.native_output import hide_native_stderr
 
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     function = served.make_function(signature)

@@ -1,19 +1,17 @@
-"""What users see of a search while it runs and when it is over."""
+"""What users see of a search while it runs."""
 
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bmcli.console import Console, LineSearchProgress, TerminalSearchProgress
 from bmcli.recipe.search import SearchParameter
-from bmcli.trials import ConfirmedCandidate, SearchObjective, SearchResult, Task, Trial, TrialResult, TrialState
+from bmcli.terminal.console import Console
+from bmcli.terminal.search_progress import LineSearchProgress, TerminalSearchProgress
+from bmcli.trials import SearchObjective, SearchResult, Task, Trial, TrialResult, TrialState
 
 ACCURACY = SearchObjective("validation/accuracy", "max")
 SPACE = {
@@ -141,7 +139,7 @@ def test_the_live_table_shows_the_best_and_what_runs(width: int) -> None:
     clock.now += 61
     watcher.on_epoch_end("0002", 3)
     out = io.StringIO()
-    RichConsole(file=out, width=width).print(watcher.table())
+    RichConsole(file=out, width=width).print(watcher.make_table())
     title, _, best, running = (line.split() for line in out.getvalue().splitlines())
     assert " ".join(title).startswith("digits: 2 done of 8 1:01")
     assert best[:4] == ["best", "0001", "0.7500", "dropout"]
@@ -159,39 +157,3 @@ def test_on_a_terminal_ended_trials_stay_above_the_live_table() -> None:
         watcher.on_trial_start(one.task)
         watcher.on_trial_end(one, searched([one]))
     assert "trial 0000  validation/accuracy 0.5000" in out.getvalue()
-
-
-def finished() -> SearchResult:
-    trials = [trial("0000", 0.5), trial("0001", 0.75), trial("0002", None, "failed", "killed")]
-    return searched(
-        trials,
-        confirmed=(ConfirmedCandidate("0001", 0.75, (0.7, 0.72)),),
-        winner="0001",
-        run="runs/digits-tune/best",
-        test={"test/accuracy": 0.7},
-        seconds=75.0,
-        stop_reasons=("All 3 trials were made.",),
-    )
-
-
-def test_the_end_of_a_search_tells_its_winner_and_what_that_is_worth(capsys: pytest.CaptureFixture[str]) -> None:
-    Console().print_search(finished(), Path("best.yaml"), Path("report.html"), Path("trials.csv"))
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "3 trials in 1:15: 2 done, 1 failed. All 3 trials were made."
-    assert [line.split()[:3] for line in lines if line.startswith("0001 *")] == [
-        ["0001", "*", "0.7500"],
-        ["0001", "*", "0.7500"],
-    ]
-    assert any("0.7100" in line and "0.04000" in line for line in lines)
-    assert lines[-2:] == ["wrote best.yaml, report.html, trials.csv", "run  runs/digits-tune/best"]
-
-
-def test_the_end_of_a_search_as_json(capsys: pytest.CaptureFixture[str]) -> None:
-    broken = trial("0003", float("nan"), "failed", "the loss is no number")
-    found = replace(finished(), trials=(*finished().trials, broken))
-    Console(as_json=True).print_search(found, Path("best.yaml"))
-    value = json.loads(capsys.readouterr().out)
-    assert value["best"] == {"recipe": "best.yaml", "run": "runs/digits-tune/best", "metrics": {"test/accuracy": 0.7}}
-    assert [one["state"] for one in value["trials"]] == ["done", "done", "failed", "failed"]
-    assert value["trials"][1]["objectives"] == {"validation/accuracy": 0.75}
-    assert value["trials"][3]["objectives"] == {}

@@ -1,0 +1,118 @@
+"""An evaluation: metrics with their intervals, classes, calibration, slices and groups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from bmcli.disk import format_path
+from bmcli.terminal.formats import format_interval, format_p_value, format_rate, or_dash
+
+if TYPE_CHECKING:
+    from bmcli.evaluation.fairness import Fairness
+    from bmcli.evaluation.gates import MissedGate
+    from bmcli.evaluation.result import Evaluation
+    from bmcli.evaluation.slices import Slices
+    from bmcli.terminal.console import Console
+    from bmcli.workflows.run_evaluation import EvaluationResult
+
+MAX_SLICES = 10
+_RATES = ("selection_rate", "true_positive_rate", "false_positive_rate")
+
+
+class HasGates(Protocol):
+    """A result that was held against the gates of a recipe."""
+
+    @property
+    def missed_gates(self) -> Sequence[MissedGate]: ...
+
+
+def to_json(result: EvaluationResult) -> dict[str, Any]:
+    return {
+        "run": str(result.run.folder) if result.run else None,
+        "metrics": result.metrics(),
+        **intervals_to_json(result),
+        **missed_gates_to_json(result),
+    }
+
+
+def intervals_to_json(result: EvaluationResult | None) -> dict[str, Any]:
+    return {"intervals": {name: each.to_json() for name, each in result.intervals().items()}} if result else {}
+
+
+def missed_gates_to_json(result: HasGates | None) -> dict[str, Any]:
+    return {"missed_gates": [str(gate) for gate in result.missed_gates]} if result and result.missed_gates else {}
+
+
+def print_result(console: Console, result: EvaluationResult) -> None:
+    run, evaluation = result.run, result.evaluation
+    console.print_text("")
+    console.print_table(f"{evaluation.count:,} rows of {result.on}", *_tabulate_metrics(result))
+    for method in dict.fromkeys(interval.method for interval in evaluation.intervals.values()):
+        console.log(f"intervals: {method}", level=1)
+    for name, reason in evaluation.without_interval.items():
+        console.log(f"{name} has no interval: {reason}", level=1)
+    print_details(console, evaluation)
+    if run:
+        report = f"\nreport  {format_path(run.report)}" if run.report.exists() else ""
+        console.print_text(f"{report}\nrun  {run.display_path}")
+
+
+def _tabulate_metrics(result: EvaluationResult) -> tuple[list[str], list[list[object]]]:
+    """Make columns and rows of a table of metrics."""
+    metrics, intervals = result.metrics(), result.intervals()
+    level = next((f"{100 * each.level:.3g} %" for each in intervals.values()), "")
+    if not level:
+        return ["metric", "value"], [list(item) for item in metrics.items()]
+    rows: list[list[object]] = [[name, value, format_interval(intervals.get(name))] for name, value in metrics.items()]
+    return ["metric", "value", f"{level} interval"], rows
+
+
+def print_details(console: Console, evaluation: Evaluation) -> None:
+    """Print what an evaluation holds beside its metrics."""
+    for target, classes in evaluation.per_class.items():
+        rows = [[row.name, *map(or_dash, (row.precision, row.recall, row.f1)), row.support] for row in classes]
+        console.print_text("")
+        console.print_table(target, ["class", "precision", "recall", "f1", "rows"], rows)
+    for name, reason in evaluation.undefined.items():
+        console.log(f"{name} is undefined: {reason}", level=1)
+    for target, calibration in evaluation.calibration.items():
+        console.print_text(f"\n{target}: {calibration.summary}")
+    for slices in evaluation.slices:
+        _print_slices(console, slices)
+    for fairness in evaluation.fairness:
+        _print_fairness(console, fairness)
+
+
+def _print_slices(console: Console, table: Slices) -> None:
+    rows = [
+        [
+            each.slicing,
+            each.name,
+            each.rows,
+            each.value,
+            format_interval(each.interval),
+            f"{each.difference:+.4f}",
+            format_p_value(each.adjusted_p_value),
+        ]
+        for each in table.slices[:MAX_SLICES]
+    ]
+    console.print_text("")
+    columns = ["slice by", "", "rows", table.metric, "interval", "against the rest", "p adjusted"]
+    console.print_table(
+        f"{table.target} by slice, the worst first; of all rows {table.metric} {table.overall:.4f}", columns, rows
+    )
+    console.print_text(table.summary)
+
+
+def _print_fairness(console: Console, comparison: Fairness) -> None:
+    rows = [
+        [group.name, group.rows, *(format_rate(getattr(group, rate)) for rate in _RATES)] for group in comparison.groups
+    ]
+    console.print_text("")
+    console.print_table(
+        f"'{comparison.positive}' by {comparison.column}",
+        [comparison.column, "rows", *(rate.replace("_", " ") for rate in _RATES)],
+        rows,
+    )
+    console.print_text(comparison.summary)

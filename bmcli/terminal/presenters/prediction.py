@@ -1,0 +1,30 @@
+"""A prediction that was written; its messages go to standard error, since the predictions may be on standard output."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from bmcli.disk import format_path
+
+if TYPE_CHECKING:
+    from bmcli.commands.predict import PredictionResult
+    from bmcli.terminal.console import Console
+
+
+def to_json(result: PredictionResult) -> dict[str, Any]:
+    kind, folder = result.origin
+    return {
+        kind: str(folder),
+        "output": str(result.output),
+        "columns": list(result.columns),
+        "rows": result.rows,
+        "skipped": result.skipped,
+        "seconds": round(result.seconds, 3),
+    }
+
+
+def print_result(console: Console, result: PredictionResult) -> None:
+    where = "standard output" if result.output is None else format_path(result.output)
+    speed = result.rows / max(result.seconds, 1e-9)
+    skipped = f", {result.skipped:,} skipped, which could not be read" if result.skipped else ""
+    console.log(f"{result.rows:,} rows to {where}{skipped}; {result.seconds:.1f} s, {speed:,.0f} rows/s")
