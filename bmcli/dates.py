@@ -168,4 +168,4 @@ def _check_fields(date_format: str, fields: Sequence[str]) -> None:
     if not {"year", "short_year"} & set(fields) or not {"month", "month_name"} & set(fields):
         raise ValueError(f"'{date_format}' lacks the year or the month")
     if ("half_hour" in fields) != ("half" in fields):
-        raise ValueError(f"'{date_format}' needs %I and %p together")
+        raise ValueError(f"'{date_format}' needs both %I and %p")

@@ -240,7 +240,7 @@ def format_cell(rows: RawColumn, row: int) -> str:
     if is_text_column(rows):
         cell = rows[row].as_py()
         return "nothing" if cell is None else quoted(cell) if isinstance(cell, str) else repr(cell)
-    return str(rows[row]) if rows.ndim == 1 else "one in an array"
+    return str(rows[row]) if rows.ndim == 1 else "another value in an array"
 
 
 def _get_text(rows: RawColumn, row: int) -> str | None:

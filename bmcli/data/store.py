@@ -230,9 +230,8 @@ def _write_array(path: Path, shape: tuple[int, ...], dtype: str, pieces: Iterabl
 def _write_header(file: IO[bytes], shape: tuple[int, ...], dtype: str) -> None:
     """Write the header of an NPY file; NumPy pads it so that its length does not depend on the first axis."""
     import numpy as np
-    from numpy.lib import format as npy
 
-    npy.write_array_header_1_0(file, {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape})
+    np.lib.format.write_array_header_1_0(file, {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape})
 
 
 def _write_pieces(file: IO[bytes], dtype: str, pieces: Iterable[np.ndarray]) -> None:

@@ -195,7 +195,7 @@ def test_a_column_without_values_is_a_fault(rows: Any) -> None:
         ({"format": "%d.%m.%Q"}, "no directive '%Q'"),
         ({"format": "%d.%m"}, "lacks the year or the month"),
         ({"format": ("iso", "%Y %m %Y")}, "contains a field twice"),
-        ({"format": "%Y-%m-%d %I:%M"}, "needs %I and %p together"),
+        ({"format": "%Y-%m-%d %I:%M"}, "needs both %I and %p"),
         ({"format": ()}, "at least one format"),
         ({"parts": ("hour", "hour")}, "received hour twice"),
     ],

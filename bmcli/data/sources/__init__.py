@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 from bmcli import parts
-from bmcli.data import files as data_files
+from bmcli.data import files
 from bmcli.data.files import File
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
@@ -85,13 +85,13 @@ class SourceOptions(Kind):
         if isinstance(path, Mapping):
             groups = [path[split]] if split in path else path.values()
             path = [each for paths in groups for each in _as_list(paths)]
-        names = [data_files.format_path(data_files.parse_path(each)) for each in _as_list(path)]
+        names = [files.format_path(files.parse_path(each)) for each in _as_list(path)]
         more = f" and {len(names) - _MAX_NAMED_FILES} more" if len(names) > _MAX_NAMED_FILES else ""
         return ", ".join(names[:_MAX_NAMED_FILES]) + more
 
     def fingerprint(self) -> str:
         """Compute the SHA-256 of the data; the same bytes in another folder have the same fingerprint."""
-        return data_files.compute_fingerprint(self.files())
+        return files.compute_fingerprint(self.files())
 
     def default_targets(self) -> Mapping[str, Mapping[str, Any]]:
         """Return the targets of a source that defines them, as in a recipe: `{"label": {"kind": "category"}}`."""
@@ -139,7 +139,7 @@ def read_rows(options: SourceOptions, skip_malformed: bool) -> SourceRows:
             raise BmcliError(
                 f"{options.describe_files()}: expected column names of at most {_MAX_COLUMN_NAME:,} characters, "
                 f"received {quoted(name)}.",
-                path=data_files.RECIPE_PATH,
+                path=files.RECIPE_PATH,
                 suggestion="Shorten the name: recipes, reports and artefacts repeat it.",
             )
     return replace(rows, origin=options.describe_files())
@@ -244,11 +244,11 @@ class TableOptions(SourceOptions):
             for split in (None, *SPLITS)
             for path in _as_list(by_split.get(split, ()))
             if remote or not addresses.is_remote(path)
-            for each in data_files.find_files(path, self.ENDINGS)
+            for each in files.find_files(path, self.ENDINGS)
         ]
         twice = next((each for each, times in Counter(located).items() if times > 1), None)
         if twice is not None:
-            raise data_files.file_error(twice[1], "is listed twice.")
+            raise files.file_error(twice[1], "is listed twice.")
         return tuple(located)
 
     def files(self) -> tuple[File, ...]:

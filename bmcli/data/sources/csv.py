@@ -216,7 +216,7 @@ def _read_first_records(path: File, options: Options) -> list[tuple[int, list[st
 def _read_batches(path: File, options: Options, malformed: list[int] | None) -> Iterator[pa.RecordBatch]:
     """Read the rows of a file in batches."""
     import pyarrow as pa
-    from pyarrow import csv as arrow
+    import pyarrow.csv
 
     names, header = _read_names(path, options), _read_first_records(path, options)[0][1]
     quotes = _QuoteCounter(options.quote)
@@ -228,17 +228,19 @@ def _read_batches(path: File, options: Options, malformed: list[int] | None) -> 
         return "skip"
 
     try:
-        reader = arrow.open_csv(
+        reader = pyarrow.csv.open_csv(
             pa.PythonFile(files.ChunkStream(quotes.count_quotes(_read_as_utf8(path, options.encoding))), mode="r"),
-            read_options=arrow.ReadOptions(block_size=_BLOCK_BYTES, column_names=None if options.header else names),
-            parse_options=arrow.ParseOptions(
+            read_options=pyarrow.csv.ReadOptions(
+                block_size=_BLOCK_BYTES, column_names=None if options.header else names
+            ),
+            parse_options=pyarrow.csv.ParseOptions(
                 delimiter=options.delimiter,
                 quote_char=False if options.quote == "none" else options.quote,
                 newlines_in_values=options.quote != "none",
                 invalid_row_handler=None if malformed is None else skip,
             ),
             # Without types Arrow guesses them from the first block: 007 would become 7, and a later word an error.
-            convert_options=arrow.ConvertOptions(
+            convert_options=pyarrow.csv.ConvertOptions(
                 column_types=dict.fromkeys(header if options.header else names, pa.string()),
                 null_values=["", *options.missing],
                 strings_can_be_null=True,

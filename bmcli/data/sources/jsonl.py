@@ -202,7 +202,7 @@ def _check_nesting(path: File, line: int, block: bytes) -> bool:
         if shape not in odd:
             continue
         # Brackets inside of texts do not count. Of a text without an end the quote remains, and marks the line as open.
-        bare = _TEXT.sub(lambda found: b"" if found[1] else b'"', text)
+        bare = _TEXT.sub(lambda match: b"" if match[1] else b'"', text)
         deepest, level = limits.measure_nesting(bare.translate(None, _NO_BRACKETS))
         if deepest > limits.MAX_NESTING:
             raise _MalformedLineError(
@@ -251,13 +251,13 @@ def _has_object_lines(block: bytes) -> bool:
 def _parse_block(block: bytes, schema: pa.Schema | None = None) -> pa.Table:
     """Parse lines by Arrow; text that looks like a date stays text."""
     import pyarrow as pa
-    from pyarrow import json as arrow
+    import pyarrow.json
 
     # Arrow parses blocks separately: an object across two blocks is an error, so all lines are one block.
-    table = arrow.read_json(
+    table = pyarrow.json.read_json(
         pa.BufferReader(block.removeprefix(b"\xef\xbb\xbf")),  # A byte order mark is not JSON.
-        read_options=arrow.ReadOptions(block_size=len(block) + 1, use_threads=False),
-        parse_options=arrow.ParseOptions(explicit_schema=schema),
+        read_options=pyarrow.json.ReadOptions(block_size=len(block) + 1, use_threads=False),
+        parse_options=pyarrow.json.ParseOptions(explicit_schema=schema),
     )
     plain = pa.schema([field.with_type(_replace_date_types(field.type)) for field in table.schema])
     return table if plain == table.schema else _parse_block(block, plain)

@@ -115,7 +115,7 @@ class _BoundedFile:
 
 def _check_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
     """Compare the header of an array with the size of its member, before the array is loaded."""
-    from numpy.lib import format as npy
+    import numpy as np
 
     name = member.filename.removesuffix(".npy")
     if name == member.filename:
@@ -127,8 +127,8 @@ def _check_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo)
         )
     limits.check_growth(f"{files.format_path(path)}: array {quoted(name)}", member.compress_size, member.file_size)
     with archive.open(member) as stream:
-        version = npy.read_magic(stream)
-        header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        version = np.lib.format.read_magic(stream)
+        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = header(stream)
         header_bytes = stream.tell()
     if dtype.hasobject:

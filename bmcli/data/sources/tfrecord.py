@@ -241,7 +241,7 @@ class _FeatureColumn:
         return np.frombuffer(data, "uint8").reshape(self.feature.shape)
 
     def _make_error(self, record: _RecordPosition, message: str, suggestion: str = "") -> BmcliError:
-        return _record_error(str(record), f"feature {quoted(self.name)}: {message}", suggestion)
+        return _record_error(record, f"feature {quoted(self.name)}: {message}", suggestion)
 
     def to_column(self, count: int, records: list[_RecordPosition]) -> RawColumn:
         """Build the column of all rows; it is missing in rows without the feature."""
@@ -293,7 +293,7 @@ def _add_features(
         gathered.update({name: _FeatureColumn(name, requested[name]) for name in requested if name not in gathered})
         if row == 0 and (lacking := [name for name in requested if name not in features]):
             hint = parts.did_you_mean(lacking[0], features)
-            raise _record_error(str(record), f"the first example has no feature {quoted(lacking[0])}.", hint)
+            raise _record_error(record, f"the first example has no feature {quoted(lacking[0])}.", hint)
     for name in requested if requested is not None else sorted(features):
         kind = features[name].WhichOneof("kind") if name in features else None
         values = getattr(features[name], kind).value if kind else ()
@@ -303,11 +303,11 @@ def _add_features(
             gathered[name] = _FeatureColumn(name, _infer_feature(kind, values))
         expected = _LISTS[gathered[name].feature.type]
         if kind != expected:
-            raise _record_error(str(record), f"feature {quoted(name)}: expected a {expected}, received a {kind}.")
+            raise _record_error(record, f"feature {quoted(name)}: expected a {expected}, received a {kind}.")
         gathered[name].add(row, record, values)
     if len(gathered) > limits.MAX_COLUMNS:
         message = f"expected at most {limits.MAX_COLUMNS:,} features, received more."
-        raise _record_error(str(record), message, _FEWER_FEATURES)
+        raise _record_error(record, message, _FEWER_FEATURES)
 
 
 def _infer_feature(kind: Any, values: Any) -> FeatureOptions:
@@ -326,5 +326,5 @@ def _is_picture(data: bytes) -> bool:
     return True
 
 
-def _record_error(place: str, message: str, suggestion: str = "") -> BmcliError:
-    return BmcliError(f"{place}: {message}", path=files.RECIPE_PATH, suggestion=suggestion)
+def _record_error(record: _RecordPosition, message: str, suggestion: str = "") -> BmcliError:
+    return BmcliError(f"{record}: {message}", path=files.RECIPE_PATH, suggestion=suggestion)
