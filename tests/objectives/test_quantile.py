@@ -94,8 +94,8 @@ def test_the_middle_is_the_median_or_next_to_it(quantiles: tuple[float, ...], ex
     ("quantiles", "message"),
     [
         ((), "at least 1"),
-        ((0.5, 0.1), "from low to high"),
-        ((0.5, 0.5), "from low to high"),
+        ((0.5, 0.1), "in increasing order"),
+        ((0.5, 0.5), "in increasing order"),
         ((0.0, 0.5), "greater than 0"),
         ((0.5, 1.0), "less than 1"),
     ],

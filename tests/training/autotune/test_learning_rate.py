@@ -59,7 +59,7 @@ def test_the_training_after_it_is_that_with_the_rate_named(make_trainer: MakeTra
 
 def test_a_loss_that_no_rate_lowers_is_a_fault(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learning_rate, "_run_range_test", lambda *_: (TRIED, [1.0] * len(TRIED)))
-    with pytest.raises(BmcliError, match="the loss fell with no rate"):
+    with pytest.raises(BmcliError, match="the loss fell at no learning rate"):
         make_trainer(AUTO)
 
 
