@@ -301,21 +301,21 @@ def _state_of(values: dict[str, Any], name: str) -> dict[str, Any]:
 
 MISFITS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "expressions that take exponential time": (
-        lambda values: _state_of(values, "sent").update(patterns=[["iso", "(a+)+$", ["year"]]]), "patterns: not those"
+        lambda values: _state_of(values, "sent").update(patterns=[["iso", "(a+)+$", ["year"]]]), "patterns: they do not"
     ),
-    "no such format": (lambda values: _state_of(values, "sent").update(formats=["%Q"]), "patterns: not those"),
+    "no such format": (lambda values: _state_of(values, "sent").update(formats=["%Q"]), "patterns: they do not"),
     "cells that fill the memory": (lambda values: values["inputs"][0].update(shape=[2**20, 2**20]), "a cell of more"),
     "shapes below zero": (lambda values: values["inputs"][0].update(shape=[-1]), "inputs.0.number.shape.0"),
     "infinite numbers": (lambda values: _state_of(values, "weight").update(fill=["Infinity"]), "fill.0"),
-    "another column": (lambda values: values["inputs"][0].update(name="height"), "other columns than"),
-    "a column twice": (lambda values: values["inputs"].append(values["inputs"][0]), "other columns than"),
+    "another column": (lambda values: values["inputs"][0].update(name="height"), "its columns differ from"),
+    "a column twice": (lambda values: values["inputs"].append(values["inputs"][0]), "its columns differ from"),
     "a kind of source that is none": (lambda values: values["source"].update(kind="../csv"), "source.kind: no kind"),
     "a file of the user": (lambda values: values["source"].update(table="/etc/passwd"), "source.table: no option"),
     "options that no source has": (lambda values: values["source"].update(command="rm"), "source.command"),
     "a threshold of three classes": (
         lambda values: values["targets"][0]["state"].update(threshold=0.5), "a threshold without two classes"
     ),
-    "classes of a number": (lambda values: values["targets"][1].update(classes=["a"]), "no classes of the kind"),
+    "classes of a number": (lambda values: values["targets"][1].update(classes=["a"]), "classes do not fit the kind"),
 }  # fmt: skip
 
 
