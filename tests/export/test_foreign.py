@@ -148,7 +148,7 @@ def test_other_programs_need_a_seal_too(own: Callable[[str], Path], kind: str) -
 
 
 @pytest.mark.slow
-def test_what_is_exported_where_no_key_can_be_kept_is_verified_and_says_what_it_needs(
+def test_what_is_exported_where_no_key_can_be_kept_is_verified_with_a_warning(
     bmcli: Bmcli, table_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", os.devnull)
@@ -275,9 +275,7 @@ def test_damage_is_a_fault_to_every_command(bmcli: Bmcli, own: Callable[[str], P
 
 
 @pytest.mark.parametrize("field", ["targets", "files", "signatures", "verification", "runtime"])
-def test_a_card_that_says_null_is_a_fault_to_every_command(
-    bmcli: Bmcli, own: Callable[[str], Path], field: str
-) -> None:
+def test_a_card_with_null_is_a_fault_to_every_command(bmcli: Bmcli, own: Callable[[str], Path], field: str) -> None:
     folder = own("litert")
     forge(folder, lambda values: values.update({field: None}))
     for command in (("predict", folder, "rows.csv"), ("benchmark", folder)):
@@ -341,7 +339,7 @@ def test_what_only_running_shows_is_rejected_without_a_traceback(
     assert "Traceback" not in done.err
 
 
-def test_a_card_says_whether_it_has_a_seal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_write_returns_whether_the_card_has_a_seal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert card.write(tmp_path, {"name": "a"})
     assert card.is_sealed_by_user(disk.read_record(tmp_path / card.CARD))
     assert not card.is_sealed_by_user({**disk.read_record(tmp_path / card.CARD), "name": "b"})
