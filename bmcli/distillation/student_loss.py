@@ -219,17 +219,17 @@ def _build_terms(
 ) -> tuple[_LossTerm, ...]:
     counts: Counter[str] = Counter()
     terms = []
-    for place, options in enumerate(distillation.losses):
+    for index, options in enumerate(distillation.losses):
         counts[options.kind] += 1
         number = counts[options.kind]
         name = options.kind if number == 1 else f"{options.kind}_{number}"
         hints = []
         for position, pair in enumerate(getattr(options, "pairs", ())):
-            path = f"distillation.losses.{place}.pairs.{position}"
+            path = f"distillation.losses.{index}.pairs.{position}"
             tensor = layer_lookup.find_layer_output(network.model, pair.student, "the student", f"{path}.student")
             hints.append(
                 HintProjection(
-                    pair, tensor, layer_shapes[layer_key(pair)], options.kind, seed + 31 * place + position, path
+                    pair, tensor, layer_shapes[layer_key(pair)], options.kind, seed + 31 * index + position, path
                 )
             )
         terms.append(_LossTerm(name, options, parts.load("distillation.losses", options.kind), tuple(hints)))

@@ -78,8 +78,8 @@ def load_teachers(
         BmcliError: A file is missing or was changed, or a teacher does not predict the student's targets.
     """
     return tuple(
-        _load_teacher(each, f"distillation.teachers.{place}", recipe, spec, placement)
-        for place, each in enumerate(options.teachers)
+        _load_teacher(each, f"distillation.teachers.{index}", recipe, spec, placement)
+        for index, each in enumerate(options.teachers)
     )
 
 
@@ -249,7 +249,7 @@ class TeacherPredictor:
                     f"there is no teacher {pair.of}, counted from 0: there are {len(teachers)}.", path=f"{path}.of"
                 )
             self.layers[layer_key(pair)] = (pair.of, teachers[pair.of].find_layer(pair.teacher, f"{path}.teacher"))
-        self._models = [self._build_layer_outputs(place) for place in range(len(teachers))]
+        self._models = [self._build_layer_outputs(index) for index in range(len(teachers))]
         self._compiled = [tf.function(each, autograph=False, reduce_retracing=True) for each in self._models]
 
     @property
@@ -325,8 +325,8 @@ def layer_key(pair: LayerPair) -> str:
 def list_layer_pairs(options: DistillationOptions) -> list[tuple[LayerPair, str]]:
     """List the pairs of layers of all losses, with the paths of their options."""
     return [
-        (pair, f"distillation.losses.{place}.pairs.{number}")
-        for place, loss in enumerate(options.losses)
+        (pair, f"distillation.losses.{index}.pairs.{number}")
+        for index, loss in enumerate(options.losses)
         for number, pair in enumerate(getattr(loss, "pairs", ()))
     ]
 

@@ -83,7 +83,7 @@ def compute_agreement_by_class(
     teacher_classes = teacher.argmax(axis=1)
     student_agrees = student.argmax(axis=1) == teacher_classes
     baseline_agrees = None if baseline is None else baseline.argmax(axis=1) == teacher_classes
-    subsets = [("", np.ones(len(truth), bool)), *((name, truth == place) for place, name in enumerate(classes))]
+    subsets = [("", np.ones(len(truth), bool)), *((name, truth == index) for index, name in enumerate(classes))]
     return tuple(
         ClassAgreement(
             name,

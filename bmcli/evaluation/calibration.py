@@ -177,8 +177,8 @@ def make_weighted_gaps(confidence: np.ndarray, outcomes: np.ndarray) -> Callable
 def _calibration(event: str, confidence: np.ndarray, outcomes: np.ndarray, brier: float, seed: int) -> Calibration:
     bin_indices = _assign_bins(confidence)
     bins = tuple(
-        _bin(int(place), confidence[bin_indices == place], outcomes[bin_indices == place])
-        for place in np.unique(bin_indices)
+        _bin(int(index), confidence[bin_indices == index], outcomes[bin_indices == index])
+        for index in np.unique(bin_indices)
     )
     error, simulated_errors = (
         compute_calibration_error(confidence, outcomes),
@@ -195,11 +195,11 @@ def _calibration(event: str, confidence: np.ndarray, outcomes: np.ndarray, brier
     )
 
 
-def _bin(place: int, confidence: np.ndarray, outcomes: np.ndarray) -> CalibrationBin:
+def _bin(index: int, confidence: np.ndarray, outcomes: np.ndarray) -> CalibrationBin:
     low, high = wilson_bounds(int(outcomes.sum()), len(outcomes))
     return CalibrationBin(
-        low=place / BINS,
-        high=(place + 1) / BINS,
+        low=index / BINS,
+        high=(index + 1) / BINS,
         count=len(confidence),
         probability=float(confidence.mean()),
         frequency=float(outcomes.mean()),

@@ -47,9 +47,9 @@ class Resampling:
     seed: int = 0
     groups: np.ndarray | None = None
 
-    def select(self, places: np.ndarray) -> Resampling:
+    def select(self, indices: np.ndarray) -> Resampling:
         """Make the resampling of some of the rows."""
-        return self if self.groups is None else replace(self, groups=self.groups[places])
+        return self if self.groups is None else replace(self, groups=self.groups[indices])
 
     def summary(self, bootstrap: str = "BCa") -> str:
         """Describe the resampling, as part of a sentence."""

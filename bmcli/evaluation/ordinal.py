@@ -79,8 +79,8 @@ def spearman(first: np.ndarray, second: np.ndarray) -> float | None:
 
 
 def _mean_ranks(values: np.ndarray) -> np.ndarray:
-    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[places]
+    _, indices, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[indices]
 
 
 def _quadratic_kappa(matrix: np.ndarray) -> float | None:

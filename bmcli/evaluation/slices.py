@@ -185,13 +185,13 @@ def compare_slices(
     excesses = [sign * _difference(values, rows, total) for _, _, rows, total, _ in candidates]
 
     # Worse slices first, the most significant of them on top; then better ones, the most significant last.
-    def badness(place: int) -> tuple[bool, float, float]:
-        p_value = candidates[place][-1]
-        return excesses[place] <= 0, p_value if excesses[place] > 0 else -p_value, -excesses[place]
+    def badness(index: int) -> tuple[bool, float, float]:
+        p_value = candidates[index][-1]
+        return excesses[index] <= 0, p_value if excesses[index] > 0 else -p_value, -excesses[index]
 
     order = sorted(range(len(candidates)), key=badness)[:MAX_SLICES]
     significant = sum(p < SIGNIFICANCE and difference > 0 for p, difference in zip(adjusted, excesses, strict=True))
-    selected = tuple(_slice(values, *candidates[place], adjusted[place], resampling) for place in order)
+    selected = tuple(_slice(values, *candidates[index], adjusted[index], resampling) for index in order)
     slices = tuple(_add_metrics(selected, candidates, order, figures))
     return Slices(target, metric, float(values.mean()), len(candidates), skipped, significant, slices)
 
@@ -239,12 +239,12 @@ def _add_metrics(
         return
     size = max(1, _CHUNK_CELLS // len(candidates[0][0].codes))
     for start in range(0, len(selected), size):
-        places = order[start : start + size]
-        masks = np.stack([candidates[place][0].codes == candidates[place][1] for place in places], axis=1).astype(
+        indices = order[start : start + size]
+        masks = np.stack([candidates[index][0].codes == candidates[index][1] for index in indices], axis=1).astype(
             np.float64
         )
         columns = figures.compute(masks)
-        for position in range(len(places)):
+        for position in range(len(indices)):
             metrics = {name: float(column[position]) for name, column in columns.items()}
             defined = {name: value for name, value in metrics.items() if np.isfinite(value)}
             yield replace(selected[start + position], metrics=defined)
@@ -294,7 +294,7 @@ def _by_category(name: str, column: RawColumn) -> Slicing:
     common = np.sort(np.argsort(-counts, kind="stable")[:_MAX_CATEGORIES])
     codes = np.full(len(classes), len(common))
     codes[common] = np.arange(len(common))
-    names = [classes[place] for place in common] + (["other"] if len(common) < len(classes) else [])
+    names = [classes[index] for index in common] + (["other"] if len(common) < len(classes) else [])
     return _add_missing_part(name, codes[np.maximum(indices, 0)], indices < 0, names)
 
 

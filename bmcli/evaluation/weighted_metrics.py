@@ -146,12 +146,12 @@ def compute_nanmean(values: list[np.ndarray]) -> np.ndarray:
 
 def mean_ranks(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """Make a function from weights to the mean rank of each row in a sample minus a half, `(rows, samples)`."""
-    _, places = np.unique(values, return_inverse=True)
-    count = make_weighted_counts(places, int(places.max()) + 1)
+    _, indices = np.unique(values, return_inverse=True)
+    count = make_weighted_counts(indices, int(indices.max()) + 1)
 
     def compute(weights: np.ndarray) -> np.ndarray:
         sizes = count(weights)
-        return (np.cumsum(sizes, axis=0) - sizes / 2)[places]
+        return (np.cumsum(sizes, axis=0) - sizes / 2)[indices]
 
     return compute
 

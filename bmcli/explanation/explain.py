@@ -327,8 +327,8 @@ def _find_neighbours(
             row,
             format_target(column, predicted.truth[column.name][row]),
             tuple(
-                (int(candidates[place]), _round_digits(float(cosine)), format_target(column, decoded[place]))
-                for place, cosine in zip(positions[i], cosines[i], strict=True)
+                (int(candidates[index]), _round_digits(float(cosine)), format_target(column, decoded[index]))
+                for index, cosine in zip(positions[i], cosines[i], strict=True)
             ),
         )
         for i, row in enumerate(rows)

@@ -224,9 +224,9 @@ def _list_model_files(folder: Path, model: Path) -> Iterator[str]:
     if not model.is_dir() or model.is_symlink():
         yield str(model.relative_to(folder))
         return
-    for place, folders, files in os.walk(model):
-        links = [name for name in folders if (Path(place) / name).is_symlink()]
-        yield from (str((Path(place) / name).relative_to(folder)) for name in (*links, *files))
+    for directory, folders, files in os.walk(model):
+        links = [name for name in folders if (Path(directory) / name).is_symlink()]
+        yield from (str((Path(directory) / name).relative_to(folder)) for name in (*links, *files))
 
 
 def _check_file(folder: Path, path: str, digest: str) -> None:

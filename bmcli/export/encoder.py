@@ -149,7 +149,7 @@ def _hash_long(text: bytes) -> int:
 
 
 def _hash_32_bytes(text: bytes, at: int, a: int, b: int) -> tuple[int, int]:
-    words = [_fetch_64(text, at + place) for place in (0, 8, 16, 24)]
+    words = [_fetch_64(text, at + offset) for offset in (0, 8, 16, 24)]
     a = a + words[0] & MASK_64
     b = _rotate_right(b + a + words[3], 21)
     total = a + words[1] + words[2] & MASK_64
@@ -282,7 +282,7 @@ def _civil_from_days(days: Any) -> tuple[Any, Any, Any]:
 
 def _encode_text(column: Mapping[str, Any], cells: Any) -> Any:
     state = column["state"]
-    term_ids = {term: place + 2 for place, term in enumerate(state["vocabulary"])}  # 0 is padding, 1 an unknown term
+    term_ids = {term: index + 2 for index, term in enumerate(state["vocabulary"])}  # 0 is padding, 1 an unknown term
     length, encoded = state["length"], list[Any]()
     for cell in np.asarray(cells, object).reshape(-1):
         numbers = [term_ids.get(term, 1) for term in _split_terms(_read_cell(cell), state)]

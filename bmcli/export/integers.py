@@ -103,11 +103,11 @@ class _GraphReader:
         code = self._codes[operation.opcodeIndex]
         return max(code.builtinCode, code.deprecatedBuiltinCode)
 
-    def _size(self, place: int) -> int:
-        return math.prod(map(int, self._shape(place)))
+    def _size(self, index: int) -> int:
+        return math.prod(map(int, self._shape(index)))
 
-    def _shape(self, place: int) -> Any:
-        shape = self._graph.tensors[place].shape
+    def _shape(self, index: int) -> Any:
+        shape = self._graph.tensors[index].shape
         return () if shape is None else shape  # scalars have None
 
 

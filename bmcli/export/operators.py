@@ -33,7 +33,7 @@ def _find_operator_codes(content: bytes) -> list[int]:
         return []
     vector = _follow_offset(content, field)
     (count,) = _unpack("<I", content, vector)
-    return [_follow_offset(content, vector + 4 + 4 * place) for place in range(min(count, len(content) // 4 + 1))]
+    return [_follow_offset(content, vector + 4 + 4 * index) for index in range(min(count, len(content) // 4 + 1))]
 
 
 def _read_custom_name(content: bytes, code: int) -> str | None:
@@ -53,10 +53,10 @@ def _read_custom_name(content: bytes, code: int) -> str | None:
 def _find_field(content: bytes, table: int, number: int) -> int | None:
     """Find the offset of a field of a table; None if it has its default."""
     vtable = table - _unpack("<i", content, table)[0]
-    place = 4 + 2 * number
-    if place + 2 > _unpack("<H", content, vtable)[0]:
+    entry = 4 + 2 * number
+    if entry + 2 > _unpack("<H", content, vtable)[0]:
         return None
-    (offset,) = _unpack("<H", content, vtable + place)
+    (offset,) = _unpack("<H", content, vtable + entry)
     return table + offset if offset else None
 
 

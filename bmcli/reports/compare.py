@@ -137,8 +137,8 @@ def _draw_front(comparison: Comparison, cost: str) -> Markup | None:
         figures.draw_grid(axes)
         front = [(factor * (each.cost(cost) or 0.0), each.metrics[metric]) for each in comparison.pareto_front(cost)]
         axes.step(*zip(*front, strict=True), where="post", color=GREY, linewidth=1, zorder=1)
-        for place, (each, price) in enumerate(priced):
-            colour, interval = _COLOURS[place % len(_COLOURS)], each.intervals.get(metric)
+        for index, (each, price) in enumerate(priced):
+            colour, interval = _COLOURS[index % len(_COLOURS)], each.intervals.get(metric)
             if interval:
                 axes.plot([price, price], [interval.low, interval.high], color=colour, linewidth=1.2)
             is_recommended = each is comparison.recommended and not comparison.unpaired_reason
@@ -180,10 +180,10 @@ def _draw_curve(name: str, points_by_run: list[tuple[Contender, list[tuple[int, 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         figures.draw_grid(axes)
-        for place, (each, points) in enumerate(points_by_run):
+        for index, (each, points) in enumerate(points_by_run):
             axes.plot(
-                *zip(*points, strict=True), color=_COLOURS[place % len(_COLOURS)], linewidth=1.3,
-                linestyle=_LINE_STYLES[place % len(_LINE_STYLES)], marker="o" if len(points) == 1 else None,
+                *zip(*points, strict=True), color=_COLOURS[index % len(_COLOURS)], linewidth=1.3,
+                linestyle=_LINE_STYLES[index % len(_LINE_STYLES)], marker="o" if len(points) == 1 else None,
                 label=figures.shorten(clean(each.name), 22),
             )  # fmt: skip
         figures.set_integer_ticks(axes)

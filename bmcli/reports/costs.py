@@ -86,10 +86,10 @@ def draw_costs(costs: Sequence[Cost]) -> Markup:
     ]
 
     def draw(figure: Figure) -> None:
-        for place, (axes, (title, values)) in enumerate(zip(figure.subplots(1, len(panels)), panels, strict=True)):
-            p95_ms = [1e3 * cost.latencies[0].p95_s for cost in costs] if place == 1 else None
+        for index, (axes, (title, values)) in enumerate(zip(figure.subplots(1, len(panels)), panels, strict=True)):
+            p95_ms = [1e3 * cost.latencies[0].p95_s for cost in costs] if index == 1 else None
             _draw_bars(axes, title, values, p95_ms)
-            axes.set_yticks(range(len(names)), names if place == 0 else [""] * len(names))
+            axes.set_yticks(range(len(names)), names if index == 0 else [""] * len(names))
 
     alt_text = f"size, latency, throughput, memory and metric of {', '.join(names)}"
     return figures.render_svg("costs", alt_text, (11.0, 0.9 + 0.32 * len(costs)), draw)
@@ -105,9 +105,9 @@ def render_svg_file(costs: Sequence[Cost]) -> str:
 def _draw_bars(axes: Axes, title: str, values: Sequence[float], line_ends: Sequence[float] | None) -> None:
     """Draw a bar with its value for each artefact, the first one on top, with lines from the bars to `line_ends`."""
     axes.barh(range(len(values)), values, color=BLUE, height=0.62)
-    for place, value in enumerate(values):
+    for index, value in enumerate(values):
         if value == value:  # not NaN: artefacts without a metric have no label
-            axes.annotate(f"{value:,.3g}" if value < 1000 else f"{value:,.0f}", (value, place), (3, 0),
+            axes.annotate(f"{value:,.3g}" if value < 1000 else f"{value:,.0f}", (value, index), (3, 0),
                           textcoords="offset points", va="center", fontsize=7)  # fmt: skip
     if line_ends is not None:
         axes.hlines(range(len(values)), values, line_ends, color=ORANGE, linewidth=1.2)

@@ -28,10 +28,10 @@ def draw_losses(distilled: DistillationComparison) -> Markup:
 
     def draw(figure: Figure) -> None:
         all_axes = figure.subplots(rows, columns, squeeze=False).ravel()
-        for place, (axes, name) in enumerate(zip(all_axes, names, strict=False)):
+        for index, (axes, name) in enumerate(zip(all_axes, names, strict=False)):
             values = [epoch.get(name) for epoch in distilled.curves]
             axes.plot(epochs, [float("nan") if value is None else value for value in values],
-                      color=_LINES[place % len(_LINES)])  # fmt: skip
+                      color=_LINES[index % len(_LINES)])  # fmt: skip
             axes.set_title(clean(name))
             axes.set_xlabel("epoch")
             axes.set_ylim(bottom=0)

@@ -110,7 +110,7 @@ def make_explanation_view(explanation: Explanation, prepared: PreparedData, raw:
         rows=explanation.rows,
         repeats=explanation.repeats,
         left_out=explanation.left_out,
-        targets=[_make_target_view(target, place, example_views) for place, target in enumerate(explanation.targets)],
+        targets=[_make_target_view(target, index, example_views) for index, target in enumerate(explanation.targets)],
         layers=[_make_layer_row(layer) for layer in layers],
         similarity=_draw_similarity(layers, np.array(explanation.similarity)),
         neighbours=[
@@ -174,9 +174,9 @@ def _draw_importance(target: TargetExplanation, figure_id: str) -> Markup:
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         figures.draw_grid(axes)
-        for place, each in enumerate(importances):
-            axes.barh(place, max(each.increase, 0.0), 0.7, color=BLUE if each.is_significant else GREY)
-            axes.plot([each.low, each.high], [place, place], color="black", linewidth=1)
+        for index, each in enumerate(importances):
+            axes.barh(index, max(each.increase, 0.0), 0.7, color=BLUE if each.is_significant else GREY)
+            axes.plot([each.low, each.high], [index, index], color="black", linewidth=1)
         axes.set_yticks(
             range(len(importances)), [figures.shorten(clean(each.column), _MAX_NAME_LENGTH) for each in importances]
         )

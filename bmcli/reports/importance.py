@@ -159,9 +159,9 @@ def _compute_ranks(scores: Sequence[float]) -> np.ndarray:
     """Compute ranks between 0 and 1; equal scores have their mean rank."""
     import numpy as np
 
-    _, places, counts = np.unique(np.array(scores), return_inverse=True, return_counts=True)
+    _, indices, counts = np.unique(np.array(scores), return_inverse=True, return_counts=True)
     middles = np.cumsum(counts) - (counts + 1) / 2
-    return middles[places] / max(1, len(scores) - 1)
+    return middles[indices] / max(1, len(scores) - 1)
 
 
 Forest = tuple[Any, "np.ndarray"]

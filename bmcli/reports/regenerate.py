@@ -39,7 +39,7 @@ def render_folds(name: str, folder: str, recipe_text: str, folds: CrossValidatio
 
 def render_learning_curves(name: str, folder: str, recipe_text: str, curves_by_target: Sequence[LearningCurve]) -> str:
     """Render the page of the learning curves of a recipe's targets; arguments as for `render_folds`."""
-    curves = [make_curve_view(each, place) for place, each in enumerate(curves_by_target)]
+    curves = [make_curve_view(each, index) for index, each in enumerate(curves_by_target)]
     return render_page(
         "folds.html", {**_make_page_values(f"Learning curve of {name}", folder, recipe_text), "curves": curves}
     )

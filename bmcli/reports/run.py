@@ -132,7 +132,7 @@ def render_run_report(data: RunReportData) -> str:
             "curves": run_figures.draw_curves(data.epochs, data.status.get("selected_epoch")),
             "metrics_head": [Heading("metric"), *(Heading(clean(split), True) for split in _list_evaluated(data))],
             "metrics": _make_metric_rows(data),
-            "targets": [_make_target_view(data, column, place) for place, column in enumerate(data.spec.targets)],
+            "targets": [_make_target_view(data, column, index) for index, column in enumerate(data.spec.targets)],
             "methods": _describe_interval_methods(data.evaluation.intervals),
             "tables": [
                 *groups.make_slice_tables(data.evaluation.slices),
@@ -143,7 +143,7 @@ def render_run_report(data: RunReportData) -> str:
             "origin": [clean(sentence) for sentence in related.origin],
             "decisions": decisions.make_decision_views(related.decisions),
             "folds": None if related.folds is None else validation.make_folds_view(related.folds),
-            "learning_curves": [validation.make_curve_view(each, place) for place, each in enumerate(related.curves)],
+            "learning_curves": [validation.make_curve_view(each, index) for index, each in enumerate(related.curves)],
             "artefacts": artefacts.make_artefact_rows(related.artefacts, related.model_sha256),
             "artefacts_head": artefacts.ARTEFACT_HEADINGS,
             "compared_on": _describe_compared_rows(related.artefacts),

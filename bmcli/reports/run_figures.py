@@ -95,13 +95,13 @@ def draw_classes(name: str, counts: Mapping[str, Sequence[int]], labels: Sequenc
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        places = np.arange(len(classes))
+        positions = np.arange(len(classes))
         for index, split in enumerate(splits):
             shares_of_split = np.array(counts[split], float)[classes]
             label = f"{split} ({sum(counts[split]):,})"
             shares = 100 * shares_of_split / sum(counts[split])
-            axes.barh(places + index * height, shares, height, label=label, color=_SPLIT_COLOURS[split])
-        middle = places + 0.4 - height / 2
+            axes.barh(positions + index * height, shares, height, label=label, color=_SPLIT_COLOURS[split])
+        middle = positions + 0.4 - height / 2
         axes.set_yticks(middle, [figures.shorten(clean(labels[i]), _MAX_NAME_LENGTH) for i in classes])
         axes.invert_yaxis()
         axes.set_xlabel("% of the rows")

@@ -49,7 +49,7 @@ def render_search(search: SearchResult) -> str:
             "rungs": search_figures.list_rungs(search),
             "parallel": search_figures.draw_parallel(search) if len(measured) > 1 and search.parameters else None,
             "analyses": [analyse_importance(search, one) for one in search.objectives],
-            "fronts": [_make_front_view(search, cost, place) for place, cost in enumerate(search.objectives[1:])],
+            "fronts": [_make_front_view(search, cost, index) for index, cost in enumerate(search.objectives[1:])],
             "slices": search_figures.draw_slices(search) if measured else [],
             "trials_head": trials_head,
             "trials": trials,
@@ -225,9 +225,9 @@ def _tabulate_trials(search: SearchResult) -> tuple[list[Heading], list[Row]]:
         Heading("epochs", True), Heading("time", True), Heading("continues trial"), Heading("reason"),
     ]  # fmt: skip
     rows = [_make_trial_cells(search, trial) for trial in search.trials]
-    filled = [place for place in range(len(head)) if any(row[place].text for row in rows)]
-    return [head[place] for place in filled], [
-        Row(tuple(row[place] for place in filled), best=trial.task.name == search.winner)
+    filled = [index for index in range(len(head)) if any(row[index].text for row in rows)]
+    return [head[index] for index in filled], [
+        Row(tuple(row[index] for index in filled), best=trial.task.name == search.winner)
         for trial, row in zip(search.trials, rows, strict=True)
     ]
 

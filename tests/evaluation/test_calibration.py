@@ -107,7 +107,7 @@ def test_brier_is_that_of_scikit_learn(classes: int) -> None:
     assert compute_brier_score(truth, probabilities) == pytest.approx(brier_score_loss(truth, given))
 
 
-def test_the_finding_says_which_way_probabilities_err() -> None:
+def test_the_summary_has_the_direction_of_the_error() -> None:
     truth = np.array([0, 0, 0, 1] * 100)
     high = measure_classes(truth, np.tile([0.2, 0.8], (400, 1)), ("a", "b"))
     low = measure_classes(truth, np.tile([0.95, 0.05], (400, 1)), ("a", "b"))

@@ -1,4 +1,4 @@
-"""Every figure of a category target against scikit-learn on real predictions, or a computation by hand."""
+"""Every metric of a category target against scikit-learn on real predictions, or a computation by hand."""
 
 from __future__ import annotations
 

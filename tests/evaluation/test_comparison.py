@@ -1,4 +1,4 @@
-"""Which of several models to take: the smallest that is not significantly worse than the best."""
+"""The recommendation among several models: the smallest that is not significantly worse than the best."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ def test_the_front_leaves_out_what_costs_more_for_less() -> None:
     assert [each.name for each in found.pareto_front("parameters")] == ["a", "b", "c"]
 
 
-def test_a_run_that_does_not_tell_a_cost_is_not_on_its_front() -> None:
+def test_a_run_without_a_cost_is_not_on_its_front() -> None:
     found = comparison({"a": (10, 0.7), "b": (20, 0.8)})
-    untold = replace(found, contenders=(replace(found.contenders[0], train_s=None), found.contenders[1]))
-    assert [each.name for each in untold.pareto_front("train_s")] == ["b"]
+    without_time = replace(found, contenders=(replace(found.contenders[0], train_s=None), found.contenders[1]))
+    assert [each.name for each in without_time.pareto_front("train_s")] == ["b"]
 
 
 def test_less_is_better_of_an_error() -> None:

@@ -24,7 +24,7 @@ def too_sure(rows: int = 2000) -> tuple[np.ndarray, np.ndarray]:
     return truth, np.stack([1 - stated, stated], axis=1)
 
 
-def test_a_temperature_tells_loss_and_calibration_before_and_after() -> None:
+def test_a_temperature_has_loss_and_calibration_before_and_after() -> None:
     truth, found = too_sure()
     temperature = fit_temperature(truth, found)
     scaled = rescale_probabilities(found, temperature)

@@ -86,7 +86,7 @@ def test_an_undefined_metric_misses_its_gate(text: str) -> None:
     assert str(gate).startswith("roc_auc is undefined, expected ")
 
 
-def test_a_missed_gate_tells_value_and_limit() -> None:
+def test_a_missed_gate_has_value_and_limit() -> None:
     (gate,) = find_missed_gates({"accuracy": ">= 0.90"}, {"accuracy": 0.87312345})
     assert str(gate) == "accuracy is 0.8731, expected >= 0.9"
 

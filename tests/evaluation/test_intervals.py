@@ -218,7 +218,7 @@ def test_shares_are_compared_by_mcnemar_unless_rows_belong_together() -> None:
     assert grouped.method == "paired BCa bootstrap over 20 groups, 1,000 resamples"
 
 
-def test_a_difference_of_calibration_errors_is_not_judged() -> None:
+def test_a_difference_of_calibration_errors_is_not_tested() -> None:
     found = paired(_binary(0, 100), _binary(1, 100), 100, Resampling(resamples=100))["calibration_error"]
     assert (found.interval, found.better) == (None, "")
     assert "compare brier or log_loss" in found.summary()
@@ -251,7 +251,7 @@ def test_values_pass_through_json() -> None:
 
 
 def test_a_calibration_error_of_0_has_a_reason_instead_of_an_interval_without_end() -> None:
-    """Everybody is given the share that came true, as a network of one constant input gives it."""
+    """All rows have the base rate as probability, as from a network with one constant input."""
     truth = np.arange(40) % 2
     figures = classification.make_weighted_metrics(truth, np.full((40, 2), 0.5, "float32"), 1, truth)
     found, reasons = between(figures, 40, Resampling(200))

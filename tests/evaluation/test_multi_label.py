@@ -1,4 +1,4 @@
-"""Every figure of a target of labels against scikit-learn, or a computation by hand."""
+"""Every metric of a target of labels against scikit-learn, or a computation by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every figure of a target of ordered categories against scikit-learn and scipy, or a computation by hand."""
+"""Every metric of a target of ordered categories against scikit-learn and scipy, or a computation by hand."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_three_rows_computed_by_hand() -> None:
     assert found["quadratic_kappa"] == pytest.approx(1 - 4 / 12)
 
 
-def test_one_category_told_for_all_leaves_figures_undefined() -> None:
+def test_one_category_predicted_for_all_leaves_metrics_undefined() -> None:
     found = evaluate(np.array([1, 1]), np.eye(4, dtype="float32")[[1, 1]])
     assert set(found.undefined) == {"quadratic_kappa", "spearman"}
     assert found.metrics["mae"] == 0

@@ -1,4 +1,4 @@
-"""Every figure of a number target against scikit-learn on real predictions, or a computation by hand."""
+"""Every metric of a number target against scikit-learn on real predictions, or a computation by hand."""
 
 from __future__ import annotations
 

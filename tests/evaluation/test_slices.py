@@ -110,7 +110,7 @@ def test_for_errors_more_is_worse() -> None:
     assert (found.slices[0].name, found.significantly_worse) == ("1", 1)
 
 
-def test_columns_that_tell_rows_apart_are_no_slices() -> None:
+def test_columns_with_unique_values_are_no_slices() -> None:
     assert not can_slice(_text(*(f"id{i}" for i in range(50))))
     assert not can_slice(np.zeros((5, 3)))
     assert can_slice(_text(*"aabb"))

@@ -43,13 +43,13 @@ def test_the_most_recall_at_a_precision_keeps_it() -> None:
     assert found.goal_reached
 
 
-def test_a_precision_that_none_reaches_is_told() -> None:
+def test_a_precision_that_none_reaches_is_reported() -> None:
     found = maximize_recall(np.array([False, True] * 20), np.full(40, 0.5), 0.9)
     assert not found.goal_reached
     assert "none reaches" in found.goal
 
 
-def test_what_other_thresholds_show_is_told() -> None:
+def test_the_curves_have_the_metrics_of_other_thresholds() -> None:
     found = maximize_f1(TRUTH, SCORES)
     for name, figure in (("F1", f1_score), ("precision", precision_score), ("recall", recall_score)):
         each = [figure(TRUTH, cut <= SCORES) for cut in found.thresholds]
@@ -61,7 +61,7 @@ def test_what_other_thresholds_show_is_told() -> None:
     assert ThresholdChoice.from_json(json.loads(json.dumps(found.to_json()))) == found
 
 
-def test_of_many_thresholds_some_are_told() -> None:
+def test_of_many_thresholds_some_are_kept() -> None:
     dice = np.random.default_rng(0)
     found = maximize_f1(dice.random(3000) < 0.5, dice.random(3000))
     assert len(found.thresholds) == len(found.curves["recall"]) == 200

@@ -72,7 +72,7 @@ def test_areas_of_scores_of_the_same_row_share_its_weight() -> None:
     assert np.allclose(together, apart, rtol=1e-12)
 
 
-def test_areas_of_many_classes_are_left_out_and_said_to_be() -> None:
+def test_areas_of_many_classes_are_left_out_with_a_reason() -> None:
     classes = classification.MAX_RANKED_CLASSES + 1
     truth = np.arange(classes)
     found = classification.make_weighted_metrics(truth, np.full((classes, classes), 1 / classes, "float32"), 5)

@@ -39,7 +39,7 @@ def test_informative_columns_are_distinguished_from_planted_useless_ones(trained
     assert all(abs(by_name[name].increase) < 0.1 * by_name["colour"].increase for name in planted.USELESS)
 
 
-def test_accuracy_falls_with_a_telling_column(trained: Explanation) -> None:
+def test_accuracy_decreases_with_an_informative_column(trained: Explanation) -> None:
     by_name = {each.column: each.metric_decrease for each in trained.targets[0].importances}
     assert by_name["colour"] > 0.2
     assert abs(by_name["noise"]) < 0.05
@@ -49,7 +49,7 @@ def share_of_telling(explanation: Explanation) -> float:
     return sum(each.share for each in explanation.targets[0].shares if each.feature in planted.INFORMATIVE)
 
 
-def test_gradients_point_at_telling_columns_once_trained(trained: Explanation, untrained: Explanation) -> None:
+def test_gradients_point_at_informative_columns_once_trained(trained: Explanation, untrained: Explanation) -> None:
     assert share_of_telling(trained) > 0.85
     assert share_of_telling(untrained) < 0.75
     assert sum(each.share for each in trained.targets[0].shares) == pytest.approx(1)

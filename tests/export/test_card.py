@@ -126,7 +126,7 @@ def test_the_example_of_a_card_is_code_whatever_a_column_is_called() -> None:
         assert "\n" not in card._format_literal(name)
 
 
-def test_a_card_tells_what_the_run_was_trained_with(of_table: ExportResult) -> None:
+def test_a_card_lists_the_versions_of_the_training(of_table: ExportResult) -> None:
     trained_with = card.read(of_table.run.exports / "litert")["lineage"]["trained_with"]
     recorded = of_table.run.read_environment()
     assert trained_with["keras"] == importlib.metadata.version("keras")

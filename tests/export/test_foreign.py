@@ -148,7 +148,7 @@ def test_other_programs_need_a_seal_too(own: Callable[[str], Path], kind: str) -
 
 
 @pytest.mark.slow
-def test_what_is_exported_where_no_key_can_be_kept_is_verified_and_says_what_it_needs(
+def test_what_is_exported_where_no_key_can_be_kept_is_verified_with_a_warning(
     bmcli: Bmcli, table_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", os.devnull)
@@ -275,9 +275,7 @@ def test_damage_is_a_fault_to_every_command(bmcli: Bmcli, own: Callable[[str], P
 
 
 @pytest.mark.parametrize("field", ["targets", "files", "signatures", "verification", "runtime"])
-def test_a_card_that_says_null_is_a_fault_to_every_command(
-    bmcli: Bmcli, own: Callable[[str], Path], field: str
-) -> None:
+def test_a_card_with_null_is_a_fault_to_every_command(bmcli: Bmcli, own: Callable[[str], Path], field: str) -> None:
     folder = own("litert")
     forge(folder, lambda values: values.update({field: None}))
     for command in (("predict", folder, "rows.csv"), ("benchmark", folder)):
@@ -301,21 +299,21 @@ def _state_of(values: dict[str, Any], name: str) -> dict[str, Any]:
 
 MISFITS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "expressions that take exponential time": (
-        lambda values: _state_of(values, "sent").update(patterns=[["iso", "(a+)+$", ["year"]]]), "patterns: not those"
+        lambda values: _state_of(values, "sent").update(patterns=[["iso", "(a+)+$", ["year"]]]), "patterns: they do not"
     ),
-    "no such format": (lambda values: _state_of(values, "sent").update(formats=["%Q"]), "patterns: not those"),
+    "no such format": (lambda values: _state_of(values, "sent").update(formats=["%Q"]), "patterns: they do not"),
     "cells that fill the memory": (lambda values: values["inputs"][0].update(shape=[2**20, 2**20]), "a cell of more"),
     "shapes below zero": (lambda values: values["inputs"][0].update(shape=[-1]), "inputs.0.number.shape.0"),
     "infinite numbers": (lambda values: _state_of(values, "weight").update(fill=["Infinity"]), "fill.0"),
-    "another column": (lambda values: values["inputs"][0].update(name="height"), "other columns than"),
-    "a column twice": (lambda values: values["inputs"].append(values["inputs"][0]), "other columns than"),
+    "another column": (lambda values: values["inputs"][0].update(name="height"), "its columns differ from"),
+    "a column twice": (lambda values: values["inputs"].append(values["inputs"][0]), "its columns differ from"),
     "a kind of source that is none": (lambda values: values["source"].update(kind="../csv"), "source.kind: no kind"),
     "a file of the user": (lambda values: values["source"].update(table="/etc/passwd"), "source.table: no option"),
     "options that no source has": (lambda values: values["source"].update(command="rm"), "source.command"),
     "a threshold of three classes": (
         lambda values: values["targets"][0]["state"].update(threshold=0.5), "a threshold without two classes"
     ),
-    "classes of a number": (lambda values: values["targets"][1].update(classes=["a"]), "no classes of the kind"),
+    "classes of a number": (lambda values: values["targets"][1].update(classes=["a"]), "classes do not fit the kind"),
 }  # fmt: skip
 
 
@@ -341,7 +339,7 @@ def test_what_only_running_shows_is_rejected_without_a_traceback(
     assert "Traceback" not in done.err
 
 
-def test_a_card_says_whether_it_has_a_seal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_write_returns_whether_the_card_has_a_seal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert card.write(tmp_path, {"name": "a"})
     assert card.is_sealed_by_user(records.read_record(tmp_path / card.CARD))
     assert not card.is_sealed_by_user({**records.read_record(tmp_path / card.CARD), "name": "b"})

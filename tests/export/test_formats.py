@@ -146,7 +146,7 @@ def test_the_requests_of_the_card_are_what_the_signature_takes(of_table: ExportR
     }
 
 
-def test_the_card_tells_where_it_comes_from(of_table: ExportResult) -> None:
+def test_the_card_has_the_lineage(of_table: ExportResult) -> None:
     folder = of_table.run.exports / "saved_model"
     described = card.read(folder)
     assert described["license"] == "CC-BY-4.0"
@@ -244,7 +244,7 @@ def test_formats_of_extras_predict_a_table_alike(table_run: Run, cache: Path, fo
 
 
 @pytest.mark.slow
-def test_what_is_compressed_says_what_it_weighs(picture_run: Run, cache: Path) -> None:
+def test_a_compressed_artefact_has_its_sizes(picture_run: Run, cache: Path) -> None:
     formats = "export.formats=[{kind: saved_model, compress: [{kind: cluster, clusters: 16}]}]"
     override = ("export.verify.agreement=0.5", "export.verify.metric_drop=none", formats)
     (found,) = exported(picture_run, cache, None, *override).artefacts

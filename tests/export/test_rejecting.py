@@ -153,7 +153,7 @@ def test_faults_come_before_anything_is_written(
     assert (sorted(table_run.exports.iterdir()) if table_run.exports.exists() else []) == before
 
 
-def test_a_format_that_is_not_installed_says_what_to_install(
+def test_a_format_that_is_not_installed_names_the_extra(
     bmcli: Bmcli, table_run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(litert.Options, "EXTRA", ("no_such_module",))

@@ -74,7 +74,7 @@ class Browser:
                 return answer["result"]
 
     def look(self, page: Path, width: int, dark: bool) -> Seen:
-        """Opens a page in a window so wide, and looks at all of it."""
+        """Open a page in a window of this width, and inspect all of it."""
         self.events.clear()
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600

@@ -33,7 +33,7 @@ def test_a_value_is_shown_as_a_recipe_writes_it(value: Any, text: str) -> None:
     assert format_value(value) == text
 
 
-def test_a_template_that_asks_for_what_is_not_there_fails() -> None:
+def test_a_template_with_an_unknown_variable_fails() -> None:
     with pytest.raises(jinja2.UndefinedError):
         render_page("tune.html", {})
 

@@ -267,7 +267,7 @@ def test_a_browser_shows_all_of_it_without_a_complaint(
     assert seen.requests == []
 
 
-def test_a_page_that_asks_for_more_or_runs_over_is_noticed(window: Browser, tmp_path: Path) -> None:
+def test_a_page_with_requests_or_overflow_is_noticed(window: Browser, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     wide = "<p style='width: 9rem; white-space: nowrap'>words that take more room than they are given here</p>"
     page.write_text(f"<img src='other.png'>{wide}<div style='width: 900px'>.</div><script>console.error(1)</script>")

@@ -44,7 +44,7 @@ def test_a_row_has_all_of_a_trial() -> None:
     ]
 
 
-def test_lines_end_as_the_standard_asks() -> None:
+def test_lines_end_as_the_standard_requires() -> None:
     searched = SearchResult("x", "random", (LOSS,), {}, (trial("a"),))
     assert render_trials_csv(searched).count("\r\n") == 2
 
