@@ -285,7 +285,7 @@ def _render_inputs(rows: SourceRows, assigned: Sequence[ColumnRole]) -> Iterator
     counts = Counter(role.kind for role in inputs)
     kinds = "; ".join(f"{count} {kind}" for kind, count in counts.items())
     if all(not role.options and role.profile.likely_kind == role.kind for role in inputs):
-        yield f"  # all other columns are inputs: {kinds}; to change their kinds, list them in `inputs`"
+        yield f"  # every other column is an input: {kinds}; to change their kinds, list them in `inputs`"
         if dropped:
             yield from _render_value("  ", "drop", [name for names in dropped.values() for name in names])
         return

@@ -170,7 +170,7 @@ def test_warnings_tell_what_may_disappoint(write_recipe: WriteRecipe, cache: Pat
     assert "parameters may overfit 180 training rows" in found
     assert "column 'name' has 180 categories in 180 rows" in found
     assert "column 'place' numbers the rows" in found
-    assert "of the training rows are 'rare'" in found
+    assert "of the training rows have class 'rare'" in found
     assert "no validation rows" in found
     assert "with 20 test rows, accuracy is known only to within 22%" in found
 
