@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
@@ -285,7 +285,7 @@ def _keras_option_schema(option: str) -> dict[str, Any]:
     return {"anyOf": [{FIELD_TYPE_KEY: KerasObjectField(family)}, {"type": "null"}]} if family else {}
 
 
-def _split_kind(value: Any, known: Sequence[str], also: Sequence[str] = ()) -> tuple[str, dict[str, Any]]:
+def _split_kind(value: Any, known: Collection[str], also: Sequence[str] = ()) -> tuple[str, dict[str, Any]]:
     """The kind and the remaining options of a mapping with a `kind`, or of a bare name."""
     if isinstance(value, str):
         kind: Any = value

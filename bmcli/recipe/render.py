@@ -30,15 +30,22 @@ def render_recipe(recipe: Recipe, tree: Node, found: Mapping[str, Any] | None = 
     for section in ("tune", "distill", "taught"):
         if values[section] is None:
             del values[section]
+    if not recipe.plugins:
+        del values["plugins"]
     became = {split_path(path): value for path, value in (found or {}).items()}
     for steps, value in became.items():
         _set(values, steps, dump(value))
     lines = [
-        (text, "" if steps is None else "auto" if steps in became else format_origin(tree, steps))
+        (text, "" if steps is None else "auto" if _is_within(steps, became) else format_origin(tree, steps))
         for text, steps in _lines(escape_dollars(values), ())
     ]
     width = min(_WIDTH, max(len(text) for text, _ in lines))
     return "".join(f"{text:<{width}}  # {came}\n" if came else f"{text}\n" for text, came in lines)
+
+
+def _is_within(steps: tuple[Any, ...], found: Mapping[tuple[Any, ...], Any]) -> bool:
+    """Whether a place is one of those that were found, or inside of one."""
+    return any(steps[:length] in found for length in range(1, len(steps) + 1))
 
 
 def _shorten(kind: Kind) -> Any:
