@@ -161,7 +161,8 @@ def _announce(found: dict[str, _Announcement], name: str, part: _Announcement) -
         )
     if name in found:
         raise BmcliError(
-            f"two plug-ins have a part {quoted(name)}: {quoted(found[name].source, _LONGEST_PATH)} and {quoted(part.source, _LONGEST_PATH)}.",
+            f"two plug-ins have a part {quoted(name)}: {quoted(found[name].source, _LONGEST_PATH)} and "
+            f"{quoted(part.source, _LONGEST_PATH)}.",
             suggestion="Remove one of them.",
         )
     found[name] = part
