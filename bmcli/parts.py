@@ -9,11 +9,12 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from functools import cache
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
+from bmcli import plugins
 from bmcli.quoting import listed, quoted
 
 _MAX_LENGTH = 200  # characters of a word
@@ -22,17 +23,46 @@ _MAX_COMPARISONS = 20_000  # words; this takes some seconds
 
 
 @cache
-def names(room: str) -> tuple[str, ...]:
-    """List the kinds of a room in alphabetical order, for instance `names("models")`."""
+def list_built_in(room: str) -> tuple[str, ...]:
+    """List the kinds of a room that are modules of its folder, in alphabetical order."""
     folder = Path(__file__).parent.joinpath(*room.split("."))
     return tuple(sorted(module.name for module in pkgutil.iter_modules([str(folder)])))
 
 
-def load(room: str, kind: str) -> ModuleType:
-    """Import the module of one kind; `kind` must be one of `names(room)`."""
-    if kind not in names(room):
-        raise KeyError(f"{room} has no kind {kind!r}")
-    return importlib.import_module(f"bmcli.{room}.{kind}")
+class Kinds(Collection[str]):
+    """The kinds of a room in alphabetical order, those of plug-ins included.
+
+    Plug-ins are looked for only if a kind is not built in, or if all kinds are listed.
+    """
+
+    def __init__(self, room: str) -> None:
+        self._room = room
+
+    def __contains__(self, kind: object) -> bool:
+        return kind in list_built_in(self._room) or kind in plugins.list_kinds(self._room)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted((*list_built_in(self._room), *plugins.list_kinds(self._room))))
+
+    def __len__(self) -> int:
+        return len(list_built_in(self._room)) + len(plugins.list_kinds(self._room))
+
+
+def names(room: str) -> Kinds:
+    """Return the kinds of a room, for instance `names("models")`."""
+    return Kinds(room)
+
+
+def load(room: str, kind: str) -> Any:
+    """Load the part of one kind: a module of the room's folder, or the part of a plug-in.
+
+    Raises:
+        KeyError: `kind` is not one of `names(room)`.
+        BmcliError: A plug-in cannot be loaded.
+    """
+    if kind in list_built_in(room):
+        return importlib.import_module(f"bmcli.{room}.{kind}")
+    return plugins.load_part(f"{room}.{kind}")
 
 
 class _Comparisons:

@@ -6,6 +6,8 @@ for TensorFlow.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from bmcli import __version__
@@ -15,7 +17,15 @@ from bmcli.cli.group import CONTEXT_SETTINGS, CommandGroup
 
 @click.group(cls=CommandGroup, context_settings=CONTEXT_SETTINGS, no_args_is_help=True)
 @click.version_option(__version__, prog_name="bmcli")
-def cli() -> None:
+@click.option(
+    "--plugin",
+    "plugins",
+    metavar="FILE.py",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Python file with parts of your own, such as a model family; may be given several times.",
+)
+def cli(plugins: tuple[Path, ...]) -> None:
     """Train, tune, evaluate, distill and export Keras models from one YAML recipe.
 
     \b
@@ -27,6 +37,10 @@ def cli() -> None:
 
     `bmcli COMMAND --help` explains a command.
     """
+    if plugins:
+        from bmcli.plugins import add_files
+
+        add_files(plugins)
 
 
 cli.add_section("Prepare", preparing.COMMANDS)

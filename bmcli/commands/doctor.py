@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from bmcli import __version__, trust
+from bmcli import __version__, plugins, trust
 from bmcli.errors import BmcliError
 from bmcli.native_output import hide_native_stderr
 from bmcli.runs import locate_cache, require_private
@@ -56,6 +56,7 @@ def check_machine() -> list[Check]:
         *(_check_package(name) for name in REQUIRED_PACKAGES),
         *_check_devices(),
         *(_check_extra(name, packages) for name, packages in EXTRAS.items()),
+        *_check_plugins(),
         _check_cache(locate_cache()),
         _check_key(),
         _check_folder("runs", Path(os.environ.get("BMCLI_RUNS", "runs")), "Give another folder with --runs."),
@@ -89,6 +90,16 @@ def _check_extra(name: str, packages: tuple[str, ...]) -> Check:
     if missing:
         return Check("note", f"extra [{name}]", f"lacks {', '.join(missing)}", f"pip install 'bmcli[{name}]'")
     return Check("ok", f"extra [{name}]", "installed")
+
+
+def _check_plugins() -> list[Check]:
+    try:
+        origins = plugins.list_plugins()
+        for origin in origins:
+            plugins.load_part(origin.part)
+    except BmcliError as error:
+        return [Check("missing", "plug-in", fault.message, fault.suggestion) for fault in error.faults]
+    return [Check("ok", f"plug-in {each.part}", f"{each}, sha256 {each.sha256[:12]}") for each in origins]
 
 
 def _check_cache(folder: Path) -> Check:

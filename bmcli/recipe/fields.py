@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
@@ -300,7 +300,7 @@ def _make_keras_option_schema(option: str) -> dict[str, Any]:
     return {"anyOf": [{FIELD_TYPE_KEY: KerasObjectField(family)}, {"type": "null"}]} if family else {}
 
 
-def _split_kind(value: Any, known: Sequence[str], also: Sequence[str] = ()) -> tuple[str, dict[str, Any]]:
+def _split_kind(value: Any, known: Collection[str], also: Sequence[str] = ()) -> tuple[str, dict[str, Any]]:
     """Split a mapping with a `kind`, or a name, into the kind and the other options."""
     if isinstance(value, str):
         kind: Any = value

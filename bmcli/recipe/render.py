@@ -30,15 +30,22 @@ def render_recipe(recipe: Recipe, tree: Node, auto_values: Mapping[str, Any] | N
     for section in ("tune", "distill", "distillation"):
         if values[section] is None:
             del values[section]
+    if not recipe.plugins:
+        del values["plugins"]
     measured = {split_path(path): value for path, value in (auto_values or {}).items()}
     for steps, value in measured.items():
         _set_value(values, steps, dump(value))
     lines = [
-        (text, "" if steps is None else "auto" if steps in measured else format_origin(tree, steps))
+        (text, "" if steps is None else "auto" if _is_within(steps, measured) else format_origin(tree, steps))
         for text, steps in _render_lines(escape_dollars(values), ())
     ]
     width = min(_WIDTH, max(len(text) for text, _ in lines))
     return "".join(f"{text:<{width}}  # {origin}\n" if origin else f"{text}\n" for text, origin in lines)
+
+
+def _is_within(steps: tuple[Any, ...], found: Mapping[tuple[Any, ...], Any]) -> bool:
+    """Whether a place is one of those that were found, or inside of one."""
+    return any(steps[:length] in found for length in range(1, len(steps) + 1))
 
 
 def _dump_without_defaults(kind: Kind) -> Any:

@@ -24,6 +24,7 @@ from bmcli.recipe.export import ExportOptions
 from bmcli.recipe.fields import KerasObject, Kind, Options, PartField, fault, fault_at
 from bmcli.recipe.nodes import format_value
 from bmcli.recipe.objective import ObjectiveField, resolve_objectives
+from bmcli.recipe.plugins import PluginOptions, require_plugins
 from bmcli.recipe.runtime import STRATEGY_OPTIONS, RuntimeOptions
 from bmcli.recipe.search import TuneOptions
 from bmcli.recipe.train import TrainOptions
@@ -50,6 +51,11 @@ class Recipe(Options):
     bmcli: Literal[1] = Field(default=1, description="Version of the recipe language.")
     name: Name = Field(
         description="Name of the recipe, and of the folder of its runs: letters, digits, dot, dash and underscore."
+    )
+    plugins: Mapping[str, PluginOptions] = Field(
+        default={},
+        description="Plug-ins of the parts that are not built in, by part. bmcli records them in recipe.lock.yaml; "
+        "naming one here loads no code.",
     )
     vars: Mapping[str, Scalar] = Field(
         default={},
@@ -162,6 +168,12 @@ class Recipe(Options):
         return self.model_copy(update={"objective": next(iter(objectives.values())) if is_single else objectives})
 
     # pydantic validates fields in the order above: `info.data` has the valid fields before the validated one.
+
+    @field_validator("plugins")
+    @classmethod
+    def _plugins_are_there(cls, value: Mapping[str, PluginOptions]) -> Mapping[str, PluginOptions]:
+        require_plugins(value)
+        return value
 
     @field_validator("train")
     @classmethod

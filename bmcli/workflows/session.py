@@ -15,6 +15,7 @@ from bmcli.data.resolution import resolve_options
 from bmcli.data.sources import SourceOptions
 from bmcli.errors import BmcliError
 from bmcli.recipe.load import LoadedRecipe
+from bmcli.recipe.plugins import list_used_plugins
 from bmcli.recipe.render import render_recipe
 from bmcli.recipe.schema import Recipe
 from bmcli.run_data import write_data_spec
@@ -93,8 +94,13 @@ class Session:
             changed["runtime.jit_steps"] = jit_steps
         if trainer.micro_batches != recipe.train.gradient_accumulation:
             changed["train.gradient_accumulation"] = trainer.micro_batches
+        plugins = list_used_plugins(recipe)
+        if plugins:
+            changed["plugins"] = plugins
         data = resolve_options(recipe.data, recipe.targets(), self.prepared.spec)
-        resolved_recipe = recipe.for_training().with_default_objectives().model_copy(update={"data": data})
+        resolved_recipe = (
+            recipe.for_training().with_default_objectives().model_copy(update={"data": data, "plugins": plugins})
+        )
         run.write_lock(render_recipe(resolved_recipe, self.loaded.tree, changed))
 
 
