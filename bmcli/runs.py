@@ -205,7 +205,7 @@ class Run:
         """Read one of the run's JSON files; None if it does not exist.
 
         Raises:
-            BmcliError: The content is not what was written; the suggestion says what works without the file.
+            BmcliError: The content is not what was written; the suggestion lists what works without the file.
         """
         try:
             return records.validate_as(record_type, _remove_id(records.read_record(path), self.id))

@@ -26,7 +26,7 @@ _POLL_S = 0.1
 _RESEND_DELAY_S = 0.05
 
 MakeAdvice = Callable[[], str | None]
-"""Called after a signal; returns a sentence that says how to resume, or None if nothing was saved."""
+"""Called after a signal; returns advice how to resume, as a sentence, or None if nothing was saved."""
 
 
 def _record_nothing(sentence: str | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,34 +14,10 @@ from typing import Any
 import pytest
 import yaml
 
-FAMILY = '''
-from typing import Literal
+PAGE = Path(__file__).parent.parent / "docs" / "extending.md"
+(FAMILY,) = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+"""The complete family that the page shows."""
 
-from pydantic import Field
-
-from bmcli.models import build_with_heads, concatenate, create_inputs, to_vectors
-from bmcli.recipe.fields import Kind
-
-
-class Options(Kind):
-    """A hidden layer of sines."""
-
-    kind: Literal["sine"] = Field(default="sine", description="One hidden layer of sines.")
-    units: int = Field(default=16, ge=1, description="Units of the hidden layer.")
-
-
-def convolves(options):
-    return False
-
-
-def build(options, spec, heads):
-    import keras
-
-    tensors, features = create_inputs(spec)
-    hidden = keras.layers.Dense(options.units)(concatenate(to_vectors(features)))
-    return build_with_heads(tensors, keras.ops.sin(hidden), heads)
-'''
-OF_A_FILE = FAMILY + '\n\nimport sys\n\nPARTS = {"models.sine": sys.modules[__name__]}\n'
 RECIPE = {
     "name": "sines",
     "data": {"source": {"kind": "builtin", "name": "iris"}},
@@ -69,7 +46,7 @@ def call(tmp_path: Path) -> Call:
 @pytest.fixture
 def plugin(tmp_path: Path) -> Path:
     file = tmp_path / "sine.py"
-    file.write_text(OF_A_FILE)
+    file.write_text(FAMILY)
     return file
 
 
@@ -123,7 +100,7 @@ def test_a_run_without_its_plug_in_names_it(call: Call, plugin: Path) -> None:
 
 
 def test_a_recipe_alone_loads_no_code(call: Call, plugin: Path, tmp_path: Path) -> None:
-    plugin.write_text("import pathlib; pathlib.Path('loaded').touch()\n" + OF_A_FILE)
+    plugin.write_text("import pathlib; pathlib.Path('loaded').touch()\n" + FAMILY)
     origin = {"source": str(plugin), "version": "", "sha256": "0" * 64}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({**RECIPE, "plugins": {"models.sine": origin}}))
     assert call("validate", "recipe.yaml").returncode == 2

@@ -238,7 +238,7 @@ def _require_kind(name: str, column: RawColumn) -> str:
     if kind == "category" and is_identifier(column):
         raise BmcliError(
             f"column {quoted(name)}: nearly every training row has a different value, such as "
-            f"{format_cell(column, 0)}, so nothing can be learned from it as a category.",
+            f"{format_cell(column, 0)}, so it is useless as a category.",
             path="data.source",
             suggestion=f"Leave it out: `drop: [{write_scalar(name)}]`. Or set its kind in data.inputs, for example "
             f"`{write_scalar(name)}: {{kind: text, tokens: characters}}`.",

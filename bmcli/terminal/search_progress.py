@@ -53,7 +53,7 @@ class LineSearchProgress:
 
     def on_trial_start(self, task: Task) -> None:
         """Note that a worker has taken a task, of the search or of its confirmation."""
-        # Workers need a while to start TensorFlow, which says nothing about the pace of trials.
+        # Workers need a while to start TensorFlow, which would distort the pace of trials.
         if self._waits_for_workers:
             self._pace_since, self._waits_for_workers = self._clock(), False
         self._running[task.name] = (task, self._clock())

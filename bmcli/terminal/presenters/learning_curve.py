@@ -1,4 +1,4 @@
-"""Learning curves, and what they say about more data and larger models."""
+"""Learning curves, and whether more data or a larger model would help."""
 
 from __future__ import annotations
 
