@@ -171,7 +171,7 @@ def test_what_tells_the_target_is_dropped(init: Callable[..., Drafted]) -> None:
     lines = (f"{i / 7},{('spam-1', 'ham-1', 'ham-2')[i % 3]},{('spam', 'ham', 'ham')[i % 3]}" for i in range(90))
     columns = init("length,folder,label\n" + "\n".join(lines))
     assert columns["folder"]["role"] == "dropped"
-    assert "goes with one class of label" in str(columns["folder"]["why"])
+    assert "occurs with one class of label only" in str(columns["folder"]["why"])
 
 
 def test_sentences_are_text(init: Callable[..., Drafted], bmcli: Bmcli) -> None:
