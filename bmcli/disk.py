@@ -90,11 +90,11 @@ def convert_write_errors(
         if failure.filename is not None and _on_another_disk(Path(failure.filename), path):
             raise failure from error  # such as the disk of temporary files, whose free space is another
         estimated = None if estimate is None else estimate()
-        known = failure.needed if needed is None else needed
+        size = failure.needed if needed is None else needed
         raise WriteFailure(
             failure.errno or 0,
             path,
-            known if estimated is None else estimated,
+            size if estimated is None else estimated,
             failure.free,
             is_estimate=estimated is not None or (needed is None and failure.is_estimate),
         ) from error
@@ -151,8 +151,8 @@ def _find_errno(error: BaseException) -> int | None:
 
 def _extract_path(text: str) -> str | None:
     """Extract the path from an error text of TensorFlow (`path; reason`) or HDF5 (`name = 'path'`)."""
-    found = re.search(r"name = '([^']+)'", text) or re.match(r"(/?[^;\n]*/[^;\n]*);", text)
-    return found[1] if found else None
+    match = re.search(r"name = '([^']+)'", text) or re.match(r"(/?[^;\n]*/[^;\n]*);", text)
+    return match[1] if match else None
 
 
 def free_bytes(path: Path) -> int | None:
@@ -266,8 +266,8 @@ def find_irregular_entry(folder: Path) -> tuple[Path, str] | None:
             if entry.is_symlink():
                 return folder / entry.name, "a symbolic link"
             if entry.is_dir(follow_symlinks=False):
-                if found := find_irregular_entry(folder / entry.name):
-                    return found
+                if inner := find_irregular_entry(folder / entry.name):
+                    return inner
             elif not entry.is_file(follow_symlinks=False) and os.path.lexists(entry.path):
                 return folder / entry.name, "no regular file"
     return None

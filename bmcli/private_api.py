@@ -65,12 +65,12 @@ def replace_stateless_dropout(dropout: Callable[..., Any]) -> Iterator[None]:
     """
     import tensorflow as tf
 
-    before = tf.nn.experimental.stateless_dropout
+    original = tf.nn.experimental.stateless_dropout
     tf.nn.experimental.stateless_dropout = dropout
     try:
         yield
     finally:
-        tf.nn.experimental.stateless_dropout = before
+        tf.nn.experimental.stateless_dropout = original
 
 
 def set_heartbeat_timeout(workers: int, timeout_s: float) -> None:

@@ -331,9 +331,9 @@ class Run:
         Raises:
             BmcliError: It was changed, cannot be read, or belongs to another run than `data.json`.
         """
-        own = self._locked_id()
+        run_id = self._locked_id()
         with contextlib.suppress(OSError, DamagedFile):  # reported by the commands that need the data
-            if records.read_record(self.data).get(_ID) != own:
+            if records.read_record(self.data).get(_ID) != run_id:
                 raise BmcliError(
                     f"{format_path(self.lock)}: from another run than {self.data.name} beside it.",
                     suggestion="Restore the original of the file that was replaced.",
@@ -379,15 +379,15 @@ class Run:
         An incomplete last line is ignored: the process was killed while writing it, and the epoch is trained again.
         """
         try:
-            lines, own = disk.read_file(self.metrics).split(b"\n"), self.id
+            lines, run_id = disk.read_file(self.metrics).split(b"\n"), self.id
         except FileNotFoundError:
-            lines, own = [], ""
+            lines, run_id = [], ""
         except (OSError, DamagedFile, BmcliError) as error:
             return [], [f"{format_path(self.metrics)}: damaged ({error}); its epochs are left out."]
         rows, faults = [], []
         for number, line in enumerate(lines[:-1], start=1):
             try:
-                row = _remove_id(records.parse_record(line), own)
+                row = _remove_id(records.parse_record(line), run_id)
                 records.validate_as(dict[str, float | None], row)
                 if not isinstance(row.get("epoch"), int):
                     raise DamagedFile("epoch: missing, or no whole number")
@@ -404,8 +404,8 @@ class Run:
 
     def truncate_epochs(self, epochs: int) -> None:
         """Drop the rows after an epoch; a resumed training writes them again."""
-        own = self.id
-        rows = [{**row, _ID: own} for row in self.read_epochs() if row["epoch"] <= epochs]
+        run_id = self.id
+        rows = [{**row, _ID: run_id} for row in self.read_epochs() if row["epoch"] <= epochs]
         write_atomically(self.metrics, b"".join(map(records.encode_record_line, rows)))
 
     @contextlib.contextmanager
@@ -436,13 +436,13 @@ class _ForeignRecord(DamagedFile):
     """A record of another run, which is not damaged itself."""
 
 
-def _remove_id(record: dict[str, Any], own: str) -> dict[str, Any]:
+def _remove_id(record: dict[str, Any], run_id: str) -> dict[str, Any]:
     """Remove the id from a record of a run.
 
     Raises:
         _ForeignRecord: It is not the id of this run.
     """
-    if record.pop(_ID, None) != own:
+    if record.pop(_ID, None) != run_id:
         raise _ForeignRecord("from another run than recipe.lock.yaml beside it")
     return record
 

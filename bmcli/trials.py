@@ -232,11 +232,11 @@ class SearchResult:
         return Counter(trial.result.state for trial in self.trials if trial.result is not None)
 
 
-def _count_distinct_words(own: list[str], every: Iterable[list[str]]) -> int:
+def _count_distinct_words(words: list[str], paths: Iterable[list[str]]) -> int:
     """Length of the shortest suffix that no other path has; `kind` or a number alone is not enough."""
-    others = [other for other in every if other != own]
-    fewest = 2 if own[-1] == "kind" or own[-1].isdecimal() else 1
+    others = [other for other in paths if other != words]
+    fewest = 2 if words[-1] == "kind" or words[-1].isdecimal() else 1
     return next(
-        (n for n in range(fewest, len(own)) if all(other[-n:] != own[-n:] for other in others)),
-        len(own),
+        (n for n in range(fewest, len(words)) if all(other[-n:] != words[-n:] for other in others)),
+        len(words),
     )

@@ -63,19 +63,19 @@ def find_option_problems(
     Args:
         also: Further names to suggest, of options that are not Keras' own.
     """
-    known = get_entry(family, kind)
-    missing = [name for name in known["required"] if name not in options]
+    entry = get_entry(family, kind)
+    missing = [name for name in entry["required"] if name not in options]
     problems: list[Problem] = []
     if missing:
         example = ", ".join(f"{name}: ..." for name in missing)
         needed = " and ".join(map(quoted, missing))
         problems.append(Problem((), f"{kind} needs {needed}.", f"Write {{kind: {kind}, {example}}}."))
     for name, value in options.items():
-        if name not in known["options"]:
-            hint = parts.did_you_mean(str(name), [*known["options"], *also])
+        if name not in entry["options"]:
+            hint = parts.did_you_mean(str(name), [*entry["options"], *also])
             problems.append(Problem((name,), f"{kind} has no option {quoted(name)}.", hint))
         else:
-            problems += _find_value_problems(name, value, known["options"][name], name in known["required"])
+            problems += _find_value_problems(name, value, entry["options"][name], name in entry["required"])
     return problems
 
 

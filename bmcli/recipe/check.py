@@ -95,8 +95,8 @@ def _locate_error(detail: Mapping[str, Any], tree: Node) -> _LocatedError:
     value: KeyPath | None = None
     for step in detail["loc"]:
         # Keys of users, such as names of columns, can look like names of alternatives: what the recipe has is a key.
-        written = tree.find((*steps, step)) is not None
-        if not written and isinstance(step, str) and _ALTERNATIVE.fullmatch(step):
+        exists = tree.find((*steps, step)) is not None
+        if not exists and isinstance(step, str) and _ALTERNATIVE.fullmatch(step):
             value = steps if value is None else value
         else:
             steps = (*steps, step)
@@ -110,14 +110,14 @@ def _merge_errors(errors: list[_LocatedError], tree: Node) -> Iterable[Fault]:
     for error in errors:
         if len(error.steps) == deepest:
             by_steps.setdefault(error.steps, []).append(error)
-    for steps, some in by_steps.items():
+    for steps, same_place in by_steps.items():
         if tree.nearest(steps)[0].faulty:  # its fault is reported already
             continue
-        some = [error for error in some if error.kind in _VALUE_ERRORS] or some
-        with_own_text = [error for error in some if error.has_own_text]
+        same_place = [error for error in same_place if error.kind in _VALUE_ERRORS] or same_place
+        with_own_text = [error for error in same_place if error.has_own_text]
         yield from (_to_fault(error, tree) for error in with_own_text)
         if not with_own_text:
-            yield _to_expected_fault(steps, some, tree)
+            yield _to_expected_fault(steps, same_place, tree)
 
 
 def _to_fault(error: _LocatedError, tree: Node) -> Fault:

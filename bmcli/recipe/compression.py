@@ -121,8 +121,8 @@ def find_model_problem(pruning: Any, model: Kind) -> Problem | None:
     """Find the first reason why `train.prune` does not suit a model."""
     if not isinstance(pruning, ChannelPruning):
         return None
-    known = get_width_options(model)
-    if not known:
+    options = get_width_options(model)
+    if not options:
         hint = f"Those of {_list_prunable_families()} can; or prune weights."
         return Problem(("kind",), f"channels of {model.kind} cannot be removed.", hint)
     problem = next(
@@ -139,9 +139,9 @@ def _list_prunable_families() -> str:
 
 def _find_widths_problem(name: str, left: Widths, model: Kind) -> Problem | None:
     """Find what is wrong with an entry of `widths`."""
-    place, known = ("widths", name), get_width_options(model)
-    if name not in known:
-        return Problem(place, f"{model.kind} has no widths '{name}'.", parts.did_you_mean(name, known))
+    place, options = ("widths", name), get_width_options(model)
+    if name not in options:
+        return Problem(place, f"{model.kind} has no widths '{name}'.", parts.did_you_mean(name, options))
     widths = getattr(model, name)
     hint = f"Those of the model: {list(widths) if isinstance(widths, tuple) else widths}."
     if isinstance(widths, tuple) != isinstance(left, tuple):

@@ -269,8 +269,8 @@ class DataOptions(Options):
         columns = {field: _list_column_names(info.data.get(field)) for field in roles}
         if not columns["targets"] and "targets" in info.data and source is not None:
             columns["targets"] = _list_column_names(source.default_targets())
-        own = _locate_columns(value)
-        for position, (column, loc) in enumerate(own):
+        located = _locate_columns(value)
+        for position, (column, loc) in enumerate(located):
             others = [roles[field] for field in roles if column in columns[field]]
             if split is not None and column == split.column:
                 others.append("the column that defines the split")
@@ -278,7 +278,7 @@ class DataOptions(Options):
                 others.append("the group of the split")
             if others:
                 raise fault_at(loc, f"column {quoted(column)} is {role} and {others[0]}.", "Use it once.")
-            if info.field_name == "targets" and column in (other for other, _ in own[:position]):
+            if info.field_name == "targets" and column in (other for other, _ in located[:position]):
                 raise fault_at(
                     loc, f"{quoted(column)} is there twice among the targets.", "Name each column and target once."
                 )

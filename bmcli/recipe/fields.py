@@ -280,17 +280,17 @@ def make_options_schema(model: type[Kind], kind: str) -> dict[str, Any]:
 
 
 def _make_keras_options_schema(family: str, kind: str) -> dict[str, Any]:
-    known = catalogue.get_entry(family, kind)
-    about = f"Keras' {known['object']}"
+    entry = catalogue.get_entry(family, kind)
+    about = f"Keras' {entry['object']}"
     options = {
         name: {**_make_keras_option_schema(name), "default": default, "description": f"Option {name} of {about}."}
-        for name, default in known["options"].items()
+        for name, default in entry["options"].items()
     }
     return {
         "type": "object",
         "description": f"{about}.",
         "properties": {"kind": {"const": kind, "description": f"{about}."}, **options},
-        "required": ["kind", *known["required"]],
+        "required": ["kind", *entry["required"]],
         "additionalProperties": False,
     }
 
@@ -300,19 +300,19 @@ def _make_keras_option_schema(option: str) -> dict[str, Any]:
     return {"anyOf": [{FIELD_TYPE_KEY: KerasObjectField(family)}, {"type": "null"}]} if family else {}
 
 
-def _split_kind(value: Any, known: Collection[str], also: Sequence[str] = ()) -> tuple[str, dict[str, Any]]:
+def _split_kind(value: Any, kinds: Collection[str], also: Sequence[str] = ()) -> tuple[str, dict[str, Any]]:
     """Split a mapping with a `kind`, or a name, into the kind and the other options."""
     if isinstance(value, str):
         kind: Any = value
         options: dict[str, Any] = {}
     elif isinstance(value, Mapping):
         if "kind" not in value:
-            raise fault("missing_kind", "'kind' is missing.", parts.did_you_mean("", known))
+            raise fault("missing_kind", "'kind' is missing.", parts.did_you_mean("", kinds))
         kind, options = value["kind"], {key: item for key, item in value.items() if key != "kind"}
     else:
         raise fault("kind_type", f"expected a name or a mapping with a 'kind', received {format_value(value)}.")
-    if not isinstance(kind, str) or kind not in known:
-        error = fault("unknown_kind", f"no kind {format_value(kind)}.", parts.did_you_mean(str(kind), [*known, *also]))
+    if not isinstance(kind, str) or kind not in kinds:
+        error = fault("unknown_kind", f"no kind {format_value(kind)}.", parts.did_you_mean(str(kind), [*kinds, *also]))
         if isinstance(value, str):
             raise error
         raise ValidationError.from_exception_data("kind", [InitErrorDetails(type=error, loc=("kind",), input=kind)])

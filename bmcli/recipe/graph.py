@@ -176,18 +176,11 @@ def _find_entry_problems(entry: Any) -> list[Problem]:
 
 
 def _find_link_problems(entry: Mapping[str, Any]) -> Iterator[Problem]:
-    yield from _find_name_problems(entry)
-    yield from _find_source_problems(entry)
-
-
-def _find_name_problems(entry: Mapping[str, Any]) -> Iterator[Problem]:
+    """Find mistakes in `name` and `from`."""
     name = entry.get("name", "x")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         hint = "Use letters, digits, dashes and underscores."
         yield Problem(("name",), f"expected a name, received {format_value(name)}.", hint)
-
-
-def _find_source_problems(entry: Mapping[str, Any]) -> Iterator[Problem]:
     sources = entry.get("from", "x")
     names = [sources] if isinstance(sources, str) else sources
     if not isinstance(names, (list, tuple)) or not names or not all(isinstance(name, str) for name in names):
@@ -231,15 +224,15 @@ def _find_duplicates(layers: Sequence[Any]) -> list[Problem]:
 
 def _find_wrong_shares(graph: Sequence[GraphLayer]) -> Iterator[Problem]:
     layers = {layer.name: layer for layer in graph}
-    own = [layer.name for layer in graph if layer.kind != SHARED]
+    unshared = [layer.name for layer in graph if layer.kind != SHARED]
     for layer in graph:
-        if layer.kind != SHARED or not layer.shared_layer or layer.shared_layer in own:
+        if layer.kind != SHARED or not layer.shared_layer or layer.shared_layer in unshared:
             continue
         if layer.shared_layer in layers:
             hint = f"Write layer: {layers[layer.shared_layer].shared_layer}."
             yield Problem((layer.index, "layer"), f"{quoted(layer.shared_layer)} is shared itself.", hint)
         else:
-            hint = parts.did_you_mean(layer.shared_layer, own)
+            hint = parts.did_you_mean(layer.shared_layer, unshared)
             yield Problem((layer.index, "layer"), f"no layer is called {quoted(layer.shared_layer)}.", hint)
 
 
@@ -351,7 +344,7 @@ def _find_unread(graph: Sequence[GraphLayer], outputs: Sequence[str]) -> list[Pr
 
 def _suggest_source(name: str, graph: Sequence[GraphLayer]) -> str:
     """Suggest a similar source that is the name of no layer; it could also be that of a column."""
-    known = {layer.name for layer in graph}
-    unknown = {source for layer in graph for source in layer.sources or () if source not in known}
+    names = {layer.name for layer in graph}
+    unknown = {source for layer in graph for source in layer.sources or () if source not in names}
     near = parts.nearest(name, sorted(unknown))
     return f"Does `from: {near}` mean this layer?" if near else ""

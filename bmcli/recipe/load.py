@@ -220,7 +220,7 @@ def _merge_bases(file: Path, name: str, faults: list[Fault]) -> tuple[Node, str]
     """
     chain: list[Node] = []
     seen: set[str] = set()
-    own, characters, values = "", 0, 0
+    own_text, characters, values = "", 0, 0
     base_file: tuple[Path, str] | None = (file, name)
     while base_file is not None:
         file, name = base_file
@@ -228,7 +228,7 @@ def _merge_bases(file: Path, name: str, faults: list[Fault]) -> tuple[Node, str]
         text = nodes.read_text(file, name, _SECTIONS)
         # A foreign recipe may extend any file of the machine: faults quote the file only if it is a recipe.
         tree = nodes.parse_recipe_file(text, name, file.parent, _SECTIONS, bool(chain), faults)
-        own = own if chain else text
+        own_text = own_text if chain else text
         characters, values = characters + len(text), values + tree.count()
         if characters > nodes.MAX_BYTES or values > 2 * nodes.MAX_NODES:
             message = "too large together with the recipes that extend it."
@@ -239,7 +239,7 @@ def _merge_bases(file: Path, name: str, faults: list[Fault]) -> tuple[Node, str]
     merged = chain.pop()
     while chain:
         merged = merge_nodes(merged, chain.pop(), faults)
-    return merged, own
+    return merged, own_text
 
 
 def _find_base(base: Node | None, file: Path, name: str, seen: Collection[str]) -> tuple[Path, str] | None:
@@ -250,19 +250,19 @@ def _find_base(base: Node | None, file: Path, name: str, seen: Collection[str]) 
         message = f"expected the file or name of one recipe, received {format_value(base.plain())}."
         raise BmcliError(Fault(message, "extends", base.place))
     beside = file.parent / base.value
-    found: tuple[Path, str] | None = None
+    result: tuple[Path, str] | None = None
     if os.path.isfile(beside):
-        found = beside, str(Path(name).parent / base.value)
+        result = beside, str(Path(name).parent / base.value)
     elif base.value in list_built_in():
-        found = list_built_in()[base.value], f"{base.value}.yaml"
-    if found is None and (other := disk.describe_non_file(beside)):
+        result = list_built_in()[base.value], f"{base.value}.yaml"
+    if result is None and (other := disk.describe_non_file(beside)):
         raise BmcliError(Fault(f"{quoted(base.value, 200)} is {other}, expected a recipe.", "extends", base.place))
-    if found is None:
+    if result is None:
         hint = parts.did_you_mean(base.value, [*list_built_in(), *_list_recipe_files(file.parent)])
         raise BmcliError(Fault(f"no recipe {quoted(base.value, 200)} to extend.", "extends", base.place, hint))
-    if os.path.realpath(found[0]) in seen:
+    if os.path.realpath(result[0]) in seen:
         raise BmcliError(Fault(f"{quoted(base.value, 200)} extends itself in a circle.", "extends", base.place))
-    return found
+    return result
 
 
 def merge_nodes(below: Node, above: Node, faults: list[Fault], steps: KeyPath = ()) -> Node:
@@ -360,8 +360,8 @@ def build_tree(values: Mapping[KeyPath, Node], place: FileLocation) -> Node:
 
 
 def _parse_override(argument: str, place: FileLocation, faults: list[Fault]) -> tuple[list[str], Node]:
-    steps, written = parse_steps(argument)
-    if not steps or not written.startswith("="):
+    steps, rest = parse_steps(argument)
+    if not steps or not rest.startswith("="):
         raise BmcliError(
             f"expected an override key=value, received {format_value(argument)}.",
             suggestion='Write a key with dots in double quotes: data.inputs."a.b".kind=number.',
@@ -370,8 +370,8 @@ def _parse_override(argument: str, place: FileLocation, faults: list[Fault]) -> 
         raise BmcliError(f"nested more than {nodes.MAX_DEPTH} deep.")
     if steps == ("extends",):
         raise BmcliError("extends cannot be overridden.", path="extends", suggestion="Write it in the recipe.")
-    column = len(argument) - len(written) + 2
-    value = _parse_override_value(written[1:], place, column, faults)
+    column = len(argument) - len(rest) + 2
+    value = _parse_override_value(rest[1:], place, column, faults)
     return [str(step) for step in steps], replace(value, key_place=place)
 
 
@@ -417,11 +417,11 @@ def _insert_value(tree: dict[str, Any], steps: Sequence[str], value: Node) -> No
         if isinstance(inside, Node):
             raise BmcliError("another override sets a value that contains this one.", path=path)
         tree = inside
-    before = tree.get(steps[-1])
-    if isinstance(before, dict) and isinstance(value.value, str) and "kind" not in before:
-        before["kind"] = value
-    elif before is not None:
-        message = "this is set twice." if isinstance(before, Node) else "another override sets a part of this value."
+    existing = tree.get(steps[-1])
+    if isinstance(existing, dict) and isinstance(value.value, str) and "kind" not in existing:
+        existing["kind"] = value
+    elif existing is not None:
+        message = "this is set twice." if isinstance(existing, Node) else "another override sets a part of this value."
         raise BmcliError(message, path=path)
     else:
         tree[steps[-1]] = value
@@ -519,12 +519,12 @@ class _VariableFiller:
         return not (variable.faulty or isinstance(variable.value, (dict, list)))
 
     def _insert_texts(self, node: Node, names: Sequence[str]) -> Node:
-        written = {name: _format_variable(self.variables[name].value) for name in dict.fromkeys(names)}
+        texts = {name: _format_variable(self.variables[name].value) for name in dict.fromkeys(names)}
         # Checked before the text is made, which might not fit into memory.
-        length = len(node.value) + sum(len(written[name]) for name in names)
+        length = len(node.value) + sum(len(texts[name]) for name in names)
         if not self._fits(node, length):
             return replace(node, faulty=True)
-        pieces = iter(["$" if match[0] == "$$" else written[match[1]] for match in _VARIABLE.finditer(node.value)])
+        pieces = iter(["$" if match[0] == "$$" else texts[match[1]] for match in _VARIABLE.finditer(node.value)])
         return self._check_node(replace(node, value=_VARIABLE.sub(lambda _: next(pieces), node.value)), length)
 
     def _check_node(self, node: Node, length: int) -> Node:

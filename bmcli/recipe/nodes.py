@@ -244,10 +244,12 @@ def _check_characters(text: str, file_name: str, lines: list[str]) -> None:
     match = _FORBIDDEN.search(text)
     if match is None:
         return
-    before = text[: match.start()].splitlines() or [""]
+    lines_before = text[: match.start()].splitlines() or [""]
     if text[: match.start()].endswith(("\n", "\r")):
-        before.append("")
-    place = FileLocation(file_name, len(before), len(before[-1]) + 1, lines[len(before) - 1] if lines else "")
+        lines_before.append("")
+    place = FileLocation(
+        file_name, len(lines_before), len(lines_before[-1]) + 1, lines[len(lines_before) - 1] if lines else ""
+    )
     raise BmcliError(
         Fault(
             f"character U+{ord(match[0]):04X} is not allowed in a recipe.",
@@ -494,9 +496,9 @@ def hide_secrets(text: str) -> str:
         return text
     root: Any = _Loader(text).get_single_node()
     for start, end in sorted(_find_secret_spans(root), reverse=True):
-        written = text[start:end].rstrip()
-        anchor = re.match(r"&\S+\s+", written)  # kept, because aliases may refer to it
-        text = f'{text[:start]}{anchor[0] if anchor else ""}"{redaction.HIDDEN}"{text[start + len(written) :]}'
+        value = text[start:end].rstrip()
+        anchor = re.match(r"&\S+\s+", value)  # kept, because aliases may refer to it
+        text = f'{text[:start]}{anchor[0] if anchor else ""}"{redaction.HIDDEN}"{text[start + len(value) :]}'
     return "".join(_hide_secret_comment(line) for line in text.splitlines(keepends=True))
 
 

@@ -158,10 +158,10 @@ def read_space(entries: Mapping[str, Any]) -> tuple[dict[str, SearchParameter], 
         except (PydanticCustomError, ValidationError) as error:
             problems += relocate_errors((path,), error, entries[path])
             del space[path]
-    known = dict(space)
-    for path in known:
+    parsed = dict(space)
+    for path in parsed:
         try:
-            _check_conditions(path, known)
+            _check_conditions(path, parsed)
         except ValidationError as error:
             problems += relocate_errors((path,), error, entries[path])
             del space[path]
@@ -235,9 +235,9 @@ def _read_choices(values: Any) -> tuple[Any, ...]:
         raise fault_at(("choice",), f"expected a list of values, received {format_value(values)}.")
     if not values:
         raise fault_at(("choice",), "expected at least one value, received [].")
-    written = [write_scalar(value) for value in values]
-    for position, text in enumerate(written):
-        if text in written[:position]:
+    texts = [write_scalar(value) for value in values]
+    for position, text in enumerate(texts):
+        if text in texts[:position]:
             raise fault_at(("choice", position), f"{format_value(values[position])} is there twice.", "List it once.")
     return tuple(dump(value) for value in values)
 

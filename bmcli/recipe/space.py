@@ -27,23 +27,23 @@ def load_search(target: str, arguments: Sequence[str] = ()) -> LoadedRecipe:
     Raises:
         BmcliError: Every fault of the recipe and of the space at once.
     """
-    written = read_document(target, arguments)
+    document = read_document(target, arguments)
     try:
-        loaded = written.validate()
+        loaded = document.validate()
     except BmcliError as error:
         if any(split_path(fault.path)[0] != "tune" for fault in error.faults):
             raise
-        raise BmcliError(*sort_faults([*error.faults, *_find_other_faults(written)], written.name)) from None
+        raise BmcliError(*sort_faults([*error.faults, *_find_other_faults(document)], document.name)) from None
     check_space(loaded)
     return loaded
 
 
-def _find_other_faults(written: RecipeDocument) -> Iterator[Fault]:
+def _find_other_faults(document: RecipeDocument) -> Iterator[Fault]:
     """Find the faults of the entries of a space that can be parsed, if others cannot."""
-    space = written.fill_variables([]).find(("tune", "space"))
+    space = document.fill_variables([]).find(("tune", "space"))
     if space is not None and isinstance(space.value, dict):
         parameters, _ = read_space(space.plain())
-        yield from _SpaceCheck(written.without_tune().validate(), parameters, space).find_faults()
+        yield from _SpaceCheck(document.without_tune().validate(), parameters, space).find_faults()
 
 
 def check_space(loaded: LoadedRecipe) -> None:
@@ -76,7 +76,7 @@ class _SpaceCheck:
     entries: Node
 
     @cached_property
-    def _written(self) -> RecipeDocument:
+    def _document(self) -> RecipeDocument:
         return self.loaded.document.without_tune()
 
     def find_faults(self) -> Iterator[Fault]:
@@ -117,9 +117,9 @@ class _SpaceCheck:
         """List values of other entries with which this one is searched: those of its `when`, and of searched kinds."""
         allowed = collect_conditions(path, self.parameters)
         for kind in self._list_searched_kinds(path):
-            own = {**collect_conditions(kind, self.parameters), kind: self.parameters[kind].values}
-            if kind not in allowed and all(allowed.get(other, values) == values for other, values in own.items()):
-                allowed = {**allowed, **own}
+            required = {**collect_conditions(kind, self.parameters), kind: self.parameters[kind].values}
+            if kind not in allowed and all(allowed.get(other, values) == values for other, values in required.items()):
+                allowed = {**allowed, **required}
         return (dict(zip(allowed, each, strict=True)) for each in islice(product(*allowed.values()), _MAX_CONTEXTS))
 
     def _list_searched_kinds(self, path: str) -> list[str]:
@@ -135,7 +135,7 @@ class _SpaceCheck:
         above = build_tree(
             {split_path(path): self._make_node(path, value) for path, value in values.items()}, self.entries.place
         )
-        return self._written.overlay(above).validate().recipe
+        return self._document.overlay(above).validate().recipe
 
     def _accepts(self, values: _EntryValues) -> bool:
         try:
@@ -149,8 +149,8 @@ class _SpaceCheck:
         entry, parameter = self.entries.value[path], self.parameters[path]
         node, options = Node(value, entry.place), entry.value if isinstance(entry.value, dict) else {}
         if parameter.kind == "choice":
-            known = zip(parameter.values, options["choice"].value, strict=True)
-            node = next((written for each, written in known if are_same(each, value)), node)
+            choices = zip(parameter.values, options["choice"].value, strict=True)
+            node = next((written for each, written in choices if are_same(each, value)), node)
         elif parameter.kind != "bool" and value in (parameter.low, parameter.high):
             ends = next(options[key].value for key in ("int", "float", "log") if key in options)
             node = replace(ends[value == parameter.high], value=value)  # the written 1 may stand for 1.0
@@ -166,16 +166,16 @@ class _SpaceCheck:
             fitting: Other contexts, in which the recipe accepts the value.
         """
         entry, steps = self.entries.value[path], split_path(path)
-        own = [fault for fault in error.faults if split_path(fault.path)[: len(steps)] == steps]
+        own_faults = [fault for fault in error.faults if split_path(fault.path)[: len(steps)] == steps]
         fault = next((each for each in error.faults if each.place == entry.key_place), None)
         if fault is not None:
             return replace(fault, suggestion=self._suggest_kind(path, context, fault.suggestion, fitting))
-        if own and steps[0] == "objective" and self.loaded.recipe.objective is None:
+        if own_faults and steps[0] == "objective" and self.loaded.recipe.objective is None:
             kinds = {objective.kind for objective in self.loaded.recipe.objectives().values()}
             hint = f"Write objective: {kinds.pop()}." if len(kinds) == 1 else "Name the objective of each target."
             return Fault("the recipe has no objective with this option.", path, entry.key_place, hint)
-        if own:
-            return own[0]
+        if own_faults:
+            return own_faults[0]
         fault, overrides = error.faults[0], " ".join(format_overrides({**context, path: value}))
         return Fault(f"with {overrides}: {fault.path}: {fault.message}", path, entry.key_place, fault.suggestion)
 

@@ -49,11 +49,11 @@ def make_student(loaded: LoadedRecipe) -> LoadedRecipe:
     if "recipe" in options.student:
         return read_document(options.student["recipe"]).without_sections(_VERB_SECTIONS).validate()
     above = loaded.document.tree.find(_STUDENT)
-    written = loaded.document.without_sections(_VERB_SECTIONS)
+    document = loaded.document.without_sections(_VERB_SECTIONS)
     if above is None:
-        return written.validate()
+        return document.validate()
     try:
-        student = written.overlay(above).validate()
+        student = document.overlay(above).validate()
     except BmcliError as error:
         raise BmcliError(*(_prefix_path(fault, above) for fault in error.faults)) from None
     if student.recipe.distillation is not None:
@@ -71,9 +71,11 @@ def _prefix_path(fault: Fault, above: Node) -> Fault:
 
 
 def _list_places(node: Node) -> list[FileLocation]:
-    inner = node.value.values() if isinstance(node.value, dict) else node.value if isinstance(node.value, list) else ()
+    children = (
+        node.value.values() if isinstance(node.value, dict) else node.value if isinstance(node.value, list) else ()
+    )
     own = [place for place in (node.place, node.key_place) if place is not None]
-    return [*own, *(place for each in inner for place in _list_places(each))]
+    return [*own, *(place for each in children for place in _list_places(each))]
 
 
 def make_distilled_student(
@@ -122,12 +124,12 @@ def _without_nulls(value: Any) -> Any:
     return [_without_nulls(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _overlay_values(written: RecipeDocument, values: Mapping[str, Any]) -> LoadedRecipe:
+def _overlay_values(document: RecipeDocument, values: Mapping[str, Any]) -> LoadedRecipe:
     faults: list[Fault] = []
     above = parse_overrides(format_overrides(values), faults, DISTILL)
     if faults:
         raise BmcliError(*faults)
-    return written.overlay(above).validate()
+    return document.overlay(above).validate()
 
 
 def check_student(loaded: LoadedRecipe) -> None:

@@ -204,7 +204,7 @@ def test_a_search_over_temperature_and_weight_trains_students(bmcli: Bmcli, reci
         ("distill.transfer.excluded_classes={label: [3]}", "no target 'label'"),
         ("distill.min_gain=true distill.baseline=false", "no gain without a baseline"),
         ("runtime.strategy=multi_worker", "which worker processes cannot share"),
-        ("distill=null", "the recipe does not say what to distill"),
+        ("distill=null", "the recipe has no section `distill`"),
     ],
 )
 def test_mistakes_cost_no_training(setting: str, message: str, bmcli: Bmcli, recipe: Path, tmp_path: Path) -> None:
