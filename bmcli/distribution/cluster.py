@@ -132,7 +132,7 @@ def _parse_tf_config(environment: Mapping[str, str]) -> dict[str, Any]:
 def _require_task_type(task: str) -> None:
     if task not in _TASKS:
         advice = {
-            "evaluator": "Leave the evaluator out; all workers evaluate together.",
+            "evaluator": "Leave the evaluator out; the chief evaluates.",
             "ps": "Leave the parameter servers out; weights are mirrored on all workers.",
             "master": "Rename it to chief.",
         }

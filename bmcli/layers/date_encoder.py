@@ -116,7 +116,7 @@ def _step(part, seconds):
 
 def _days(year, month, day):
     """Days from 1970 to a date of the Gregorian calendar."""
-    # Years begin in March here, so that the leap day is the last day of a year. An era are 400 years of 146,097 days.
+    # Years begin in March here, so that the leap day is the last day of a year. An era of 400 years has 146,097 days.
     year = tf.where(month <= 2, year - 1, year)
     era, month = year // 400, (month + 9) % 12
     in_year = (153 * month + 2) // 5 + day - 1

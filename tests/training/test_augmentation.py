@@ -36,7 +36,7 @@ WAYS = {"plain": PLAIN, "mixup": MIXUP, "cutmix": CUTMIX}
     [pytest.param(way, n, marks=() if (way, n) == ("mixup", 2) else pytest.mark.slow) for way in WAYS for n in (2, 4)],
 )
 def test_replicas_see_what_one_device_sees(make_family: MakeTrainer, way: str, replicas: int) -> None:
-    """In batches of 8, and a last one of 5."""
+    """Batches of 8, and a last one of 5."""
     settings = (WAYS[way], "data.weight=worth")
     one, many = (make_family("mlp", *settings, rows=21, replicas=count) for count in (1, replicas))
     agree(one, many)

@@ -216,7 +216,7 @@ def several_targets(tmp_path: Path) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_replicas_learn_several_targets_alike(make_from: MakeTrainer, several_targets: dict[str, Any]) -> None:
-    """Of every kind, each with a weight and its usual objective or quantiles."""
+    """Targets of every kind, each with a weight and its usual objective or quantiles."""
     kinds = {target["kind"] for target in several_targets["data"]["targets"].values()}
     assert kinds == set(parts.names("data.targets"))
     agree(*(make_from(several_targets, ADAM, replicas=replicas) for replicas in (1, 4)))

@@ -38,7 +38,7 @@ def make(make_family: MakeTrainer) -> MakeTrainer:
 
 
 def steps_of_rows() -> np.ndarray:
-    """Of the training rows' sequences, counted by hand."""
+    """Steps of the training rows, counted without the mask."""
     found: np.ndarray = 5 - np.isnan(table(ROWS)["text"]).all(axis=-1).sum(axis=-1)
     return found
 

@@ -92,7 +92,7 @@ def test_what_a_keras_user_saved_is_loaded(tmp_path: Path) -> None:
 
 
 def test_vocabularies_nested_models_and_packed_files_are_loaded(tmp_path: Path) -> None:
-    """Of layers with assets, states and layers inside, in an archive that was compressed again."""
+    """Layers with assets, states and layers inside, in an archive that was compressed again."""
     texts = keras.Input((), dtype="string", name="text")
     words = keras.layers.TextVectorization(max_tokens=50, output_sequence_length=6)
     words.adapt(["a red fox", "the dog"])
