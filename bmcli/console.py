@@ -276,7 +276,9 @@ class Console:
                 for each in target.importances
             ]  # fmt: skip
             self.table(
-                f"{title}, {explanation.rows:,} {explanation.on} rows", ["column", "increase", "low", "high", ""], rows
+                f"{title}, {explanation.rows:,} {explanation.split} rows",
+                ["column", "increase", "low", "high", ""],
+                rows,
             )
             if explanation.left_out:
                 self.text(
@@ -317,7 +319,7 @@ class Console:
             for each, mark in zip(runs, short, strict=True)
         ]
         columns = ["run", comparison.metric, "interval", "parameters", "MB", "ms a row", "s of training", ""]
-        self.table(f"{comparison.rows:,} rows of {comparison.on}", columns, rows)
+        self.table(f"{comparison.rows:,} rows of {comparison.split}", columns, rows)
         self.text("")
         for name, found in comparison.against_first.items():
             self.text(clean(found[comparison.metric].summary(runs[0].name, name)))

@@ -269,7 +269,7 @@ class DistillationGain:
         interval: Its bounds; None if there are none.
         method: How the interval was made, or why there is none.
         by_seed: The gain with each seed.
-        closed: Share of the gap between baseline and teacher; None if the teacher is not better than the baseline.
+        gap_closed: Share of the gap between baseline and teacher; None if the teacher is not better than the baseline.
     """
 
     metric: str
