@@ -78,7 +78,7 @@ def compute_similarity(activations: list[np.ndarray]) -> np.ndarray:
     """Compute linear CKA of each pair of layers, `(layers, layers)`; 0 for a layer with constant outputs.
 
     Args:
-        given: `(rows, units)` of each layer.
+        activations: `(rows, units)` of each layer.
     """
     grams = []
     for outputs in activations:

@@ -241,7 +241,7 @@ def _compare_answers(
     """Predict the rows of the split with the artefact, by target, and compare the outputs of all signatures.
 
     Args:
-        compared: One for the edge cases, then one for each signature.
+        totals_by_signature: One for the edge cases, then one for each signature.
     """
     import numpy as np
 

@@ -43,7 +43,7 @@ def folder_of(tmp_path: Path) -> Path:
     return (tmp_path / "runs" / "flowers-distill" / "latest").resolve()
 
 
-def test_teacher_baseline_and_student_are_told_side_by_side(bmcli: Bmcli, recipe: Path, tmp_path: Path) -> None:
+def test_teacher_baseline_and_student_are_reported_side_by_side(bmcli: Bmcli, recipe: Path, tmp_path: Path) -> None:
     done = bmcli("distill", recipe, "distill.seeds=2", "--json")
     assert done.code == 0, done.err
     found = done.json()
@@ -70,8 +70,8 @@ def test_teacher_baseline_and_student_are_told_side_by_side(bmcli: Bmcli, recipe
         "Agreement with the teacher",
         "train/soft_loss",
         "Calibration",
-        "Each seed",
-        "Changes of the confusions",
+        "Results by seed",
+        "Changes in the confusion matrix",
     ):
         assert word in page, word
 

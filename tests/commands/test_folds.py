@@ -116,9 +116,9 @@ def test_a_cross_validation_keeps_all_it_found(validated: Run) -> None:
 
 def test_a_cross_validation_has_a_page(validated: Run) -> None:
     page = Page(validated.report.read_text(encoding="utf-8"))
-    assert "3 folds of 135 rows, dealt at random." in page.text
+    assert "135 rows in 3 folds, split at random." in page.text
     assert page.count("svg") == 3  # of MAE, RMSE and R2
-    assert "all rows out of fold" in page.text
+    assert "all out-of-fold predictions" in page.text
 
 
 @pytest.mark.parametrize("name", ["test.npz", "data.json", "status.json", "recipe.lock.yaml"])
@@ -169,7 +169,7 @@ def test_what_folds_found_is_part_of_the_report_of_the_run(bmcli: Bmcli, tmp_pat
     assert done.code == 0, done.err
     assert bmcli("evaluate", "houses", "--data", "houses.csv").code == 0
     page = Page((tmp_path / "runs" / "houses" / "latest" / "report.html").read_text(encoding="utf-8"))
-    assert "2 folds of 120 rows, dealt at random." in page.text
+    assert "120 rows in 2 folds, split at random." in page.text
     assert "metric test houses.csv" in page.text
 
 
