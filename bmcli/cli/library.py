@@ -72,7 +72,7 @@ def doctor_command() -> None:
     checks = check_machine()
     console = get_console()
     console.result({"checks": [vars(check) for check in checks]})
-    console.table("", ["", "check", "found", "advice"], [[c.mark, c.name, c.value, c.advice] for c in checks])
+    console.table("", ["", "check", "found", "advice"], [[c.mark, c.name, c.found, c.advice] for c in checks])
     if any(check.mark == "missing" for check in checks):
         raise click.exceptions.Exit(1)
 
