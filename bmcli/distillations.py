@@ -272,7 +272,8 @@ class DistillationGain:
         interval: Bounds of its confidence interval, or None.
         method: Method of the interval, or why there is none.
         by_seed: Gain with each seed.
-        gap_closed: Fraction of the gap between baseline and teacher; None if the teacher is not better than the baseline.
+        gap_closed: Fraction of the gap between baseline and teacher; None if the teacher is no better than the
+            baseline.
     """
 
     metric: str

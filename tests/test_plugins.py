@@ -117,7 +117,7 @@ def test_an_installed_package_is_a_plug_in(call: Call, tmp_path: Path) -> None:
     assert "Units of the hidden layer." in call("schema").stdout
     checks = json.loads(call("doctor", "--json").stdout)["checks"]
     (check,) = (check for check in checks if check["name"] == "plug-in models.sine")
-    assert check["value"].startswith("sine-family 1.2, sha256 ")
+    assert check["found"].startswith("sine-family 1.2, sha256 ")
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({**RECIPE, "model": {"kind": "sin"}}))
     assert "Did you mean 'sine'?" in call("validate", "recipe.yaml").stderr
 

@@ -44,7 +44,7 @@ class Check:
 
     mark: str
     name: str
-    value: str
+    found: str
     advice: str = ""
 
 

@@ -15,5 +15,5 @@ def to_json(result: Sequence[Check]) -> dict[str, Any]:
 
 
 def print_result(console: Console, result: Sequence[Check]) -> None:
-    rows = [[check.mark, check.name, check.value, check.advice] for check in result]
+    rows = [[check.mark, check.name, check.found, check.advice] for check in result]
     console.print_table("", ["", "check", "found", "advice"], rows)
