@@ -1,14 +1,18 @@
-"""Help texts and descriptions of recipe options use standard English, without the words that puzzle a stranger."""
+"""Help, options, messages, docstrings, comments and names are in standard English: no words that puzzle a stranger."""
 
 from __future__ import annotations
 
+import io
 import re
+import tokenize
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 
+import bmcli
 from bmcli.cli import cli
 from bmcli.recipe.json_schema import make_recipe_schema
 
@@ -16,9 +20,12 @@ FORBIDDEN = (
     *("told", "tells?", "telling", "anew", "asked", "asks?", "said", "says?", "hears?", "heard", "whom", "nobody"),
     *("deals?", "dealt", "dealing", "so many", "so often", "by heart", "go on", "goes on", "going on", "gone on"),
     *("just that", "surest", "doubtful", "rightly", "laid over", "in the place of", "learned from", "taken for"),
+    *("taught", "judged?", "judging", "weighs?", "weighed"),
 )
+WORD = re.compile(rf"\b(?:{'|'.join(FORBIDDEN)})\b", re.IGNORECASE)
+NAME = re.compile(r"(?:^|_)(?:told|asked|said|anew|dealt|taught|judged?|weigh|heard)(?:_|$)")
 PATTERN = re.compile(
-    rf"\b(?:{'|'.join(FORBIDDEN)})\b"
+    rf"{WORD.pattern}"
     r"|(?<!such )\bas [\[{]"  # "such as" stands before an example
     r"|^(?:What|Who)\b",  # a description begins with a noun or a verb
     re.IGNORECASE,
@@ -91,3 +98,33 @@ def test_the_schema_is_in_standard_words() -> None:
     descriptions = sorted(set(list_descriptions(make_recipe_schema())))
     assert len(descriptions) > 1000
     assert find_faults(iter(descriptions)) == []
+
+
+PACKAGE = Path(bmcli.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+TEMPLATES = sorted(PACKAGE.rglob("*.html"))
+
+
+def list_words(module: Path) -> Iterator[str]:
+    """Yield the texts and comments of a module in which a word puzzles, and the names that do."""
+    for token in tokenize.generate_tokens(io.StringIO(module.read_text(encoding="utf-8")).readline):
+        text = " ".join(token.string.split())
+        pattern = NAME if token.type == tokenize.NAME else WORD
+        if token.type in (tokenize.NAME, tokenize.STRING, tokenize.COMMENT) and pattern.search(text):
+            yield text
+
+
+def test_a_word_is_found_in_a_text_a_comment_and_a_name(tmp_path: Path) -> None:
+    module = tmp_path / "module.py"
+    module.write_text('told = "It says so."  # anew\nretold = "a task"  # essay\n')
+    assert list(list_words(module)) == ["told", '"It says so."', "# anew"]
+
+
+def test_the_package_is_in_standard_words() -> None:
+    assert len(MODULES) > 300
+    assert [f"{module.relative_to(PACKAGE)}: {text}" for module in MODULES for text in list_words(module)] == []
+
+
+def test_the_pages_of_reports_are_in_standard_words() -> None:
+    assert len(TEMPLATES) > 5
+    assert [page.name for page in TEMPLATES if WORD.search(page.read_text(encoding="utf-8"))] == []
