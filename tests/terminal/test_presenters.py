@@ -8,8 +8,8 @@ import pkgutil
 import pytest
 
 from bmcli.terminal import presenters
-from tests.test_words import find_faults
 from tests.terminal.results import GOLDEN, RESULTS, print_golden
+from tests.test_words import find_faults
 
 NAMES = sorted(module.name for module in pkgutil.iter_modules(presenters.__path__))
 
