@@ -178,7 +178,11 @@ BOMBS: dict[str, dict[str, tuple[str, Callable[[Path], Any], str]]] = {
             lambda file: file.write_bytes(_gif(*[(4000, 4000)] * 3000)),
             "megapixels together",
         ),
-        "JPEG of many scans": ("a/1.jpg", lambda file: file.write_bytes(_jpeg(3000)), "at most 100 scans, received 3001"),
+        "JPEG of many scans": (
+            "a/1.jpg",
+            lambda file: file.write_bytes(_jpeg(3000)),
+            "at most 100 scans, received 3001",
+        ),
         "PNG of one colour": ("a/1.png", lambda file: file.write_bytes(_png(50_000)), "2.5e\\+03 megapixels"),
         "BMP that announces": ("a/1.bmp", lambda file: file.write_bytes(_bmp(2**31 - 1, 2**31 - 1)), "megapixels"),
     },
