@@ -58,6 +58,7 @@ def _find_by_depth(model: keras.Model, depth: float, display_name: str, path: st
     ]
     if not indices:
         raise BmcliError(f"{display_name} has no layer before its outputs.", path=path)
+    # Less a little, so that rounding does not make a third of three layers two.
     number = max(1, math.ceil(depth * len(indices) - 1e-9))
     first, *later = indices[number - 1 :]
     end = later[0] if later else len(model.layers)

@@ -86,6 +86,7 @@ class HintProjection:
     def _resize(self, activations: Any) -> Any:
         if len(activations.shape) == 4:
             return tf.image.resize(activations, self._target_shape[:2])
+        # A sequence gets a second spatial axis of size 1, which tf.image.resize requires.
         return tf.image.resize(activations[:, :, None, :], (self._target_shape[0], 1))[:, :, 0, :]
 
 

@@ -188,6 +188,7 @@ def _write_rows(draft: Path, options: TransferOptions, prepared: PreparedData) -
         np.save(
             draft / "weights.npy", np.concatenate([split.weights[indices], np.ones(count - len(indices), "float32")])
         )
+    # The mean of these weights is 1, so that the mean label loss over all rows is that over the labelled ones.
     labelled = np.zeros(count, "float32")
     labelled[: len(indices)] = count / len(indices)
     np.save(draft / "labelled.npy", labelled)

@@ -191,6 +191,7 @@ def _calibration(event: str, confidence: np.ndarray, outcomes: np.ndarray, brier
         max_error=max(abs(each.probability - each.frequency) for each in bins),
         brier=brier,
         critical_value=float(np.quantile(simulated_errors, LEVEL)),
+        # The observed sample counts as one of the simulated ones, so the p-value is never 0.
         p_value=float((1 + (simulated_errors >= error).sum()) / (1 + len(simulated_errors))),
     )
 
@@ -209,6 +210,7 @@ def _bin(index: int, confidence: np.ndarray, outcomes: np.ndarray) -> Calibratio
 
 
 def _assign_bins(confidence: np.ndarray) -> np.ndarray:
+    # Bins include their upper bound only; a probability of 0 belongs to the first bin.
     return np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
 
 
@@ -243,6 +245,7 @@ def fit_temperature(truth: np.ndarray, probabilities: np.ndarray, independent: b
             truth, rescale_probabilities(probabilities, float(np.exp(log_temperature)), independent), independent
         )
 
+    # Over the logarithm, in which dividing and multiplying logits by the same factor are equally far from 1.
     result = minimize_scalar(
         compute_loss,
         bounds=(np.log(MIN_TEMPERATURE), np.log(MAX_TEMPERATURE)),

@@ -99,6 +99,7 @@ def log_losses(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Compute the log loss of each row, `(n,)`."""
     true_probabilities = np.take_along_axis(probabilities, truth[:, None], axis=1)[:, 0].astype(np.float64)
     floor = float(np.finfo(np.float32).eps)
+    # The absolute value, since a minus sign would turn the loss of a probability of 1 into -0.0.
     return np.asarray(np.abs(np.log(np.clip(true_probabilities, floor, 1.0))))
 
 

@@ -125,6 +125,7 @@ def make_weighted_metrics(slicing: Slicing, is_positive: np.ndarray, selected: n
     names = dict(zip(_METRICS, metric_names(slicing.name), strict=True))
     if len(large) < 2:
         return WeightedMetrics(lambda weights: {name: np.full(weights.shape[1], np.nan) for name in names.values()})
+    # One code for each combination of group, truth and prediction.
     weighted_counts = make_weighted_counts(slicing.codes * 4 + is_positive * 2 + selected, 4 * len(slicing.names))
 
     def compute(weights: np.ndarray) -> MetricSamples:

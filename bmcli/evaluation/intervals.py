@@ -226,6 +226,7 @@ def compute_mcnemar_p_value(first: np.ndarray, second: np.ndarray) -> float:
     from scipy.special import bdtr
 
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    # Twice the smaller tail, which is more than 1 if both models are alone right equally often.
     return min(1.0, 2 * float(bdtr(min(only_first, only_second), only_first + only_second, 0.5)))
 
 
@@ -285,6 +286,7 @@ class _BootstrapDistribution:
 
         bias, acceleration = self._bias(), self._acceleration()
         scores = np.array([-1, 1]) * stdtrit(self.units - 1, (1 + level) / 2) * self._expansion()
+        # A large acceleration would make the denominator 0 or negative, and so reverse the order of the levels.
         levels = ndtr(bias + (bias + scores) / np.maximum(1 - acceleration * (bias + scores), 1e-3))
         low, high = np.quantile(self.ordered, levels)
         return float(low), float(high)
@@ -311,6 +313,7 @@ class _BootstrapDistribution:
         """Compute the share of resamples below a value, by the interpolation of the bounds; never 0 or 1."""
         distinct, first, counts = np.unique(self.ordered, return_index=True, return_counts=True)
         last = len(self.ordered) - 1
+        # The inverse of `np.quantile`; equal values share their mean rank. Shares of 0 and 1 have infinite scores.
         share = np.interp(value, distinct, (first + (counts - 1) / 2) / last)
         return float(np.clip(share, 0.5 / (last + 2), 1 - 0.5 / (last + 2)))
 

@@ -260,8 +260,10 @@ def _p_value(values: np.ndarray, rows: int, total: float, design_effect: float) 
 
     count = len(values)
     if values.dtype == bool and design_effect == 1:
+        # Random slices are drawn without replacement, so their number of hits is hypergeometric.
         distribution = hypergeom(count, int(values.sum()), rows)
         return float(min(1.0, 2 * min(distribution.cdf(total), distribution.sf(total - 1))))
+    # With the finite population correction of a draw without replacement.
     variance = float(np.var(values.astype(np.float64), ddof=1)) / rows * (1 - rows / count) * design_effect
     if variance == 0:
         return 1.0

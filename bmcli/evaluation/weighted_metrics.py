@@ -123,6 +123,7 @@ def make_weighted_areas(
             ) / 2
         negatives = total - positives
         ranked_pairs = (positive_weights * (negatives[:, None] - negatives_above)).sum(axis=1)
+        # A sample may have no row up to a rank; its positive row has weight 0 there, so the quotient does not matter.
         precision = positive_to / np.maximum(rows_to, 1e-300)
         roc = divide(ranked_pairs, positives * negatives)
         return roc, np.where(np.isnan(roc), np.nan, divide((positive_weights * precision).sum(axis=1), positives))
@@ -133,6 +134,7 @@ def make_weighted_areas(
 def _running_sums(weights: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Compute sums of the weights of the first rows, from none to all, `(samples, len(rows) + 1)`."""
     sums = np.zeros((weights.shape[1], len(rows) + 1), weights.dtype)
+    # The dtype is explicit, since cumsum would widen int32 to the slower int64.
     np.cumsum(np.take(weights.T, rows, axis=1), axis=1, dtype=weights.dtype, out=sums[:, 1:])
     return sums
 
