@@ -111,9 +111,9 @@ def make_weighted_areas(
     has_ties = bool((end - begin > 1).any())
 
     def compute(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        row_sums = _running_sums(weights, own_rows)
+        row_sums = _compute_running_sums(weights, own_rows)
         positive_weights = np.take(weights.T, own_rows[positive_ranks], axis=1)
-        positive_sums = _running_sums(weights, own_rows[positive_ranks])
+        positive_sums = _compute_running_sums(weights, own_rows[positive_ranks])
         positives, total = positive_sums[:, -1].astype(np.float64), row_sums[:, -1].astype(np.float64)
         positive_to, rows_to = np.take(positive_sums, end_found, axis=1), np.take(row_sums, end, axis=1)
         negatives_above = (rows_to - positive_to).astype(np.float64)
@@ -131,7 +131,7 @@ def make_weighted_areas(
     return compute
 
 
-def _running_sums(weights: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def _compute_running_sums(weights: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Compute sums of the weights of the first rows, from none to all, `(samples, len(rows) + 1)`."""
     sums = np.zeros((weights.shape[1], len(rows) + 1), weights.dtype)
     # The dtype is explicit, since cumsum would widen int32 to the slower int64.
@@ -146,7 +146,7 @@ def compute_nanmean(values: list[np.ndarray]) -> np.ndarray:
     return divide(np.where(defined, stacked, 0).sum(axis=0), defined.sum(axis=0))
 
 
-def mean_ranks(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+def make_mean_ranks(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """Make a function from weights to the mean rank of each row in a sample minus a half, `(rows, samples)`."""
     _, indices = np.unique(values, return_inverse=True)
     count = make_weighted_counts(indices, int(indices.max()) + 1)
@@ -158,7 +158,7 @@ def mean_ranks(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     return compute
 
 
-def correlation(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def compute_correlation(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Compute Pearson's correlation in each sample, nan where one of the two does not vary.
 
     Args:
