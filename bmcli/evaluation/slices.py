@@ -155,7 +155,7 @@ def compare_slices(
     metric: str,
     values: np.ndarray,
     slicings: Sequence[Slicing],
-    figures: WeightedMetrics,
+    weighted_metrics: WeightedMetrics,
     resampling: Resampling,
 ) -> Slices:
     """Compare every slice with the rows outside of it.
@@ -166,7 +166,7 @@ def compare_slices(
     Args:
         metric: A metric that is a mean over rows.
         values: The term of each row, `(rows,)`; bool for a share.
-        figures: All metrics of the target.
+        weighted_metrics: All metrics of the target.
     """
     candidates, skipped = [], 0
     design_effect = _compute_design_effect(values, resampling.groups)
@@ -192,7 +192,7 @@ def compare_slices(
     order = sorted(range(len(candidates)), key=badness)[:MAX_SLICES]
     significant = sum(p < SIGNIFICANCE and difference > 0 for p, difference in zip(adjusted, excesses, strict=True))
     selected = tuple(_make_slice(values, *candidates[index], adjusted[index], resampling) for index in order)
-    slices = tuple(_add_metrics(selected, candidates, order, figures))
+    slices = tuple(_add_metrics(selected, candidates, order, weighted_metrics))
     return Slices(target, metric, float(values.mean()), len(candidates), skipped, significant, slices)
 
 
@@ -232,7 +232,7 @@ def _add_metrics(
     selected: Sequence[Slice],
     candidates: Sequence[tuple[Slicing, int, int, float, float]],
     order: Sequence[int],
-    figures: WeightedMetrics,
+    weighted_metrics: WeightedMetrics,
 ) -> Iterator[Slice]:
     """Yield the selected slices with every metric that is defined on them."""
     if not selected:
@@ -243,7 +243,7 @@ def _add_metrics(
         masks = np.stack([candidates[index][0].codes == candidates[index][1] for index in indices], axis=1).astype(
             np.float64
         )
-        columns = figures.compute(masks)
+        columns = weighted_metrics.compute(masks)
         for position in range(len(indices)):
             metrics = {name: float(column[position]) for name, column in columns.items()}
             defined = {name: value for name, value in metrics.items() if np.isfinite(value)}
