@@ -58,13 +58,14 @@ def _find_by_depth(model: keras.Model, depth: float, display_name: str, path: st
     ]
     if not indices:
         raise BmcliError(f"{display_name} has no layer before its outputs.", path=path)
+    # Less a little, so that rounding does not make a third of three layers two.
     number = max(1, math.ceil(depth * len(indices) - 1e-9))
     first, *later = indices[number - 1 :]
     end = later[0] if later else len(model.layers)
     output_layer = model.layers[first]
     for layer in model.layers[first + 1 : end]:
         is_continuation = not isinstance(layer, _DROPOUTS) and not _is_output(layer, outputs)
-        if is_continuation and _output_shape(layer) == _output_shape(output_layer):
+        if is_continuation and _get_output_shape(layer) == _get_output_shape(output_layer):
             output_layer = layer
     return output_layer
 
@@ -74,15 +75,15 @@ def _has_own_weights(layer: keras.layers.Layer) -> bool:
 
 
 def _is_output(layer: keras.layers.Layer, outputs: set[int]) -> bool:
-    return _output_tensor(layer) is not None and id(_output_tensor(layer)) in outputs
+    return _get_output(layer) is not None and id(_get_output(layer)) in outputs
 
 
-def _output_shape(layer: keras.layers.Layer) -> Any:
-    tensor = _output_tensor(layer)
+def _get_output_shape(layer: keras.layers.Layer) -> Any:
+    tensor = _get_output(layer)
     return None if tensor is None else tuple(tensor.shape)
 
 
-def _output_tensor(layer: keras.layers.Layer) -> Any:
+def _get_output(layer: keras.layers.Layer) -> Any:
     """Get the output of a layer, None unless it was called exactly once."""
     try:
         tensor = layer.output

@@ -15,7 +15,7 @@ from bmcli import models, parts
 from bmcli.distillation import layer_lookup
 from bmcli.distillation.input_adapters import InputAdapter
 from bmcli.distillation.losses import LayerPair, LossInputs, TargetOutputs
-from bmcli.distillation.teachers import TeacherPredictor, layer_key
+from bmcli.distillation.teachers import TeacherPredictor, make_layer_key
 from bmcli.distribution.strategy import Placement
 from bmcli.errors import BmcliError
 from bmcli.networks.network import Network
@@ -56,7 +56,7 @@ class HintProjection:
     def __init__(
         self, pair: LayerPair, tensor: Any, teacher_shape: tuple[int, ...], kind: str, seed: int, path: str
     ) -> None:
-        self.tensor, self.teacher, self._target_shape = tensor, layer_key(pair), teacher_shape
+        self.tensor, self.teacher, self._target_shape = tensor, make_layer_key(pair), teacher_shape
         self.projection: keras.layers.Dense | None = None
         shape = tuple(tensor.shape[1:])
         self._is_resized = kind != "relation" and shape[:-1] != teacher_shape[:-1]
@@ -86,6 +86,7 @@ class HintProjection:
     def _resize(self, activations: Any) -> Any:
         if len(activations.shape) == 4:
             return tf.image.resize(activations, self._target_shape[:2])
+        # A sequence gets a second spatial axis of size 1, which tf.image.resize requires.
         return tf.image.resize(activations[:, :, None, :], (self._target_shape[0], 1))[:, :, 0, :]
 
 
@@ -229,7 +230,7 @@ def _build_terms(
             tensor = layer_lookup.find_layer_output(network.model, pair.student, "the student", f"{path}.student")
             hints.append(
                 HintProjection(
-                    pair, tensor, layer_shapes[layer_key(pair)], options.kind, seed + 31 * index + position, path
+                    pair, tensor, layer_shapes[make_layer_key(pair)], options.kind, seed + 31 * index + position, path
                 )
             )
         terms.append(_LossTerm(name, options, parts.load("distillation.losses", options.kind), tuple(hints)))

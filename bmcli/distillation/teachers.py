@@ -248,7 +248,7 @@ class TeacherPredictor:
                 raise BmcliError(
                     f"there is no teacher {pair.of}, counted from 0: there are {len(teachers)}.", path=f"{path}.of"
                 )
-            self.layers[layer_key(pair)] = (pair.of, teachers[pair.of].find_layer(pair.teacher, f"{path}.teacher"))
+            self.layers[make_layer_key(pair)] = (pair.of, teachers[pair.of].find_layer(pair.teacher, f"{path}.teacher"))
         self._models = [self._build_layer_outputs(index) for index in range(len(teachers))]
         self._compiled = [tf.function(each, autograph=False, reduce_retracing=True) for each in self._models]
 
@@ -317,7 +317,7 @@ class TeacherPredictor:
         }
 
 
-def layer_key(pair: LayerPair) -> str:
+def make_layer_key(pair: LayerPair) -> str:
     """Make the name of a teacher's layer among the teacher outputs of the rows."""
     return f"{pair.of} {pair.teacher}"
 

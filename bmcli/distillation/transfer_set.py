@@ -188,6 +188,7 @@ def _write_rows(draft: Path, options: TransferOptions, prepared: PreparedData) -
         np.save(
             draft / "weights.npy", np.concatenate([split.weights[indices], np.ones(count - len(indices), "float32")])
         )
+    # The mean of these weights is 1, so that the mean label loss over all rows is that over the labelled ones.
     labelled = np.zeros(count, "float32")
     labelled[: len(indices)] = count / len(indices)
     np.save(draft / "labelled.npy", labelled)
@@ -243,7 +244,7 @@ class TeacherInputs:
         spec = teacher.spec
         if spec is None:
             inputs = teacher.model.input
-            return lambda rows: _served_inputs(rows, inputs)
+            return lambda rows: _read_served_inputs(rows, inputs)
         return lambda rows: preparation.encode_rows(rows, spec, with_targets=False).inputs
 
     def _read_raw_rows(self, split: str) -> SourceRows:
@@ -260,7 +261,7 @@ class TeacherInputs:
         return raw_rows.reread_rows(recipe.data, recipe.targets(), recipe.data_seed)
 
 
-def _served_inputs(rows: SourceRows, inputs: Mapping[str, Any]) -> Mapping[str, np.ndarray]:
+def _read_served_inputs(rows: SourceRows, inputs: Mapping[str, Any]) -> Mapping[str, np.ndarray]:
     """Convert rows to inputs of a served model; a missing column or a cell of another kind is a fault."""
     faults = [columns.missing_column_fault(name, "", rows) for name in inputs if name not in rows.columns]
     if faults:

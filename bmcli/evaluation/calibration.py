@@ -111,7 +111,7 @@ def measure_classes(
     """
     confidence, outcomes = get_confidence_and_outcome(truth, probabilities)
     event = quoted(classes[1]) if len(classes) == 2 else "the predicted class"
-    return _calibration(event, confidence, outcomes, compute_brier_score(truth, probabilities), seed)
+    return _make_calibration(event, confidence, outcomes, compute_brier_score(truth, probabilities), seed)
 
 
 def measure_labels(truth: np.ndarray, probabilities: np.ndarray, seed: int = 0) -> Calibration:
@@ -122,7 +122,7 @@ def measure_labels(truth: np.ndarray, probabilities: np.ndarray, seed: int = 0) 
         probabilities: `(n, labels)`.
     """
     confidence, outcomes = probabilities.astype(np.float64).ravel(), truth.astype(bool).ravel()
-    return _calibration("all labels", confidence, outcomes, float(((confidence - outcomes) ** 2).mean()), seed)
+    return _make_calibration("all labels", confidence, outcomes, float(((confidence - outcomes) ** 2).mean()), seed)
 
 
 def compute_label_brier_scores(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -154,7 +154,7 @@ def compute_brier_score(truth: np.ndarray, probabilities: np.ndarray) -> float:
 
 def compute_calibration_error(confidence: np.ndarray, outcomes: np.ndarray) -> float:
     """Compute the expected calibration error in 15 bins of equal width (Naeini, Cooper and Hauskrecht 2015)."""
-    return float(_errors(_assign_bins(confidence), confidence, outcomes[:, None])[0])
+    return float(_compute_errors(_assign_bins(confidence), confidence, outcomes[:, None])[0])
 
 
 def make_weighted_gaps(confidence: np.ndarray, outcomes: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
@@ -174,10 +174,10 @@ def make_weighted_gaps(confidence: np.ndarray, outcomes: np.ndarray) -> Callable
     return lambda weights: divide(np.asarray(gaps @ weights), labels * weights.sum(axis=0))
 
 
-def _calibration(event: str, confidence: np.ndarray, outcomes: np.ndarray, brier: float, seed: int) -> Calibration:
+def _make_calibration(event: str, confidence: np.ndarray, outcomes: np.ndarray, brier: float, seed: int) -> Calibration:
     bin_indices = _assign_bins(confidence)
     bins = tuple(
-        _bin(int(index), confidence[bin_indices == index], outcomes[bin_indices == index])
+        _make_bin(int(index), confidence[bin_indices == index], outcomes[bin_indices == index])
         for index in np.unique(bin_indices)
     )
     error, simulated_errors = (
@@ -191,11 +191,12 @@ def _calibration(event: str, confidence: np.ndarray, outcomes: np.ndarray, brier
         max_error=max(abs(each.probability - each.frequency) for each in bins),
         brier=brier,
         critical_value=float(np.quantile(simulated_errors, LEVEL)),
+        # The observed sample counts as one of the simulated ones, so the p-value is never 0.
         p_value=float((1 + (simulated_errors >= error).sum()) / (1 + len(simulated_errors))),
     )
 
 
-def _bin(index: int, confidence: np.ndarray, outcomes: np.ndarray) -> CalibrationBin:
+def _make_bin(index: int, confidence: np.ndarray, outcomes: np.ndarray) -> CalibrationBin:
     low, high = wilson_bounds(int(outcomes.sum()), len(outcomes))
     return CalibrationBin(
         low=index / BINS,
@@ -209,10 +210,11 @@ def _bin(index: int, confidence: np.ndarray, outcomes: np.ndarray) -> Calibratio
 
 
 def _assign_bins(confidence: np.ndarray) -> np.ndarray:
+    # Bins include their upper bound only; a probability of 0 belongs to the first bin.
     return np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
 
 
-def _errors(bin_indices: np.ndarray, confidence: np.ndarray, outcomes: np.ndarray) -> np.ndarray:
+def _compute_errors(bin_indices: np.ndarray, confidence: np.ndarray, outcomes: np.ndarray) -> np.ndarray:
     """Compute the expected calibration error of each column of outcomes `(n, samples)`, `(samples,)`."""
     is_in_bin = bin_indices == np.arange(BINS)[:, None]
     gaps = np.abs((is_in_bin * confidence).sum(axis=1)[:, None] - is_in_bin.astype(np.float64) @ outcomes)
@@ -223,7 +225,7 @@ def _simulate_errors(bin_indices: np.ndarray, confidence: np.ndarray, seed: int)
     """Simulate errors of a calibrated model: outcomes are drawn from the probabilities (Vaicenavicius et al. 2019)."""
     generator = np.random.default_rng([0xCA11B, seed])
     errors = [
-        _errors(bin_indices, confidence, (generator.random(len(confidence)) < confidence)[:, None])[0]
+        _compute_errors(bin_indices, confidence, (generator.random(len(confidence)) < confidence)[:, None])[0]
         for _ in range(SIMULATIONS)
     ]
     return np.array(errors)
@@ -243,6 +245,7 @@ def fit_temperature(truth: np.ndarray, probabilities: np.ndarray, independent: b
             truth, rescale_probabilities(probabilities, float(np.exp(log_temperature)), independent), independent
         )
 
+    # Over the logarithm, in which dividing and multiplying logits by the same factor are equally far from 1.
     result = minimize_scalar(
         compute_loss,
         bounds=(np.log(MIN_TEMPERATURE), np.log(MAX_TEMPERATURE)),

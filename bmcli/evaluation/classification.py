@@ -55,7 +55,7 @@ def measure(
     metrics = {"accuracy": float(np.mean(predicted == truth))}
     if len(classes) > top_k:
         metrics[f"top_{top_k}_accuracy"] = top_k_accuracy(truth, probabilities, top_k)
-    metrics |= _averages(truth, predicted)
+    metrics |= _compute_averages(truth, predicted)
     rankings = _average_rankings(by_class)
     metrics |= rankings
     metrics["log_loss"] = log_loss(truth, probabilities)
@@ -99,6 +99,7 @@ def log_losses(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Compute the log loss of each row, `(n,)`."""
     true_probabilities = np.take_along_axis(probabilities, truth[:, None], axis=1)[:, 0].astype(np.float64)
     floor = float(np.finfo(np.float32).eps)
+    # The absolute value, since a minus sign would turn the loss of a probability of 1 into -0.0.
     return np.asarray(np.abs(np.log(np.clip(true_probabilities, floor, 1.0))))
 
 
@@ -111,8 +112,8 @@ def make_weighted_metrics(
     shares = {"accuracy": predicted == truth}
     if classes > top_k:
         shares[f"top_{top_k}_accuracy"] = is_among_top_k(truth, probabilities, top_k)
-    averages = _weighted_averages(truth, predicted, classes)
-    rankings, left_out = _weighted_rankings(truth, probabilities)
+    averages = _make_weighted_averages(truth, predicted, classes)
+    rankings, left_out = _make_weighted_rankings(truth, probabilities)
     losses = {
         "log_loss": log_losses(truth, probabilities),
         "brier": calibration.compute_brier_scores(truth, probabilities),
@@ -127,7 +128,9 @@ def make_weighted_metrics(
     return WeightedMetrics(compute, shares, {"calibration_error": gaps}, left_out)
 
 
-def _weighted_averages(truth: np.ndarray, predicted: np.ndarray, classes: int) -> Callable[[np.ndarray], MetricSamples]:
+def _make_weighted_averages(
+    truth: np.ndarray, predicted: np.ndarray, classes: int
+) -> Callable[[np.ndarray], MetricSamples]:
     is_hit = truth == predicted
     tallies = [
         weighted_metrics.make_weighted_counts(codes, classes + 1)
@@ -149,7 +152,7 @@ def _weighted_averages(truth: np.ndarray, predicted: np.ndarray, classes: int) -
     return compute
 
 
-def _weighted_rankings(
+def _make_weighted_rankings(
     truth: np.ndarray, probabilities: np.ndarray
 ) -> tuple[Callable[[np.ndarray], MetricSamples], dict[str, str]]:
     classes = probabilities.shape[1]
@@ -169,7 +172,7 @@ def _weighted_rankings(
     return compute, {}
 
 
-def _averages(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+def _compute_averages(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
     from sklearn.metrics import precision_recall_fscore_support
 
     by_average = {

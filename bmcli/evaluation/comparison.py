@@ -109,7 +109,7 @@ class Comparison:
             others = [each for each in self.contenders if each is not best]
             tied = [each.name for each in others if self.is_not_worse(each)]
             names = ", ".join(tied)
-            also = f" No significant difference from {names}, which {_is(tied)} not smaller." if tied else ""
+            also = f" No significant difference from {names}, which {_get_verb(tied)} not smaller." if tied else ""
             return f"Recommended: {best.name}. It has the best {self.metric}{self._next_smaller()}.{also}"
         difference = self.against_best[chosen.name]
         share = chosen.parameters / best.parameters
@@ -172,5 +172,5 @@ class Comparison:
         }  # fmt: skip
 
 
-def _is(names: Sequence[str]) -> str:
+def _get_verb(names: Sequence[str]) -> str:
     return "is" if len(names) == 1 else "are"

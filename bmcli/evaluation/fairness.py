@@ -104,7 +104,7 @@ def measure_fairness(
         rows = int(is_member.sum())
         if rows >= MIN_SLICE_ROWS:
             rates = (
-                _rate(selected[is_member & subset])
+                _compute_rate(selected[is_member & subset])
                 for subset in (np.full(len(is_positive), True), is_positive, ~is_positive)
             )
             groups.append(GroupRates(name, rows, *rates))  # type: ignore[arg-type]  # the first rate is of all rows of the group, so it is not None
@@ -125,6 +125,7 @@ def make_weighted_metrics(slicing: Slicing, is_positive: np.ndarray, selected: n
     names = dict(zip(_METRICS, metric_names(slicing.name), strict=True))
     if len(large) < 2:
         return WeightedMetrics(lambda weights: {name: np.full(weights.shape[1], np.nan) for name in names.values()})
+    # One code for each combination of group, truth and prediction.
     weighted_counts = make_weighted_counts(slicing.codes * 4 + is_positive * 2 + selected, 4 * len(slicing.names))
 
     def compute(weights: np.ndarray) -> MetricSamples:
@@ -158,7 +159,7 @@ def _find_extremes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.where(has_two, low, np.nan), np.where(has_two, high, np.nan)
 
 
-def _rate(selected: np.ndarray) -> Rate | None:
+def _compute_rate(selected: np.ndarray) -> Rate | None:
     if not len(selected):
         return None
     hits = int(selected.sum())

@@ -168,14 +168,14 @@ def compute_intervals(resampled: ResampledMetrics) -> tuple[dict[str, Interval],
             intervals[name] = compute_wilson_interval(
                 int(resampled.shares[name].sum()), resampled.rows, resampled.resampling.level
             )
-        elif bounds := distribution.finite_bounds(resampled.resampling.level):
+        elif bounds := distribution.find_bounds(resampled.resampling.level):
             intervals[name] = Interval(
                 *bounds,
                 resampled.resampling.level,
                 resampled.resampling.summary("inverted" if distribution.gaps else "BCa"),
             )
         else:
-            reasons[name] = distribution.fault() or _UNBOUNDED_REASON
+            reasons[name] = distribution.explain_undefined() or _UNBOUNDED_REASON
     return intervals, reasons
 
 
@@ -199,10 +199,16 @@ def compute_differences(first: ResampledMetrics, second: ResampledMetrics) -> di
         second_metric = second.distributions[name]
         difference = second_metric.subtract(first_metric)
         bounds, method = (
-            None if first_metric.gaps else difference.finite_bounds(resampling.level),
+            None if first_metric.gaps else difference.find_bounds(resampling.level),
             f"paired {resampling.summary()}",
         )
-        reason = "" if bounds else _BIASED_REASON if first_metric.gaps else difference.fault() or _UNBOUNDED_REASON
+        reason = (
+            ""
+            if bounds
+            else _BIASED_REASON
+            if first_metric.gaps
+            else difference.explain_undefined() or _UNBOUNDED_REASON
+        )
         interval = Interval(*bounds, resampling.level, method) if bounds else None
         if name in first.shares and resampling.groups is None:
             p_value, method = compute_mcnemar_p_value(first.shares[name], second.shares[name]), "McNemar's exact test"
@@ -226,6 +232,7 @@ def compute_mcnemar_p_value(first: np.ndarray, second: np.ndarray) -> float:
     from scipy.special import bdtr
 
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    # Twice the smaller tail, which is more than 1 if both models are alone right equally often.
     return min(1.0, 2 * float(bdtr(min(only_first, only_second), only_first + only_second, 0.5)))
 
 
@@ -258,7 +265,7 @@ class _BootstrapDistribution:
         """Defined values, ascending."""
         return np.sort(self.samples[np.isfinite(self.samples)])
 
-    def fault(self) -> str:
+    def explain_undefined(self) -> str:
         """Explain why there is no interval; empty if there is one."""
         if not np.isfinite(self.value):
             return "the metric is undefined on these rows."
@@ -273,18 +280,19 @@ class _BootstrapDistribution:
             return "it is 0, of which no share can be tested."
         return ""
 
-    def finite_bounds(self, level: float) -> tuple[float, float] | None:
-        """Compute the bounds of the interval; None where there is none, in most cases with a `fault`."""
-        if self.fault():
+    def find_bounds(self, level: float) -> tuple[float, float] | None:
+        """Compute the bounds of the interval; None where there is none, in most cases with a `explain_undefined`."""
+        if self.explain_undefined():
             return None
-        bounds = self._bounds(level) if self.gaps is None else _invert_test(self.value, *self.gaps, level)
+        bounds = self._compute_bounds(level) if self.gaps is None else _invert_test(self.value, *self.gaps, level)
         return bounds if np.isfinite(bounds).all() else None
 
-    def _bounds(self, level: float) -> tuple[float, float]:
+    def _compute_bounds(self, level: float) -> tuple[float, float]:
         from scipy.special import ndtr, stdtrit
 
-        bias, acceleration = self._bias(), self._acceleration()
-        scores = np.array([-1, 1]) * stdtrit(self.units - 1, (1 + level) / 2) * self._expansion()
+        bias, acceleration = self._compute_bias(), self._compute_acceleration()
+        scores = np.array([-1, 1]) * stdtrit(self.units - 1, (1 + level) / 2) * self._compute_expansion()
+        # A large acceleration would make the denominator 0 or negative, and so reverse the order of the levels.
         levels = ndtr(bias + (bias + scores) / np.maximum(1 - acceleration * (bias + scores), 1e-3))
         low, high = np.quantile(self.ordered, levels)
         return float(low), float(high)
@@ -293,28 +301,29 @@ class _BootstrapDistribution:
         """Compute the p-value: 1 minus the level of the interval with a bound at 0."""
         from scipy.special import ndtri, stdtr
 
-        bias, acceleration = self._bias(), self._acceleration()
-        distance = ndtri(self._share_below(0.0)) - bias
+        bias, acceleration = self._compute_bias(), self._compute_acceleration()
+        distance = ndtri(self._compute_share_below(0.0)) - bias
         score = distance / max(1 + acceleration * distance, 1e-3) - bias
-        return float(2 * stdtr(self.units - 1, -abs(score) / self._expansion()))
+        return float(2 * stdtr(self.units - 1, -abs(score) / self._compute_expansion()))
 
-    def _expansion(self) -> float:
+    def _compute_expansion(self) -> float:
         return float(np.sqrt(self.units / (self.units - 1)))
 
-    def _bias(self) -> float:
+    def _compute_bias(self) -> float:
         """Compute the distance of the resamples' median from the metric, in standard normal scores."""
         from scipy.special import ndtri
 
-        return float(ndtri(self._share_below(self.value)))
+        return float(ndtri(self._compute_share_below(self.value)))
 
-    def _share_below(self, value: float) -> float:
+    def _compute_share_below(self, value: float) -> float:
         """Compute the share of resamples below a value, by the interpolation of the bounds; never 0 or 1."""
         distinct, first, counts = np.unique(self.ordered, return_index=True, return_counts=True)
         last = len(self.ordered) - 1
+        # The inverse of `np.quantile`; equal values share their mean rank. Shares of 0 and 1 have infinite scores.
         share = np.interp(value, distinct, (first + (counts - 1) / 2) / last)
         return float(np.clip(share, 0.5 / (last + 2), 1 - 0.5 / (last + 2)))
 
-    def _acceleration(self) -> float:
+    def _compute_acceleration(self) -> float:
         """Estimate how fast the metric's standard error changes with its value, by the jackknife."""
         values = self.left_out[np.isfinite(self.left_out)]
         if not len(values):
@@ -338,11 +347,11 @@ def _invert_test(value: float, gaps: np.ndarray, drawn: np.ndarray, level: float
     """
     noise = drawn[:, np.isfinite(drawn).all(axis=0)] - gaps
     levels = ((1 + level) / 2, (1 - level) / 2)
-    low, high = (value * _find_share(lambda share: _rank(value, share * gaps + noise), end) for end in levels)
+    low, high = (value * _find_share(lambda share: _compute_rank(value, share * gaps + noise), end) for end in levels)
     return low, max(high, value)
 
 
-def _rank(value: float, gaps: np.ndarray) -> float:
+def _compute_rank(value: float, gaps: np.ndarray) -> float:
     """Compute the share of sums of absolute values `(gaps, resamples)` that are below a value."""
     sums = np.abs(gaps).sum(axis=0)
     return float((sums < value).mean() + (sums == value).mean() / 2)
@@ -368,7 +377,7 @@ def _resample_each(metrics: WeightedMetrics, rows: int, resampling: Resampling) 
     # The matrices of a chunk are small: BLAS threads spend longer waiting for each other than they save.
     with threadpool_limits(1, "blas"):
         values, gaps = _gather_samples(metrics, iter([np.ones((rows, 1), np.int32)]))
-        drawn, gaps_drawn = _gather_samples(metrics, _draws(rows, resampling))
+        drawn, gaps_drawn = _gather_samples(metrics, _iterate_draws(rows, resampling))
         left_out, _ = _gather_samples(metrics, _make_jackknife_weights(rows, resampling))
     return {
         name: _BootstrapDistribution(
@@ -393,11 +402,11 @@ def _concatenate_chunks(chunks: Sequence[MetricSamples]) -> MetricSamples:
     return {name: np.concatenate([each[name] for each in chunks], axis=-1) for name in chunks[0]}
 
 
-def _draws(rows: int, resampling: Resampling) -> Iterator[np.ndarray]:
+def _iterate_draws(rows: int, resampling: Resampling) -> Iterator[np.ndarray]:
     """Yield weights of the resamples in chunks: the number of times that each row, or its group, was drawn."""
-    units, of_row = _units(rows, resampling)
+    units, of_row = _find_units(rows, resampling)
     dtype, generator = _choose_integer_dtype(rows, units, of_row), np.random.default_rng([_STREAM, resampling.seed])
-    for samples in _chunks(resampling.resamples, rows):
+    for samples in _iterate_chunks(resampling.resamples, rows):
         drawn = generator.integers(0, units, (samples, units))
         counts = np.stack([np.bincount(each, minlength=units) for each in drawn]).astype(dtype)
         yield (counts if resampling.groups is None else np.take(counts, of_row, axis=1)).T
@@ -405,18 +414,18 @@ def _draws(rows: int, resampling: Resampling) -> Iterator[np.ndarray]:
 
 def _make_jackknife_weights(rows: int, resampling: Resampling) -> Iterator[np.ndarray]:
     """Yield weights that leave out one block of rows or groups each."""
-    units, of_row = _units(rows, resampling)
+    units, of_row = _find_units(rows, resampling)
     blocks = min(units, _JACKKNIFE_BLOCKS)
     order = np.random.default_rng([_STREAM, resampling.seed, 1]).permutation(units)
     of_unit = np.empty(units, np.int64)
     of_unit[order] = np.arange(units) % blocks
     block, start = of_unit[of_row], 0
-    for samples in _chunks(blocks, rows):
+    for samples in _iterate_chunks(blocks, rows):
         yield (block != np.arange(start, start + samples)[:, None]).astype(np.int32).T
         start += samples
 
 
-def _units(rows: int, resampling: Resampling) -> tuple[int, np.ndarray]:
+def _find_units(rows: int, resampling: Resampling) -> tuple[int, np.ndarray]:
     """Count the units to draw from, and find the unit of each row."""
     if resampling.groups is None:
         return rows, np.arange(rows)
@@ -430,7 +439,7 @@ def _choose_integer_dtype(rows: int, units: int, of_row: np.ndarray) -> type[np.
     return np.int32 if largest < 2**31 else np.int64
 
 
-def _chunks(samples: int, rows: int) -> Iterator[int]:
+def _iterate_chunks(samples: int, rows: int) -> Iterator[int]:
     size = max(1, _CHUNK_WEIGHTS // max(rows, 1))
     for start in range(0, samples, size):
         yield min(size, samples - start)

@@ -150,7 +150,7 @@ def compute_learning_curve(
         gain = compute_differences(
             *(resample_metrics(_make_weighted_metric(metric, each), len(each), resampling) for each in pair)
         ).get(metric)
-    return LearningCurve(target, metric, points, gain, _slope(points))
+    return LearningCurve(target, metric, points, gain, _compute_slope(points))
 
 
 def _make_point(metric: str, each: RowScores, resampling: Resampling) -> CurvePoint:
@@ -168,7 +168,7 @@ def _make_weighted_metric(metric: str, values: np.ndarray) -> WeightedMetrics:
     return WeightedMetrics(make_weighted_means({metric: values}), {metric: values} if values.dtype == bool else {})
 
 
-def _slope(points: Sequence[CurvePoint]) -> float:
+def _compute_slope(points: Sequence[CurvePoint]) -> float:
     """Compute the change of the validation metric per doubling of the rows; below 0 for an error that decreases."""
     last = points[-3:]
     if len(last) < 2:

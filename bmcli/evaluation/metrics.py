@@ -38,12 +38,12 @@ def measure(
         ValueError: An array does not have the shape or range above.
     """
     results = {
-        column.name: _target_result(
+        column.name: _measure_target(
             column, targets[column.name], predictions[column.name], top_k, quantiles.get(column.name, ())
         )
         for column in spec_targets
     }
-    prefixes = {column.name: _prefix(column, spec_targets) for column in spec_targets}
+    prefixes = {column.name: _get_prefix(column, spec_targets) for column in spec_targets}
     return Evaluation(
         metrics={
             prefixes[target] + name: value
@@ -66,9 +66,9 @@ def metric_names(
 ) -> tuple[str, ...]:
     """List the names for which `measure` returns a value or a reason, in the order of the targets."""
     return tuple(
-        _prefix(column, spec_targets) + name
+        _get_prefix(column, spec_targets) + name
         for column in spec_targets
-        for name in _names(column, top_k, quantiles.get(column.name, ()))
+        for name in _list_names(column, top_k, quantiles.get(column.name, ()))
     )
 
 
@@ -82,7 +82,7 @@ def make_weighted_metrics(
     """Make the metrics of `measure` for samples of the rows; arguments that `measure` accepts."""
     return join_with_prefixes(
         {
-            _prefix(column, spec_targets): _make_target_metrics(
+            _get_prefix(column, spec_targets): _make_target_metrics(
                 column,
                 np.asarray(targets[column.name]),
                 np.asarray(predictions[column.name]),
@@ -128,7 +128,7 @@ def _make_target_metrics(
     return (multi_label if column.kind == "labels" else ordinal).make_weighted_metrics(truth, predicted, probabilities)
 
 
-def _names(column: Column, top_k: int, quantiles: tuple[float, ...]) -> tuple[str, ...]:
+def _list_names(column: Column, top_k: int, quantiles: tuple[float, ...]) -> tuple[str, ...]:
     if column.kind == "category":
         return classification.metric_names(len(column.classes), top_k)
     if quantiles:
@@ -136,11 +136,11 @@ def _names(column: Column, top_k: int, quantiles: tuple[float, ...]) -> tuple[st
     return {"labels": multi_label, "ordered": ordinal, "count": count, "number": regression}[column.kind].METRIC_NAMES
 
 
-def _prefix(column: Column, spec_targets: tuple[Column, ...]) -> str:
+def _get_prefix(column: Column, spec_targets: tuple[Column, ...]) -> str:
     return f"{column.name}/" if len(spec_targets) > 1 else ""
 
 
-def _target_result(
+def _measure_target(
     column: Column, truth: np.ndarray, predictions: np.ndarray, top_k: int, quantiles: tuple[float, ...]
 ) -> TargetMetrics:
     truth, predictions = np.asarray(truth), np.asarray(predictions)

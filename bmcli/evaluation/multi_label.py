@@ -50,7 +50,7 @@ def measure(
     metrics = {
         "subset_accuracy": float((is_label == is_predicted).all(axis=1).mean()),
         "hamming_loss": float((is_label != is_predicted).mean()),
-        "f1_micro": _f1(is_label, is_predicted),
+        "f1_micro": _compute_f1(is_label, is_predicted),
         "f1_macro": float(np.mean([row.f1 or 0.0 for row in rows])),
         "f1_samples": float(f1_score(is_label, is_predicted, average="samples", zero_division=1)),
     }
@@ -66,7 +66,7 @@ def measure(
         undefined["pr_auc_micro"] = "every row has all labels, or none has any."
     else:
         metrics["pr_auc_micro"] = micro
-    metrics["log_loss"] = _log_loss(is_label, probabilities)
+    metrics["log_loss"] = _compute_log_loss(is_label, probabilities)
     metrics["brier"] = float(calibration.compute_label_brier_scores(is_label, probabilities).mean())
     metrics["calibration_error"] = calibration.compute_calibration_error(
         probabilities.astype(np.float64).ravel(), is_label.ravel()
@@ -81,17 +81,17 @@ def _compute_label_metrics(
         yield compute_class_metrics(name, is_label[:, index], is_predicted[:, index], probabilities[:, index])
 
 
-def _f1(is_label: np.ndarray, is_predicted: np.ndarray) -> float:
+def _compute_f1(is_label: np.ndarray, is_predicted: np.ndarray) -> float:
     total = int(is_label.sum()) + int(is_predicted.sum())
     return 2 * int((is_label & is_predicted).sum()) / total if total else 0.0
 
 
-def _log_loss(is_label: np.ndarray, probabilities: np.ndarray) -> float:
+def _compute_log_loss(is_label: np.ndarray, probabilities: np.ndarray) -> float:
     """Compute the mean negative log-likelihood, in nats; as with classes, a probability is at least 1.2e-7."""
-    return float(_log_losses(is_label, probabilities).mean())
+    return float(_compute_row_losses(is_label, probabilities).mean())
 
 
-def _log_losses(is_label: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+def _compute_row_losses(is_label: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Compute the loss of each row, the mean over its labels, `(n,)`."""
     true_probabilities = np.where(is_label, probabilities, 1 - probabilities.astype(np.float64))
     return np.asarray(-np.log(np.clip(true_probabilities, _FLOOR, 1.0)).mean(axis=1))
@@ -106,11 +106,11 @@ def make_weighted_metrics(truth: np.ndarray, predicted: np.ndarray, probabilitie
             **shares,
             "hamming_loss": (is_label != is_predicted).mean(axis=1),
             "f1_samples": _compute_row_f1(is_label, is_predicted),
-            "log_loss": _log_losses(is_label, probabilities),
+            "log_loss": _compute_row_losses(is_label, probabilities),
             "brier": calibration.compute_label_brier_scores(is_label, probabilities),
         }
     )
-    rankings, left_out = _weighted_rankings(is_label, probabilities)
+    rankings, left_out = _make_weighted_rankings(is_label, probabilities)
     gaps = calibration.make_weighted_gaps(probabilities.astype(np.float64), is_label)
     hits, label_sums = (is_label & is_predicted).T.astype(np.float64), (is_label.astype(np.float64) + is_predicted).T
 
@@ -132,7 +132,7 @@ def _compute_row_f1(is_label: np.ndarray, is_predicted: np.ndarray) -> np.ndarra
     return np.where(label_sums == 0, 1.0, 2 * (is_label & is_predicted).sum(axis=1) / np.maximum(label_sums, 1))
 
 
-def _weighted_rankings(
+def _make_weighted_rankings(
     is_label: np.ndarray, probabilities: np.ndarray
 ) -> tuple[Callable[[np.ndarray], MetricSamples], dict[str, str]]:
     labels = is_label.shape[1]

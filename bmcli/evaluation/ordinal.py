@@ -30,7 +30,7 @@ def measure(
     values = {
         "accuracy": float(np.mean(predicted == truth)),
         "mae": float(np.abs(predicted - truth).mean()),
-        "quadratic_kappa": _quadratic_kappa(np.array(matrix)),
+        "quadratic_kappa": _compute_quadratic_kappa(np.array(matrix)),
         "spearman": spearman(truth, probabilities.astype(np.float64) @ np.arange(len(classes))),
         "log_loss": log_loss(truth, probabilities),
     }
@@ -54,9 +54,9 @@ def make_weighted_metrics(truth: np.ndarray, predicted: np.ndarray, probabilitie
         {**shares, "mae": np.abs(predicted - truth), "log_loss": log_losses(truth, probabilities)}
     )
     confusion_counts = weighted_metrics.make_weighted_counts(truth * classes + predicted, classes**2)
-    distances = _squared_distances(classes)
-    truth_ranks = weighted_metrics.mean_ranks(truth)
-    expected_ranks = weighted_metrics.mean_ranks(probabilities.astype(np.float64) @ np.arange(classes))
+    distances = _compute_squared_distances(classes)
+    truth_ranks = weighted_metrics.make_mean_ranks(truth)
+    expected_ranks = weighted_metrics.make_mean_ranks(probabilities.astype(np.float64) @ np.arange(classes))
 
     def compute(weights: np.ndarray) -> MetricSamples:
         counts = confusion_counts(weights).reshape(classes, classes, -1)
@@ -65,7 +65,7 @@ def make_weighted_metrics(truth: np.ndarray, predicted: np.ndarray, probabilitie
         return {
             **mean_metrics(weights),
             "quadratic_kappa": 1 - divide(observed, expected),
-            "spearman": weighted_metrics.correlation(truth_ranks(weights), expected_ranks(weights), weights),
+            "spearman": weighted_metrics.compute_correlation(truth_ranks(weights), expected_ranks(weights), weights),
         }
 
     return WeightedMetrics(compute, shares)
@@ -75,22 +75,22 @@ def spearman(first: np.ndarray, second: np.ndarray) -> float | None:
     """Compute Spearman's rank correlation with mean ranks for ties; None where one of the two does not vary."""
     if np.ptp(first) == 0 or np.ptp(second) == 0:
         return None
-    return float(np.corrcoef(_mean_ranks(first), _mean_ranks(second))[0, 1])
+    return float(np.corrcoef(_compute_mean_ranks(first), _compute_mean_ranks(second))[0, 1])
 
 
-def _mean_ranks(values: np.ndarray) -> np.ndarray:
+def _compute_mean_ranks(values: np.ndarray) -> np.ndarray:
     _, indices, counts = np.unique(values, return_inverse=True, return_counts=True)
     return (np.cumsum(counts) - (counts - 1) / 2)[indices]
 
 
-def _quadratic_kappa(matrix: np.ndarray) -> float | None:
+def _compute_quadratic_kappa(matrix: np.ndarray) -> float | None:
     """Compute 1 minus the ratio of observed squared distances to those expected by chance."""
-    distances = _squared_distances(len(matrix))
+    distances = _compute_squared_distances(len(matrix))
     by_chance = np.outer(matrix.sum(axis=1), matrix.sum(axis=0)) / matrix.sum()
     expected = float((distances * by_chance).sum())
     return None if expected == 0 else 1 - float((distances * matrix).sum()) / expected
 
 
-def _squared_distances(classes: int) -> np.ndarray:
+def _compute_squared_distances(classes: int) -> np.ndarray:
     ranks = np.arange(classes)
     return np.asarray((ranks[:, None] - ranks) ** 2)

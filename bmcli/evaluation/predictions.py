@@ -66,9 +66,9 @@ def find_examples(
     error, uncertainty, is_correct = _score_rows(column, truth, predictions.astype(np.float64), quantiles)
     by_error = np.argsort(-error, kind="stable")
     return Examples(
-        wrong=_first(by_error[~is_correct[by_error]], max_rows),
-        least_confident=() if uncertainty is None else _first(np.argsort(-uncertainty, kind="stable"), max_rows),
-        correct=_first(by_error[::-1][is_correct[by_error[::-1]]], max_rows),
+        wrong=_take_first(by_error[~is_correct[by_error]], max_rows),
+        least_confident=() if uncertainty is None else _take_first(np.argsort(-uncertainty, kind="stable"), max_rows),
+        correct=_take_first(by_error[::-1][is_correct[by_error[::-1]]], max_rows),
     )
 
 
@@ -116,5 +116,5 @@ def _score_rows(
     return -true_probabilities, top_two[:, 0] - top_two[:, 1], point == truth
 
 
-def _first(rows: np.ndarray, max_rows: int) -> tuple[int, ...]:
+def _take_first(rows: np.ndarray, max_rows: int) -> tuple[int, ...]:
     return tuple(int(row) for row in rows[:max_rows])

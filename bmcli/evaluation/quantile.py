@@ -16,7 +16,7 @@ from bmcli.objectives import find_median_index
 def metric_names(quantiles: tuple[float, ...]) -> tuple[str, ...]:
     """List the metrics of a target with these quantiles, in the order of display."""
     interval = ("coverage", "interval_width") if len(quantiles) > 1 else ()
-    return ("pinball", *map(_name, quantiles), *interval, *regression.METRIC_NAMES)
+    return ("pinball", *map(_get_metric_name, quantiles), *interval, *regression.METRIC_NAMES)
 
 
 def measure(truth: np.ndarray, predictions: np.ndarray, quantiles: tuple[float, ...]) -> TargetMetrics:
@@ -66,7 +66,7 @@ def _compute_row_terms(
     shares = np.array(quantiles)
     losses = np.maximum(shares * errors, (shares - 1) * errors)
     columns = {"pinball": losses.mean(axis=1)}
-    columns |= {_name(quantile): loss for quantile, loss in zip(quantiles, losses.T, strict=True)}
+    columns |= {_get_metric_name(quantile): loss for quantile, loss in zip(quantiles, losses.T, strict=True)}
     if len(quantiles) > 1:
         low, high = predictions[:, 0], predictions[:, -1]
         columns["coverage"] = (low <= truth) & (truth <= high)
@@ -74,5 +74,5 @@ def _compute_row_terms(
     return columns
 
 
-def _name(quantile: float) -> str:
+def _get_metric_name(quantile: float) -> str:
     return f"pinball_{quantile:g}"

@@ -126,12 +126,12 @@ def make_slicing(name: str, column: RawColumn, bins: int = BINS) -> Slicing:
     try:
         values = to_numbers(column)
     except RowFault:
-        return _by_category(name, column)
+        return _slice_by_category(name, column)
     if values.ndim != 1:
         raise RowFault(0, f"expected one value a row, received an array of shape {values.shape[1:]}.")
     distinct = np.unique(values[~np.isnan(values)])
     if len(distinct) > _MAX_VALUES:
-        return _by_quantile(name, values, bins)
+        return _slice_by_quantile(name, values, bins)
     return _add_missing_part(
         name, np.searchsorted(distinct, values), np.isnan(values), [f"{value:g}" for value in distinct]
     )
@@ -155,7 +155,7 @@ def compare_slices(
     metric: str,
     values: np.ndarray,
     slicings: Sequence[Slicing],
-    figures: WeightedMetrics,
+    weighted_metrics: WeightedMetrics,
     resampling: Resampling,
 ) -> Slices:
     """Compare every slice with the rows outside of it.
@@ -166,10 +166,10 @@ def compare_slices(
     Args:
         metric: A metric that is a mean over rows.
         values: The term of each row, `(rows,)`; bool for a share.
-        figures: All metrics of the target.
+        weighted_metrics: All metrics of the target.
     """
     candidates, skipped = [], 0
-    design_effect = _design_effect(values, resampling.groups)
+    design_effect = _compute_design_effect(values, resampling.groups)
     for each in slicings:
         counts = np.bincount(each.codes, minlength=len(each.names))
         sums = np.bincount(each.codes, values.astype(np.float64), minlength=len(each.names))
@@ -179,10 +179,10 @@ def compare_slices(
             if rows < MIN_SLICE_ROWS:
                 skipped += 1
                 continue
-            candidates.append((each, code, rows, total, _p_value(values, rows, total, design_effect)))
+            candidates.append((each, code, rows, total, _compute_p_value(values, rows, total, design_effect)))
     adjusted = _adjust_by_holm([p for *_, p in candidates])
     sign = 1 if get_direction(metric) == "min" else -1
-    excesses = [sign * _difference(values, rows, total) for _, _, rows, total, _ in candidates]
+    excesses = [sign * _compute_difference(values, rows, total) for _, _, rows, total, _ in candidates]
 
     # Worse slices first, the most significant of them on top; then better ones, the most significant last.
     def badness(index: int) -> tuple[bool, float, float]:
@@ -191,12 +191,12 @@ def compare_slices(
 
     order = sorted(range(len(candidates)), key=badness)[:MAX_SLICES]
     significant = sum(p < SIGNIFICANCE and difference > 0 for p, difference in zip(adjusted, excesses, strict=True))
-    selected = tuple(_slice(values, *candidates[index], adjusted[index], resampling) for index in order)
-    slices = tuple(_add_metrics(selected, candidates, order, figures))
+    selected = tuple(_make_slice(values, *candidates[index], adjusted[index], resampling) for index in order)
+    slices = tuple(_add_metrics(selected, candidates, order, weighted_metrics))
     return Slices(target, metric, float(values.mean()), len(candidates), skipped, significant, slices)
 
 
-def _slice(
+def _make_slice(
     values: np.ndarray, slicing: Slicing, code: int, rows: int, total: float, p_value: float, adjusted: float,
     resampling: Resampling,
 ) -> Slice:  # fmt: skip
@@ -205,15 +205,15 @@ def _slice(
         name=slicing.names[code],
         rows=rows,
         value=total / rows,
-        interval=_interval(values, np.flatnonzero(slicing.codes == code), resampling),
-        difference=_difference(values, rows, total),
+        interval=_compute_interval(values, np.flatnonzero(slicing.codes == code), resampling),
+        difference=_compute_difference(values, rows, total),
         p_value=p_value,
         adjusted_p_value=adjusted,
         metrics={},
     )
 
 
-def _interval(values: np.ndarray, indices: np.ndarray, resampling: Resampling) -> Interval | None:
+def _compute_interval(values: np.ndarray, indices: np.ndarray, resampling: Resampling) -> Interval | None:
     """Compute the interval of the mean over some of the rows."""
     values_of_slice = values[indices]
     if values.dtype == bool and resampling.groups is None:
@@ -232,7 +232,7 @@ def _add_metrics(
     selected: Sequence[Slice],
     candidates: Sequence[tuple[Slicing, int, int, float, float]],
     order: Sequence[int],
-    figures: WeightedMetrics,
+    weighted_metrics: WeightedMetrics,
 ) -> Iterator[Slice]:
     """Yield the selected slices with every metric that is defined on them."""
     if not selected:
@@ -243,32 +243,34 @@ def _add_metrics(
         masks = np.stack([candidates[index][0].codes == candidates[index][1] for index in indices], axis=1).astype(
             np.float64
         )
-        columns = figures.compute(masks)
+        columns = weighted_metrics.compute(masks)
         for position in range(len(indices)):
             metrics = {name: float(column[position]) for name, column in columns.items()}
             defined = {name: value for name, value in metrics.items() if np.isfinite(value)}
             yield replace(selected[start + position], metrics=defined)
 
 
-def _difference(values: np.ndarray, rows: int, total: float) -> float:
+def _compute_difference(values: np.ndarray, rows: int, total: float) -> float:
     return total / rows - (float(values.sum()) - total) / (len(values) - rows)
 
 
-def _p_value(values: np.ndarray, rows: int, total: float, design_effect: float) -> float:
+def _compute_p_value(values: np.ndarray, rows: int, total: float, design_effect: float) -> float:
     """Compute the two-sided p-value of a slice, from its number of rows and the sum of their values."""
     from scipy.stats import hypergeom, norm
 
     count = len(values)
     if values.dtype == bool and design_effect == 1:
+        # Random slices are drawn without replacement, so their number of hits is hypergeometric.
         distribution = hypergeom(count, int(values.sum()), rows)
         return float(min(1.0, 2 * min(distribution.cdf(total), distribution.sf(total - 1))))
+    # With the finite population correction of a draw without replacement.
     variance = float(np.var(values.astype(np.float64), ddof=1)) / rows * (1 - rows / count) * design_effect
     if variance == 0:
         return 1.0
     return float(2 * norm.sf(abs(total / rows - float(values.mean())) / np.sqrt(variance)))
 
 
-def _design_effect(values: np.ndarray, groups: np.ndarray | None) -> float:
+def _compute_design_effect(values: np.ndarray, groups: np.ndarray | None) -> float:
     """Compute the factor by which grouped rows increase the variance of a mean (Kish 1965); 1 without groups."""
     deviations = values - values.mean()
     if groups is None or not deviations.any():
@@ -287,7 +289,7 @@ def _adjust_by_holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted]
 
 
-def _by_category(name: str, column: RawColumn) -> Slicing:
+def _slice_by_category(name: str, column: RawColumn) -> Slicing:
     classes = build_vocabulary(column)
     indices = lookup_indices(column, classes)
     counts = np.bincount(indices[indices >= 0], minlength=len(classes))
@@ -298,7 +300,7 @@ def _by_category(name: str, column: RawColumn) -> Slicing:
     return _add_missing_part(name, codes[np.maximum(indices, 0)], indices < 0, names)
 
 
-def _by_quantile(name: str, values: np.ndarray, bins: int) -> Slicing:
+def _slice_by_quantile(name: str, values: np.ndarray, bins: int) -> Slicing:
     missing = np.isnan(values)
     edges = np.unique(np.quantile(values[~missing], np.arange(1, bins) / bins))
     labels = [f"{edge:.6g}" for edge in edges]

@@ -61,6 +61,7 @@ class _ThresholdCuts:
         self, index: int, goal: str, curves: Mapping[str, np.ndarray], goal_reached: bool = True
     ) -> ThresholdChoice:
         """Make the choice of one candidate, with the curves of some others."""
+        # Cuts descend in probability; the record has thresholds in ascending order.
         selected = np.unique(np.linspace(0, len(self.values) - 1, min(len(self.values), _POINTS)).astype(int))[::-1]
         return ThresholdChoice(
             float(self.values[index]),

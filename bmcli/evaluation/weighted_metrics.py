@@ -111,9 +111,9 @@ def make_weighted_areas(
     has_ties = bool((end - begin > 1).any())
 
     def compute(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        row_sums = _running_sums(weights, own_rows)
+        row_sums = _compute_running_sums(weights, own_rows)
         positive_weights = np.take(weights.T, own_rows[positive_ranks], axis=1)
-        positive_sums = _running_sums(weights, own_rows[positive_ranks])
+        positive_sums = _compute_running_sums(weights, own_rows[positive_ranks])
         positives, total = positive_sums[:, -1].astype(np.float64), row_sums[:, -1].astype(np.float64)
         positive_to, rows_to = np.take(positive_sums, end_found, axis=1), np.take(row_sums, end, axis=1)
         negatives_above = (rows_to - positive_to).astype(np.float64)
@@ -123,6 +123,7 @@ def make_weighted_areas(
             ) / 2
         negatives = total - positives
         ranked_pairs = (positive_weights * (negatives[:, None] - negatives_above)).sum(axis=1)
+        # A sample may have no row up to a rank; its positive row has weight 0 there, so the quotient does not matter.
         precision = positive_to / np.maximum(rows_to, 1e-300)
         roc = divide(ranked_pairs, positives * negatives)
         return roc, np.where(np.isnan(roc), np.nan, divide((positive_weights * precision).sum(axis=1), positives))
@@ -130,9 +131,10 @@ def make_weighted_areas(
     return compute
 
 
-def _running_sums(weights: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def _compute_running_sums(weights: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Compute sums of the weights of the first rows, from none to all, `(samples, len(rows) + 1)`."""
     sums = np.zeros((weights.shape[1], len(rows) + 1), weights.dtype)
+    # The dtype is explicit, since cumsum would widen int32 to the slower int64.
     np.cumsum(np.take(weights.T, rows, axis=1), axis=1, dtype=weights.dtype, out=sums[:, 1:])
     return sums
 
@@ -144,7 +146,7 @@ def compute_nanmean(values: list[np.ndarray]) -> np.ndarray:
     return divide(np.where(defined, stacked, 0).sum(axis=0), defined.sum(axis=0))
 
 
-def mean_ranks(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+def make_mean_ranks(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """Make a function from weights to the mean rank of each row in a sample minus a half, `(rows, samples)`."""
     _, indices = np.unique(values, return_inverse=True)
     count = make_weighted_counts(indices, int(indices.max()) + 1)
@@ -156,7 +158,7 @@ def mean_ranks(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     return compute
 
 
-def correlation(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def compute_correlation(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Compute Pearson's correlation in each sample, nan where one of the two does not vary.
 
     Args:

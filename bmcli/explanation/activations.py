@@ -69,6 +69,7 @@ def _summarize_layer(name: str, kind: str, statistics: _ActivationStatistics, is
     assert statistics.low is not None, "there are rows"
     assert statistics.high is not None
     mean = statistics.total / statistics.count
+    # Rounding can make the difference slightly negative for constant outputs.
     standard_deviation = max(0.0, statistics.squares / statistics.count - mean**2) ** 0.5
     dead = int((statistics.high - statistics.low <= 1e-12).sum())
     return LayerActivity(name, kind, len(statistics.low), mean, standard_deviation, dead, is_embedding)
@@ -83,6 +84,7 @@ def compute_similarity(activations: list[np.ndarray]) -> np.ndarray:
     grams = []
     for outputs in activations:
         centred = outputs - outputs.mean(axis=0)
+        # Gram matrices of the rows have the same size for all layers, whatever their width.
         gram = centred @ centred.T
         norm = np.linalg.norm(gram)
         grams.append(gram / norm if norm > 0 else gram)

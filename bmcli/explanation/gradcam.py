@@ -31,6 +31,7 @@ class GradCam:
             chosen: Class of each row, `(rows,)`.
         """
         encoded = {name: tf.constant(np.asarray(cells)) for name, cells in rows.inputs.items()}
+        # Means and sums below are computed in float32, also under mixed precision.
         maps = tf.cast(self._front(encoded, training=False)["0"], tf.float32)
         with tf.GradientTape() as tape:
             tape.watch(maps)

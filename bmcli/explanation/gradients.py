@@ -85,6 +85,7 @@ class IntegratedGradients:
         for i, feature in enumerate(self.features):
             if _get_kinds(feature, kinds) == {"image"}:
                 self._baselines[i] = self._compute_features(Split(black, {}))[i][0]
+        # One trace for all batches, of which the last can be smaller.
         self._gradient = tf.function(self._compute_gradient, autograph=False, reduce_retracing=True)
 
     def __call__(self, rows: Split, chosen: np.ndarray) -> Attribution:
@@ -119,6 +120,7 @@ class IntegratedGradients:
         classes = tf.constant(chosen)
         starts = [tf.zeros_like(end) + start for end, start in zip(ends, self._baselines, strict=True)]
         totals = [np.zeros(end.shape, "float64") for end in ends]
+        # The midpoint rule, whose error decreases with the square of the number of steps.
         for alpha in (np.arange(STEPS) + 0.5) / STEPS:
             interpolated = [start + (end - start) * np.float32(alpha) for start, end in zip(starts, ends, strict=True)]
             for total, gradient in zip(totals, self._gradient(interpolated, encoded, classes)[0], strict=True):
@@ -144,6 +146,7 @@ class IntegratedGradients:
 
 def _compute_gaps(contributions: list[np.ndarray], differences: np.ndarray) -> np.ndarray:
     total = sum(each.reshape(len(each), -1).sum(axis=1) for each in contributions)
+    # An example with the output of its baseline has no difference to divide by.
     return np.abs(total - differences) / np.maximum(np.abs(differences), 1e-3)
 
 

@@ -61,7 +61,7 @@ def compute_rank_correlation(trained: Attribution, random: Attribution) -> float
     ranked = [pair for pair in pairs if len(pair[0]) >= _MIN_RANKED]
     if not ranked:
         ranked = [(np.concatenate([one for one, _ in pairs]), np.concatenate([other for _, other in pairs]))]
-    return float(np.mean([_correlation(*pair) for pair in ranked]))
+    return float(np.mean([_compute_correlation(*pair) for pair in ranked]))
 
 
 def _pair_contributions(trained: Attribution, random: Attribution, row: int) -> tuple[np.ndarray, np.ndarray]:
@@ -76,10 +76,10 @@ def _pair_contributions(trained: Attribution, random: Attribution, row: int) -> 
 def compute_heat_correlation(trained: np.ndarray, random: np.ndarray) -> float:
     """Average Spearman's correlation of two heats over rows, `(rows, ...)`."""
     pairs = zip(trained, random, strict=True)
-    return float(np.mean([_correlation(one.ravel(), other.ravel()) for one, other in pairs]))
+    return float(np.mean([_compute_correlation(one.ravel(), other.ravel()) for one, other in pairs]))
 
 
-def _correlation(trained: np.ndarray, random: np.ndarray) -> float:
+def _compute_correlation(trained: np.ndarray, random: np.ndarray) -> float:
     """Compute Spearman's correlation; 0 where only the random values are constant, 1 where the trained ones are."""
     if not len(trained) or np.ptp(trained) == 0:
         return 1.0

@@ -70,7 +70,7 @@ def build(
         "notes": list(written.notes),
         "weights": dict(weights),
         "verification": verification.to_json(),
-        "evaluation": {split: _select_metrics(found) for split, found in evaluations.items()},
+        "evaluation": {split: _select_metrics(evaluation) for split, evaluation in evaluations.items()},
         "lineage": _describe_lineage(run, recipe, spec, recorded),
         "versions": {"bmcli": __version__, "python": platform.python_version(), **dict(_list_versions())},
         "bytes": sum(file["bytes"] for file in needed),

@@ -226,7 +226,7 @@ def _convert_fields(date_format: str, texts: Mapping[str, Any]) -> int | None:
         year = int(texts["year"] or 1970)
     else:
         short = int(texts.get("short_year") or 0)
-        year = short + (2000 if short < 69 else 1900)
+        year = short + (2000 if short < 69 else 1900)  # the convention of POSIX and of strptime
     name = texts.get("month_name")
     month = MONTHS.index(name[:3].lower()) + 1 if name else int(texts.get("month") or 1)
     day = int(texts.get("day") or 1)
@@ -254,7 +254,7 @@ def _compute_period_index(part: str, seconds: np.ndarray) -> Any:
     if part in ("minute", "hour"):
         return seconds % DAY_S // 60 % PERIODS[part]
     if part == "weekday":
-        return (days + 3) % 7
+        return (days + 3) % 7  # 1970 began on a Thursday, weeks begin on Monday
     year, month, day = _civil_from_days(days)
     if part == "day_of_year":
         return days - _days_from_civil(year, np.ones_like(month), np.ones_like(day))
@@ -264,6 +264,7 @@ def _compute_period_index(part: str, seconds: np.ndarray) -> Any:
 def _days_from_civil(year: Any, month: Any, day: Any) -> Any:
     """Compute the days from 1970 to a date of the Gregorian calendar."""
     year = np.where(month <= 2, year - 1, year)
+    # Years begin in March here, so that the leap day is their last; 719468 is the day number of 1970-01-01.
     era, month = year // 400, (month + 9) % 12
     in_year = (153 * month + 2) // 5 + day - 1
     return era * 146097 + year % 400 * 365 + year % 400 // 4 - year % 400 // 100 + in_year - 719468
@@ -364,6 +365,7 @@ def _convert_channels(picture: np.ndarray, channels: int) -> np.ndarray:
         return picture
     if picture.dtype != np.uint8:
         return (picture * GREY_WEIGHTS).sum(axis=2, keepdims=True)
+    # As in tf.image.rgb_to_grayscale: uint8 is scaled by 1 / 255, and converted back by the maximum plus 0.5.
     grey = (picture.astype("float32") * np.float32(1 / 255) * GREY_WEIGHTS).sum(axis=2, keepdims=True)
     return np.clip(grey * np.float32(255.5), 0, 255).astype("uint8")
 

@@ -98,8 +98,8 @@ def _make_difference_rows(comparison: Comparison) -> list[Row]:
     first = comparison.contenders[0].name
     return [
         _make_difference_row(name, first, each)
-        for name, found in comparison.against_first.items()
-        for each in sorted(found.values(), key=lambda one: one.metric != comparison.metric)
+        for name, differences in comparison.against_first.items()
+        for each in sorted(differences.values(), key=lambda one: one.metric != comparison.metric)
     ]
 
 

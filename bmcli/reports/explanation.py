@@ -229,14 +229,14 @@ class _AnswerViews:
         return AnswerView(
             title=clean(f"{answer.truth}, " + ("correct" if is_correct else f"predicted {answer.prediction}") + note),
             is_correct=is_correct,
-            pictures=tuple(self._pictures(answer)),
+            pictures=tuple(self._iterate_pictures(answer)),
             words=_make_terms(answer),
             heat_terms=self._make_heat_terms(answer),
             features=_format_strongest(answer.features) if len(answer.features) > 1 else "",
-            cells="" if answer.image or answer.text else self._cells(answer),
+            cells="" if answer.image or answer.text else self._format_cells(answer),
         )
 
-    def _pictures(self, answer: ExampleExplanation) -> Iterator[tuple[str, str]]:
+    def _iterate_pictures(self, answer: ExampleExplanation) -> Iterator[tuple[str, str]]:
         if not answer.image:
             return
         column: Column = self._spec.input(answer.image)
@@ -257,7 +257,7 @@ class _AnswerViews:
         pairs = zip(answer.words, indices, strict=True)
         return tuple(ColouredTerm(clean(text), max(0.0, heat[index]), False) for (text, _), index in pairs)[:_TERMS]
 
-    def _cells(self, answer: ExampleExplanation) -> str:
+    def _format_cells(self, answer: ExampleExplanation) -> str:
         names = [name for name in answer.features if name in self._raw.columns][:12]
         cells = [self._raw.cells(name, self._on, np.array([answer.row]))[0] for name in names]
         return ", ".join(clean(f"{name} {cell or 'missing'}") for name, cell in zip(names, cells, strict=True))

@@ -26,6 +26,7 @@ STYLE: dict[str, Any] = {
     **{"font.family": "DejaVu Sans", "font.size": 9.0, "axes.titlesize": 9.0, "axes.labelsize": 9.0},
     **{"xtick.labelsize": 8.0, "ytick.labelsize": 8.0, "legend.fontsize": 8.0, "legend.frameon": False},
     **{"axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.7, "lines.linewidth": 1.5},
+    # A fixed salt makes ids, and so the bytes of equal figures, the same; without math, `$` in names is a dollar sign.
     **{"svg.fonttype": "none", "svg.hashsalt": "bmcli", "text.parse_math": False, "axes.unicode_minus": True},
     **{"axes.formatter.useoffset": False, "axes.formatter.use_mathtext": False},
 }
@@ -51,7 +52,7 @@ def render_svg(figure_id: str, alt_text: str, size: tuple[float, float], draw: C
     with style.context(["default", STYLE]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # the fonts of the browser draw the text
         figure = Figure(figsize=size, layout="constrained")
-        FigureCanvasAgg(figure)
+        FigureCanvasAgg(figure)  # no pyplot, which keeps figures in global state
         draw(figure)
         figure.savefig(svg_file, format="svg", metadata={"Date": None})
     return Markup(_adapt_to_page(svg_file.getvalue(), figure_id, alt_text))

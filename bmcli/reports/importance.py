@@ -129,7 +129,7 @@ def _make_importance(path: str, drop: float, spread: float, noise: tuple[float, 
     return ParameterImportance(path, drop, spread, significant=drop - spread > max(0.01, noise[0] + noise[1]))
 
 
-_MISSING = -1.0
+_MISSING = -1.0  # below all positions, so that one split of a tree separates candidates without the parameter
 
 
 def _encode_parameters(search: SearchResult, trials: Sequence[Trial]) -> dict[str, np.ndarray]:

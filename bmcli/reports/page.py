@@ -101,6 +101,7 @@ def render_page(template: str, values: Mapping[str, Any]) -> str:
     page_assets = {
         "style": _mark_safe((TEMPLATE_FOLDER / "page.css").read_text(encoding="utf-8")),
         "script": _mark_safe(script),
+        # The content security policy allows exactly the script with this hash.
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     }
     return environment.get_template(template).render({**values, **page_assets})

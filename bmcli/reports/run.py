@@ -123,6 +123,7 @@ def render_run_report(data: RunReportData) -> str:
         "run.html",
         {
             "run": data,
+            "stop_reasons": _STOP_REASONS,
             "spec": data.spec,
             "facts": list(_list_facts(data)),
             "columns_head": _COLUMN_HEADINGS,
@@ -166,6 +167,18 @@ def render_run_report(data: RunReportData) -> str:
     )
 
 
+_STOP_REASONS = {
+    "epochs": "all epochs were completed",
+    "patience": "early stopping, since the metric no longer improved",
+    "overfit": "the validation loss increased while the training loss decreased",
+    "steps": "the limit of steps was reached",
+    "time": "the time limit was reached",
+    "metric": "the metric passed its threshold",
+    "callback": "a callback stopped it",
+}
+"""Descriptions of the stop reasons of trainings."""
+
+
 def _describe_interval_methods(intervals: Mapping[str, Interval]) -> list[str]:
     """Describe the method of each metric's interval, the most common one for all others."""
     names_by_method: dict[str, list[str]] = {}
@@ -196,7 +209,10 @@ def _list_facts(data: RunReportData) -> Iterator[Fact]:
 def _describe_context(data: RunReportData, name: str) -> str:
     """Describe the interval of a metric, and for the accuracy the share of the most frequent class."""
     interval = data.evaluation.intervals.get(name)
-    bounds = f"{format_number(interval.low)} to {format_number(interval.high)}" if interval else ""
+    if interval is None:
+        bounds = "no confidence interval"
+    else:
+        bounds = f"{interval.percent} interval {format_number(interval.low)} to {format_number(interval.high)}"
     target = data.spec.targets[0]
     if name != "accuracy" or target.kind not in ("category", "ordered"):
         return bounds

@@ -273,7 +273,7 @@ def draw_curves(search: SearchResult) -> Markup:
         value for trial, points in curves if trial.state != "failed" for _, value in points if math.isfinite(value)
     ]
     axis = scales.make_objective_axis(search.first, values)
-    best_name = search.winner or (found.task.name if (found := search.best()) else None)
+    best_name = search.winner or (best.task.name if (best := search.best()) else None)
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()

@@ -194,7 +194,7 @@ def test_a_search_over_temperature_and_weight_trains_students(bmcli: Bmcli, reci
     [
         ("distill.student={modl: {hidden: [3]}}", "distill.student.modl: no such key. Did you mean 'model'?"),
         ("distill.student={model: {hidden: [-3]}}", "distill.student.model.hidden.0: expected"),
-        ("distill.student={tune: {}}", "`tune` cannot be laid over"),
+        ("distill.student={tune: {}}", "a student cannot override `tune`"),
         ("distill.teacher={run: absent}", "no run 'absent'"),
         ("distill.teacher={file: nothing.keras}", "nothing.keras: no such file"),
         ("distill.teacher=[{run: a, recipe: b}]", "expected one of run, recipe and file"),

@@ -96,7 +96,8 @@ def test_the_figures_of_the_page_are_those_of_the_evaluation(hostile: Run) -> No
     found = hostile.read_evaluations()["test"]
     words = read(hostile).text
     around = found["intervals"]["accuracy"]
-    assert f"accuracy {found['metrics']['accuracy']:.4g} {around['low']:.4g} to {around['high']:.4g}; always" in words
+    interval = f"95 % interval {around['low']:.4g} to {around['high']:.4g}"
+    assert f"accuracy {found['metrics']['accuracy']:.4g} {interval}; always predicting" in words
     assert f"evaluated on {found['count']} test rows" in words
 
 

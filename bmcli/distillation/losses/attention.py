@@ -25,11 +25,11 @@ class Options(LayerOptions):
 def loss(options: Options, inputs: LossInputs) -> Any:
     from keras import ops
 
-    pairs = [(_attention_map(student), _attention_map(teacher)) for student, teacher in inputs.layers]
+    pairs = [(_compute_attention_map(student), _compute_attention_map(teacher)) for student, teacher in inputs.layers]
     return sum_losses([ops.sum(ops.square(student - teacher), axis=-1) for student, teacher in pairs])
 
 
-def _attention_map(layer: Any) -> Any:
+def _compute_attention_map(layer: Any) -> Any:
     """Compute the attention map of a layer `(batch, positions ..., channels)`, of length 1, `(batch, positions)`."""
     from keras import ops
 

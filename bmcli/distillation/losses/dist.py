@@ -44,12 +44,12 @@ def _compute_target_loss(outputs: TargetOutputs, temperature: Any, options: Opti
     student = ops.softmax(outputs.student / temperature)
     teacher = ops.softmax(outputs.teacher(temperature) / temperature)
     equal = ops.ones((1, student.shape[-1]), "float32")
-    between = 1 - _correlations(student, teacher, equal)
-    within = 1 - ops.mean(_correlations(ops.transpose(student), ops.transpose(teacher), weights[None, :]))
+    between = 1 - _compute_correlations(student, teacher, equal)
+    within = 1 - ops.mean(_compute_correlations(ops.transpose(student), ops.transpose(teacher), weights[None, :]))
     return outputs.weight * temperature**2 * (options.between * between + options.within * within)
 
 
-def _correlations(first: Any, second: Any, weights: Any) -> Any:
+def _compute_correlations(first: Any, second: Any, weights: Any) -> Any:
     """Compute Pearson's correlation of each row of the first with that of the second, `(rows,)`.
 
     Args:

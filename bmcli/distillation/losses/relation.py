@@ -31,13 +31,13 @@ def _compute_pair_loss(student: Any, teacher: Any, weights: Any) -> Any:
 
     identity = ops.diag(ops.ones_like(weights))  # the batch size may be known only at run time
     others = weights[None, :] * (1.0 - identity)  # (examples, others)
-    differences = _distances(student, others, weights) - _distances(teacher, others, weights)
+    differences = _compute_distances(student, others, weights) - _compute_distances(teacher, others, weights)
     magnitudes = ops.abs(differences)
     huber = ops.where(magnitudes < 1.0, 0.5 * ops.square(differences), magnitudes - 0.5)
     return ops.sum(others * huber, axis=-1) / ops.maximum(ops.sum(others, axis=-1), 1e-12)
 
 
-def _distances(layer: Any, others: Any, weights: Any) -> Any:
+def _compute_distances(layer: Any, others: Any, weights: Any) -> Any:
     """Compute the distances between examples, divided by the mean distance, `(batch, batch)`."""
     from keras import ops
 

@@ -42,27 +42,27 @@ def _compute_target_loss(outputs: TargetOutputs, temperature: Any, divergence: s
 
     teacher, student = outputs.teacher(temperature) / temperature, outputs.student / temperature
     if outputs.form == "softmax":
-        divergences = _divergence([ops.log_softmax(teacher)], [ops.log_softmax(student)], divergence)
+        divergences = _compute_divergence([ops.log_softmax(teacher)], [ops.log_softmax(student)], divergence)
     else:
         pairs = [[ops.log_sigmoid(z), ops.log_sigmoid(-z)] for z in (teacher, student)]
         # The mean over the outputs, like the loss of the objective `multi_label`.
-        divergences = _divergence(pairs[0], pairs[1], divergence) / teacher.shape[-1]
+        divergences = _compute_divergence(pairs[0], pairs[1], divergence) / teacher.shape[-1]
     return outputs.weight * temperature**2 * divergences
 
 
-def _divergence(teacher: list[Any], student: list[Any], kind: str) -> Any:
+def _compute_divergence(teacher: list[Any], student: list[Any], kind: str) -> Any:
     """Compute a divergence of distributions given as logarithms, summed over outputs, `(batch,)` in nats."""
     if kind == "forward":
-        return _kl(teacher, student)
+        return _compute_kl(teacher, student)
     if kind == "reverse":
-        return _kl(student, teacher)
+        return _compute_kl(student, teacher)
     from keras import ops
 
     mixture = [ops.logaddexp(t, s) - 0.6931471805599453 for t, s in zip(teacher, student, strict=True)]
-    return (_kl(teacher, mixture) + _kl(student, mixture)) / 2
+    return (_compute_kl(teacher, mixture) + _compute_kl(student, mixture)) / 2
 
 
-def _kl(first: list[Any], second: list[Any]) -> Any:
+def _compute_kl(first: list[Any], second: list[Any]) -> Any:
     from keras import ops
 
     return sum_losses([ops.sum(ops.exp(a) * (a - b), axis=-1) for a, b in zip(first, second, strict=True)])
