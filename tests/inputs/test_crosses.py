@@ -78,7 +78,7 @@ def test_yes_and_no_are_crossed(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(f"split,a,b,y\n{rows}test,yes,u,1\n")
     inputs = {"a": {"kind": "boolean"}, "b": {"kind": "category"}}
     source = {"kind": "csv", "path": str(tmp_path / "t.csv")}
-    data_options = options(source=source, inputs=inputs, crosses=({"of": ("b", "a")},))
+    data_options = options(source=source, inputs=inputs, crosses=({"columns": ("b", "a")},))
     data = prepare(data_options, {"y": PartField("data.targets").check({"kind": "category"})}, 0, tmp_path / "cache")
     array = crossed(data)
     assert array.shape == (8, 12)
