@@ -147,7 +147,7 @@ def test_the_recipe_decides_what_is_measured(
 
 
 def test_several_steps_are_no_program_on_several_devices(make_trainer: MakeTrainer) -> None:
-    with pytest.raises(BmcliError, match="one device alone") as caught:
+    with pytest.raises(BmcliError, match="only on one device") as caught:
         make_trainer("runtime.strategy=mirrored", "runtime.replicas=2", "runtime.jit_steps=4")
     assert caught.value.faults[0].path == "runtime.jit_steps"
 
