@@ -20,7 +20,8 @@ from bmcli.cli.options import (
 
 
 @click.command(
-    cls=ResumableCommand, epilog="DATA is a table (such as CSV or Parquet), or a folder of tables or pictures."
+    cls=ResumableCommand,
+    epilog="DATA is a table (such as CSV or Parquet), an archive of arrays (.npz), or a folder of tables or pictures.",
 )
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--target", metavar="COLUMN", help="Column to predict; by default detected, where only one is plausible.")

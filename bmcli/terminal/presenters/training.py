@@ -38,8 +38,9 @@ def to_json(result: TrainingResult) -> dict[str, Any]:
 
 def print_result(console: Console, result: TrainingResult) -> None:
     outcome = result.outcome
+    unit = "epoch" if outcome.epochs == 1 else "epochs"
     console.print_text(
-        f"{outcome.epochs} epochs in {outcome.train_s:.1f} s of training ({outcome.examples_per_second:,.0f} "
+        f"{outcome.epochs} {unit} in {outcome.train_s:.1f} s of training ({outcome.examples_per_second:,.0f} "
         f"examples/s), {END_REASONS[outcome.stop_reason]}; epoch {outcome.selected_epoch} is kept."
     )
     console.print_table("", ["metric", "value"], list(outcome.metrics.items()))
