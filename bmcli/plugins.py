@@ -130,7 +130,7 @@ def _list_parts() -> Mapping[str, _Announcement]:
     from importlib.metadata import entry_points
 
     found: dict[str, _Announcement] = {}
-    for point in entry_points(group=GROUP):
+    for point in sorted(entry_points(group=GROUP), key=lambda point: point.dist.name if point.dist else point.module):
         name, version = (point.dist.name, point.dist.version) if point.dist else (point.module, "")
         _announce(found, point.name, _Announcement(name, version, point.load, partial(_list_package, point.module)))
     for file in map(Path, filter(None, os.environ.get(FILES_VARIABLE, "").split(os.pathsep))):

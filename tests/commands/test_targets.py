@@ -80,7 +80,7 @@ def test_no_epoch_is_the_best_by_a_share_that_has_a_right_value(
     assert done.code == 2, done.err
     (fault,) = done.json()["faults"]
     assert fault["path"] == path
-    assert "neither more nor less of 'train/price/coverage' is better" in fault["message"]
+    assert "neither a higher nor a lower 'train/price/coverage' is better" in fault["message"]
     assert not list(tmp_path.glob("runs/*/*"))
 
 

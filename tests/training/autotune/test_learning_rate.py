@@ -74,7 +74,10 @@ def test_the_lock_has_the_rate_that_was_found(bmcli: Bmcli, write_recipe: WriteR
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ([AUTO, "train.schedule={kind: exponential_decay, decay_steps: 10, decay_rate: 0.5}"], "none can be found"),
+        (
+            [AUTO, "train.schedule={kind: exponential_decay, decay_steps: 10, decay_rate: 0.5}"],
+            "sets its own learning rates",
+        ),
         (["train.optimizer={kind: adam, learning_rate: aut}"], "expected a number"),
         (["train.optimizer={kind: adam, beta_1: auto}"], "expected a number"),
     ],
