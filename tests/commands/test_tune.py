@@ -70,7 +70,7 @@ def test_a_search_hands_back_a_recipe_a_run_and_a_report(bmcli: Bmcli, recipe: P
     assert len(rows) == 5
     assert "<html" in (study_of(tmp_path) / "report.html").read_text()
     page = (tmp_path / "runs" / "flowers" / "latest" / "report.html").read_text()
-    for word in ("Where it comes from", "The winner of the search", "4 trials of ", "model.hidden = ["):
+    for word in ('"origin">Origin<', "The winner of the search", "4 trials of ", "model.hidden = ["):
         assert word in page, word
     assert bmcli("train", found["best"]["recipe"], "--json").code == 0
 
