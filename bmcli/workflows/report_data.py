@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bmcli import disk
-from bmcli.errors import ArtefactRejected, BmcliError
+from bmcli.errors import BmcliError
 from bmcli.recipe.schema import Recipe
 from bmcli.records import validate_as
 from bmcli.runs import Run
@@ -104,16 +104,18 @@ def _read_related_results(run: Run, log: ReportCallback) -> RelatedResults:
 
 def _read_artefacts(run: Run, log: ReportCallback) -> Iterator[ArtefactSummary]:
     """Read the cards of the artefacts of a run, then of those that were rejected."""
-    from bmcli.export.card import CARD, parse
+    from bmcli.export.card import parse
     from bmcli.reports.artefacts import ArtefactSummary
 
-    for folder in (run.exports, run.exports / "rejected"):
-        for card in sorted(folder.glob(f"[!.]*/{CARD}")):  # folders with a dot are not complete yet
-            name = str(card.parent.relative_to(run.exports))
+    rejected = run.exports / "rejected"
+    for parent in (run.exports, rejected):
+        for folder in sorted(parent.glob("[!.]*/")):  # folders with a dot are not complete yet
+            if folder == rejected:
+                continue
             try:
-                summary = ArtefactSummary.from_card(name, parse(card.parent))
-            except ArtefactRejected as error:
-                log(f"warning: {error}")
+                summary = ArtefactSummary.from_card(str(folder.relative_to(run.exports)), parse(folder))
+            except BmcliError as error:  # the card is damaged or missing
+                log(f"warning: {error} The report leaves this artefact out.")
             else:
                 yield summary
 

@@ -337,7 +337,8 @@ COMMANDS = {
 }
 _VOLATILE = re.compile(
     r'("(?:at|seconds|latency_s|examples_per_second|train_s|sha256|run_id|figure|created)": )[^,}\n]*'
-    r'|"(?:take|advice)": "[^"]*"'  # of two as large and as good the faster
+    # Latency decides between two runs that are equally large and equally good, and for the fronts.
+    r'|"(?:recommended|recommendation)": (?:"[^"]*"|null)|"pareto_fronts": \{[^}]*\}'
     r"|\d{8}-\d{6}-[0-9a-f]{4}|\d+\.\d+ m?s\b|[\d,]+ examples/s|\d{4}-\d{2}-\d{2}T[\d:+-]+"
 )
 

@@ -137,8 +137,12 @@ def test_what_is_damaged_is_left_out_of_the_page(sugar: Run, cache: Path) -> Non
     sugar.decisions.write_text("[]")
     (sugar.exports / "litert").mkdir(parents=True)
     (sugar.exports / "litert" / "card.json").write_text('{"format": "litert"}')
+    (sugar.exports / "onnx").mkdir()
     sugar.benchmark.write_text('{"artefacts": [{}]}')
-    regenerate_report(sugar, None, cache, print)
+    warnings: list[str] = []
+    regenerate_report(sugar, None, cache, warnings.append)
+    for name in ("validation.json", "decisions.json", "litert", "onnx", "benchmark.json"):
+        assert any(name in warning for warning in warnings), name
     assert "Cross-validation" not in read(sugar).text
     assert "Artefacts" not in read(sugar).text
 
