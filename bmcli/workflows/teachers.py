@@ -126,12 +126,24 @@ def _matches(requested: Any, resolved: Any) -> bool:
     return bool(requested == resolved)
 
 
+def have_same_split(student: Recipe, teacher: Recipe) -> bool:
+    """Whether two recipes split the same data alike.
+
+    Args:
+        teacher: Recipe of a run, with resolved values.
+    """
+    split, teacher_split = dump(student.data.split), dump(teacher.data.split)
+    if split["stratify"] == "auto":
+        split["stratify"] = teacher_split["stratify"]  # the run has the column that `auto` became
+    # Compared exactly: a share that is left out has a default, so it does not match every share.
+    return student.data_seed == teacher.data_seed and bool(split == teacher_split)
+
+
 def _warn_of_leaks(teacher: Run, student: Recipe, log: ReportCallback) -> None:
     """Warn of a teacher that may have been trained on rows that the student is tested on."""
     recipe = load_recipe(str(teacher.lock)).recipe
     same_data = read_data_spec(teacher).fingerprint == get_source(student).fingerprint()
-    same_split = recipe.data_seed == student.data_seed and _matches(dump(student.data.split), dump(recipe.data.split))
-    if same_data and not same_split:
+    if same_data and not have_same_split(student, recipe):
         log(
             f"warning: {teacher.display_path} was trained on another split of the same data, so it may have seen test "
             "rows of the student. Give both the same data.seed and data.split."
