@@ -62,12 +62,7 @@ def _console_commands() -> Iterator[Example]:
                 for call in re.split(r"\s&&\s|;\s|\s\|\s", line):
                     words = list(takewhile(lambda word: word != ">", shlex.split(call, comments=True)))
                     if words and Path(words[0]).name == "bmcli":
-                        yield Example(page, shlex.join(_skip_plugins(words[1:])), shown)
-
-
-def _skip_plugins(words: list[str]) -> list[str]:
-    """Leave out `--plugin FILE` before the verb; the tests of plug-ins run these commands."""
-    return _skip_plugins(words[2:]) if words[:1] == ["--plugin"] else words
+                        yield Example(page, shlex.join(words[1:]), shown)
 
 
 def _split_command(example: Example) -> list[str]:
@@ -168,8 +163,6 @@ def test_overrides_of_a_command_are_valid(example: Example) -> None:
     """In the built-in recipe that is named, or else in one that the verb fits."""
     verb, *arguments = shlex.split(example.text)
     overrides = [each for each in arguments if re.fullmatch(r"[a-z][\w.]*=.*", each)]
-    if "model=sine" in overrides:
-        return  # the family of a plug-in
     usual = "digits-search" if verb == "tune" else "digits"
     load_recipe(next((each for each in arguments if each in list_built_in()), usual), overrides)
 
