@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from bmcli import disk, distillations, records, stopping
+from bmcli import disk, distillations, records
 from bmcli.distillations import Distillation, DistillationComparison
-from bmcli.errors import BmcliError, GateMissed, Interrupted
+from bmcli.errors import BmcliError, GateMissed
 from bmcli.recipe import students
 from bmcli.recipe.distill import DistillOptions, TeacherOptions, TrainedTeacherOptions
 from bmcli.recipe.load import LoadedRecipe, load_recipe
@@ -17,6 +17,7 @@ from bmcli.recipe.schema import Recipe
 from bmcli.runs import Run
 from bmcli.workflows.learners import TrainedRuns, compare_learners, evaluate_teachers
 from bmcli.workflows.reporting import refresh_report
+from bmcli.workflows.run_failures import record_end
 from bmcli.workflows.teachers import TrainingJobs, announce_networks, require_teachers, resolve_teachers
 from bmcli.workflows.training import TrainingContext
 
@@ -89,7 +90,7 @@ def _require_one_process(recipe: Recipe) -> None:
 def _run_distillation(distillation: Distillation, loaded: LoadedRecipe, context: TrainingContext) -> DistillationResult:
     start = time.monotonic()
     options, student = students.get_distill_options(loaded), students.make_student(loaded)
-    with distillation.acquire_lock(), _record_interruption(distillation):
+    with distillation.acquire_lock(), _record_end(distillation):
         context.log(f"distillation {distillation.display_path}")
         distillation.set_status("running")
         # Before anything imports TensorFlow, which reads these variables at its import.
@@ -128,22 +129,9 @@ def _describe_origin(distillation: Distillation, comparison: DistillationCompari
     return [*sentences, f"The report of the distillation is {disk.format_path(distillation.report)}."]
 
 
-@contextlib.contextmanager
-def _record_interruption(distillation: Distillation) -> Iterator[None]:
-    """Record in the distillation that the body was interrupted or failed."""
-    advice = stopping.format_resume_advice(f"bmcli distill --resume {distillation.display_path}")
-    try:
-        with stopping.resumable(lambda: advice, lambda message: distillation.set_status("interrupted")):
-            yield
-    except Interrupted:
-        with contextlib.suppress(OSError):
-            distillation.set_status("interrupted")
-        message = "the distillation was interrupted; finished trainings are saved."
-        raise Interrupted(message, suggestion=advice) from None
-    except Exception as error:
-        with contextlib.suppress(OSError):
-            distillation.set_status("failed", reason=str(error))
-        raise
+def _record_end(distillation: Distillation) -> contextlib.AbstractContextManager[None]:
+    command = f"bmcli distill --resume {distillation.display_path}"
+    return record_end(distillation, command, "the distillation was interrupted; finished trainings are saved.")
 
 
 def _train_students(

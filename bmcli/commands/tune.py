@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from bmcli import disk, distillations, runs, stopping
-from bmcli.errors import BmcliError, Interrupted
+from bmcli import disk, distillations, runs
+from bmcli.errors import BmcliError
 from bmcli.messages import write_message
 from bmcli.recipe.load import LoadedRecipe
 from bmcli.recipe.nodes import write_scalar
@@ -28,6 +28,7 @@ from bmcli.workflows.evaluation import check_evaluation
 from bmcli.workflows.opening import load_run_recipe
 from bmcli.workflows.reporting import evaluate_and_report
 from bmcli.workflows.run_evaluation import EvaluationResult
+from bmcli.workflows.run_failures import record_end
 from bmcli.workflows.session import start_session
 from bmcli.workflows.teachers import train_missing_teachers
 from bmcli.workflows.training import TrainingContext
@@ -214,7 +215,7 @@ def _run_search(
     options = loaded.recipe.tune
     assert options is not None, "the recipe has a search"
     context.log(f"search {study.display_path}")
-    with study.acquire_lock(), _record_interruption(study):
+    with study.acquire_lock(), _record_end(study):
         with WorkerPool(study, options.workers, context.cache) as pool:
             from bmcli.tuning.search import Search
 
@@ -296,18 +297,6 @@ def _evaluate_run(run: Run, context: SearchContext) -> EvaluationResult | None:
     return evaluate_and_report(loaded, run, split, context.cache, context.log)
 
 
-@contextlib.contextmanager
-def _record_interruption(study: Study) -> Iterator[None]:
-    """Record in the study that the body was interrupted or failed."""
-    advice = stopping.format_resume_advice(f"bmcli tune --resume {study.display_path}")
-    try:
-        with stopping.resumable(lambda: advice, lambda message: study.set_status("interrupted")):
-            yield
-    except Interrupted:
-        with contextlib.suppress(OSError):
-            study.set_status("interrupted")
-        raise Interrupted("the search was interrupted; its trials are saved.", suggestion=advice) from None
-    except Exception as error:
-        with contextlib.suppress(OSError):
-            study.set_status("failed", reason=str(error))
-        raise
+def _record_end(study: Study) -> contextlib.AbstractContextManager[None]:
+    command = f"bmcli tune --resume {study.display_path}"
+    return record_end(study, command, "the search was interrupted; its trials are saved.")

@@ -1,9 +1,10 @@
-"""Record in a run how its training failed, and remove a run that holds nothing."""
+"""Record in a run, a search or a distillation how its work was interrupted or failed."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any, Protocol
 
 from bmcli import disk, runs, stopping
 from bmcli.errors import Interrupted, RunFailed
@@ -52,3 +53,34 @@ def _make_write_error(failure: disk.WriteFailure, run: Run) -> RunFailed:
     if advice:
         return RunFailed(str(failure), suggestion=f"Everything written before is intact. {remedy} {advice}")
     return RunFailed(str(failure), suggestion=f"{remedy} Then train again.")
+
+
+class StatusFolder(Protocol):
+    """A folder with a status file: a search or a distillation."""
+
+    def set_status(self, state: str, **details: Any) -> None: ...
+
+
+@contextlib.contextmanager
+def record_end(folder: StatusFolder, resume_command: str, message: str) -> Iterator[None]:
+    """Record in a folder that the body was interrupted or failed; a status that cannot be written is dropped.
+
+    Args:
+        resume_command: Command that resumes the work.
+        message: Message of the interruption.
+
+    Raises:
+        Interrupted: The body was interrupted; with the message, and advice how to resume.
+    """
+    advice = stopping.format_resume_advice(resume_command)
+    try:
+        with stopping.resumable(lambda: advice, lambda _: folder.set_status("interrupted")):
+            yield
+    except Interrupted:
+        with contextlib.suppress(OSError):
+            folder.set_status("interrupted")
+        raise Interrupted(message, suggestion=advice) from None
+    except Exception as error:
+        with contextlib.suppress(OSError):
+            folder.set_status("failed", reason=str(error))
+        raise
