@@ -11,14 +11,17 @@ import hashlib
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP = "bmcli.parts"
 FILES_VARIABLE = "BMCLI_PLUGINS"
@@ -126,17 +129,34 @@ def load_part(name: str) -> Any:
 
 @cache
 def _list_parts() -> Mapping[str, _Announcement]:
-    # Imported here: reading the metadata of all packages takes some milliseconds, which recipes without plug-ins save.
-    from importlib.metadata import entry_points
-
     found: dict[str, _Announcement] = {}
-    for point in sorted(entry_points(group=GROUP), key=lambda point: point.dist.name if point.dist else point.module):
+    for point in _list_entry_points():
         name, version = (point.dist.name, point.dist.version) if point.dist else (point.module, "")
         _announce(found, point.name, _Announcement(name, version, point.load, partial(_list_package, point.module)))
     for file in map(Path, filter(None, os.environ.get(FILES_VARIABLE, "").split(os.pathsep))):
         for name, part in _load_file(file).items():
             _announce(found, name, _Announcement(str(file), "", partial(_identity, part), partial(_list_one, file)))
     return dict(sorted(found.items()))
+
+
+def _list_entry_points() -> Sequence[EntryPoint]:
+    """List the entry points of all installed packages in the order of their names."""
+    # importlib.metadata parses the metadata of every package, which takes longer than to check a recipe. Most
+    # installations have no plug-in, and a search for the name of the group shows it.
+    if not any(GROUP.encode() in file.read_bytes() for file in _list_entry_point_files()):
+        return []
+    from importlib.metadata import entry_points
+
+    return sorted(entry_points(group=GROUP), key=lambda point: point.dist.name if point.dist else point.module)
+
+
+def _list_entry_point_files() -> Iterator[Path]:
+    for folder in filter(os.path.isdir, sys.path):
+        for entry in os.scandir(folder):
+            if entry.name.endswith((".dist-info", ".egg-info")):
+                file = Path(entry.path, "entry_points.txt")
+                if file.is_file():
+                    yield file
 
 
 def _identity(part: Any) -> Any:

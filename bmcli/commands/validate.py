@@ -12,7 +12,6 @@ from bmcli.errors import BmcliError
 from bmcli.recipe import students
 from bmcli.recipe.load import LoadedRecipe
 from bmcli.recipe.space import load_search
-from bmcli.workflows.session import get_source
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,9 @@ def validate(target: str, overrides: Sequence[str], cache: Path | None) -> Valid
 
 def require_files(loaded: LoadedRecipe) -> None:
     """Refuse a recipe whose source files do not exist on this machine; remote files are not checked."""
-    missing = [path for path in get_source(loaded.recipe).local_files() if not path.exists()]
+    from bmcli.data.sources import get_source  # not at the top: a recipe with faults is refused before it is needed
+
+    missing = [path for path in get_source(loaded.recipe.data).local_files() if not path.exists()]
     if missing:
         raise BmcliError(*(fault for path in missing[:3] for fault in files.missing_file_error(path).faults))
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import TypedDict
 
 from bmcli import disk, records
+from bmcli.data.sources import get_source
 from bmcli.distribution.launch import allocate_resources, read_last_lines, start_process
 from bmcli.errors import BmcliError, Interrupted, RunFailed
 from bmcli.messages import write_message
@@ -31,7 +32,7 @@ from bmcli.runs import Run, acquire_lock, require_regular_files, resolve_latest
 from bmcli.specs import DataSpec
 from bmcli.training.progress import LineProgress
 from bmcli.tuning.trial_process import ForkedProcess, import_training
-from bmcli.workflows.session import Session, get_source, start_session
+from bmcli.workflows.session import Session, start_session
 
 if TYPE_CHECKING:
     import subprocess
@@ -165,7 +166,7 @@ def find_unfinished(root: Path, name: str, loaded: LoadedRecipe, jobs: Sequence[
     batch = JobBatch(latest.folder)
     if latest.evaluation.exists() or latest.is_locked() or not batch.was_started_with(loaded, jobs):
         return None
-    fingerprint = get_source(loaded.recipe).fingerprint()
+    fingerprint = get_source(loaded.recipe.data).fingerprint()
     done = [batch.run(job.name) for job in jobs if batch.is_done(job)]
     return latest if done and all(read_data_spec(run).fingerprint == fingerprint for run in done) else None
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bmcli import disk
+from bmcli.data.sources import get_source
 from bmcli.errors import BmcliError
 from bmcli.recipe.schema import Recipe
 from bmcli.records import validate_as
 from bmcli.runs import Run
 from bmcli.specs import PreparedData
 from bmcli.workflows.callbacks import ReportCallback
-from bmcli.workflows.session import get_source
 
 if TYPE_CHECKING:
     from bmcli.data.raw_rows import RawSplits
@@ -182,7 +182,7 @@ def _read_raw_rows(recipe: Recipe, prepared: PreparedData) -> RawSplits:
     """Read the inputs before encoding, without pictures."""
     from bmcli.data.raw_rows import read_raw_splits
 
-    if get_source(recipe).fingerprint() != prepared.spec.fingerprint:
+    if get_source(recipe.data).fingerprint() != prepared.spec.fingerprint:
         raise BmcliError(
             "the data changed since it was prepared.", path="data.source", suggestion="Start the command again."
         )

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from bmcli import disk, training
 from bmcli.data.resolution import resolve_options
-from bmcli.data.sources import SourceOptions
+from bmcli.data.sources import SourceOptions, get_source
 from bmcli.errors import BmcliError
 from bmcli.recipe.load import LoadedRecipe
 from bmcli.recipe.plugins import list_used_plugins
@@ -104,12 +104,6 @@ class Session:
         run.write_lock(render_recipe(resolved_recipe, self.loaded.tree, changed))
 
 
-def get_source(recipe: Recipe) -> SourceOptions:
-    """Return the options of a recipe's source."""
-    # The recipe language lies below the sources, so its type for them is that of all kinds.
-    return cast(SourceOptions, recipe.data.source)
-
-
 def _accept_any(spec: DataSpec) -> None:
     """Accept all data."""
 
@@ -144,7 +138,7 @@ def prepare_again(recipe: Recipe, known_spec: DataSpec, cache: Path) -> Prepared
     Raises:
         BmcliError: The data has changed.
     """
-    source = get_source(recipe)
+    source = get_source(recipe.data)
     try:
         prepared = training.prepare_data(recipe, cache)
     except BmcliError:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bmcli import distillations, runs, training
+from bmcli.data.sources import get_source
 from bmcli.distillations import Distillation
 from bmcli.errors import BmcliError, Fault, RunFailed
 from bmcli.messages import write_faults, write_message
@@ -22,7 +23,6 @@ from bmcli.run_data import read_data_spec
 from bmcli.runs import Run
 from bmcli.training.progress import LineProgress
 from bmcli.workflows.callbacks import ReportCallback
-from bmcli.workflows.session import get_source
 from bmcli.workflows.training import TrainingContext, resume_run, train_recipe
 
 
@@ -142,7 +142,7 @@ def have_same_split(student: Recipe, teacher: Recipe) -> bool:
 def _warn_of_leaks(teacher: Run, student: Recipe, log: ReportCallback) -> None:
     """Warn of a teacher that may have been trained on rows that the student is tested on."""
     recipe = load_recipe(str(teacher.lock)).recipe
-    same_data = read_data_spec(teacher).fingerprint == get_source(student).fingerprint()
+    same_data = read_data_spec(teacher).fingerprint == get_source(student.data).fingerprint()
     if same_data and not have_same_split(student, recipe):
         log(
             f"warning: {teacher.display_path} was trained on another split of the same data, so it may have seen test "
