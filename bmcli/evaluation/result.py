@@ -44,23 +44,6 @@ class ClassMetrics:
 
 
 @dataclass(frozen=True)
-class TargetMetrics:
-    """Metrics of one target, under names without the target's.
-
-    Args:
-        metrics: Value by name.
-        undefined: Reason by name, for the metrics that are undefined on these rows.
-        per_class: In the order of the classes or labels; empty for a number.
-        confusion: Counts, rows are the truth and columns the prediction; empty for a number or several labels.
-    """
-
-    metrics: Mapping[str, float]
-    undefined: Mapping[str, str]
-    per_class: tuple[ClassMetrics, ...] = ()
-    confusion: ConfusionMatrix = ()
-
-
-@dataclass(frozen=True)
 class Evaluation:
     """All results of a model on some rows.
 
