@@ -3,20 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from bmcli.evaluation import calibration, weighted_metrics
-from bmcli.evaluation.result import ClassMetrics, ConfusionMatrix
 from bmcli.evaluation.weighted_metrics import MetricSamples, WeightedMetrics, divide
 from bmcli.quoting import quoted
 
 AVERAGES = ("macro", "micro", "weighted")
 RANKING_METRICS = ("roc_auc", "pr_auc")
 CALIBRATION_METRICS = ("brier", "calibration_error")
+LESS_IS_BETTER = ("log_loss", *CALIBRATION_METRICS)
 
 MAX_RANKED_CLASSES = 100  # with more classes, the areas of thousands of samples take minutes
+
+ConfusionMatrix = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class ClassMetrics:
+    """Metrics of one class against all others; None where they are undefined.
+
+    Args:
+        name: The class.
+        precision: Share of correct rows among those predicted as this class; None if it is never predicted.
+        recall: Share of the rows of this class that are found; None if it has no row.
+        f1: Harmonic mean of the two; None if the class neither occurs nor is predicted.
+        support: Rows of this class.
+        roc_auc, pr_auc: One class against the rest; None if no row, or every row, is of this class.
+    """
+
+    name: Annotated[str, Field(alias="class")]
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    support: int
+    roc_auc: float | None
+    pr_auc: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"class": self.name, **{key: value for key, value in vars(self).items() if key != "name"}}
 
 
 def metric_names(classes: int, top_k: int) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from bmcli.evaluation import regression
 from bmcli.evaluation.weighted_metrics import WeightedMetrics, join_metrics, make_weighted_means
 
 METRIC_NAMES = ("poisson_deviance", *regression.METRIC_NAMES)
+LESS_IS_BETTER = ("poisson_deviance", *regression.LESS_IS_BETTER)
 
 _MIN_RATE = 1e-37
 

@@ -26,6 +26,7 @@ METRIC_NAMES = (
     "brier",
     "calibration_error",
 )
+LESS_IS_BETTER = ("hamming_loss", "log_loss", "brier", "calibration_error")
 
 _RANKING_METRICS = ("roc_auc_macro", "pr_auc_macro", "pr_auc_micro")
 _UNDEFINED = {

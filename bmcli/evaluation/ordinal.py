@@ -11,6 +11,7 @@ from bmcli.evaluation.classification import log_losses
 from bmcli.evaluation.weighted_metrics import MetricSamples, WeightedMetrics, divide
 
 METRIC_NAMES = ("accuracy", "mae", "quadratic_kappa", "spearman", "log_loss")
+LESS_IS_BETTER = ("mae", "log_loss")
 
 _UNDEFINED = {
     "quadratic_kappa": "every row has one category, and it is predicted for all.",

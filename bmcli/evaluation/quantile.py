@@ -8,6 +8,9 @@ from bmcli.evaluation import regression
 from bmcli.evaluation.weighted_metrics import WeightedMetrics, join_metrics, make_weighted_means
 from bmcli.objectives import find_median_index
 
+LESS_IS_BETTER = ("pinball", *regression.LESS_IS_BETTER)  # and the losses of each quantile, `pinball_0.1`
+NEITHER_IS_BETTER = ("coverage", "interval_width")
+
 
 def metric_names(quantiles: tuple[float, ...]) -> tuple[str, ...]:
     """List the metrics of a target with these quantiles, in the order of display."""

@@ -7,6 +7,7 @@ import numpy as np
 from bmcli.evaluation.weighted_metrics import MetricSamples, WeightedMetrics, divide
 
 METRIC_NAMES = ("mae", "rmse", "r2")
+LESS_IS_BETTER = ("mae", "rmse")
 
 
 def make_weighted_metrics(truth: np.ndarray, predictions: np.ndarray) -> WeightedMetrics:
