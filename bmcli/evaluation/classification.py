@@ -174,7 +174,7 @@ def make_mean_areas(
     """Make a function from weights to the areas of `make_weighted_areas`, averaged over classes or labels."""
 
     def make_areas(index: int) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-        return weighted_metrics.make_weighted_areas(_select(truth, index), probabilities[:, index])
+        return weighted_metrics.make_weighted_areas(_has_class(truth, index), probabilities[:, index])
 
     # Each function holds arrays as long as the rows, so those of many classes are made one after the other.
     make_kept_areas = cache(make_areas) if len(ranked) <= MAX_RANKED_CLASSES else make_areas
@@ -186,7 +186,7 @@ def make_mean_areas(
     return compute
 
 
-def _select(indices: np.ndarray, index: int) -> np.ndarray:
+def _has_class(indices: np.ndarray, index: int) -> np.ndarray:
     """Whether each row is of a class, or has a label: of class indices `(n,)`, or of 0 and 1 `(n, labels)`."""
     return np.asarray(indices[:, index] == 1 if indices.ndim == 2 else indices == index)
 
@@ -201,7 +201,7 @@ def compute_metrics_by_class(
         probabilities: `(n, classes)`.
     """
     return tuple(
-        _compute_class_metrics(name, _select(truth, index), _select(predicted, index), probabilities[:, index])
+        _compute_class_metrics(name, _has_class(truth, index), _has_class(predicted, index), probabilities[:, index])
         for index, name in enumerate(classes)
     )
 

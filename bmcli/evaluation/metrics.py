@@ -38,15 +38,9 @@ def measure(
         ValueError: An array does not have the shape or range above.
     """
     for column in spec_targets:
-        _check_target(
-            column,
-            np.asarray(targets[column.name]),
-            np.asarray(predictions[column.name]),
-            quantiles.get(column.name, ()),
-        )
-    weighted_metrics = make_weighted_metrics(targets, predictions, spec_targets, top_k, quantiles)
+        _check_target(column, targets[column.name], predictions[column.name], quantiles.get(column.name, ()))
     rows = len(targets[spec_targets[0].name])
-    values = weighted_metrics.measure(rows)
+    values, reasons = make_weighted_metrics(targets, predictions, spec_targets, top_k, quantiles).measure(rows)
     names = metric_names(spec_targets, top_k, quantiles)
     per_class, confusion = {}, {}
     for column in spec_targets:
@@ -58,11 +52,11 @@ def measure(
             if column.kind != "labels":
                 confusion[column.name] = classification.confusion_matrix(truth, predicted, len(column.classes))
     return Evaluation(
-        metrics={name: values[name] for name in names if np.isfinite(values[name])},
+        metrics={name: values[name] for name in names if name in values},
         per_class=per_class,
         confusion=confusion,
         count=rows,
-        undefined={name: weighted_metrics.explain_undefined(name) for name in names if not np.isfinite(values[name])},
+        undefined={name: reasons[name] for name in names if name in reasons},
     )
 
 
@@ -148,6 +142,7 @@ def _get_prefix(column: Column, spec_targets: tuple[Column, ...]) -> str:
 
 
 def _check_target(column: Column, truth: np.ndarray, predictions: np.ndarray, quantiles: tuple[float, ...]) -> None:
+    truth, predictions = np.asarray(truth), np.asarray(predictions)
     if len(truth) == 0:
         raise BmcliError(
             "the split has no rows to evaluate.",

@@ -15,7 +15,7 @@ import numpy as np
 
 MetricSamples = dict[str, np.ndarray]
 
-T = TypeVar("T")
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class WeightedMetrics:
             the signed terms, `(gaps, samples)`. Such metrics are biased upwards by chance.
         left_out: Reasons by name, for metrics that are not resampled.
         compute_left_out: Like `compute`, for the metrics that are left out; it suits a single sample.
-        undefined: Reasons by name, for metrics that may be undefined on all rows although no value is too large.
+        undefined: Reasons by name, for metrics that are undefined on all rows without a value that is too large.
     """
 
     compute: Callable[[np.ndarray], MetricSamples]
@@ -39,16 +39,14 @@ class WeightedMetrics:
     compute_left_out: Callable[[np.ndarray], MetricSamples] = lambda weights: {}
     undefined: Mapping[str, str] = field(default_factory=dict)
 
-    def measure(self, rows: int) -> dict[str, float]:
-        """Compute every metric of all rows, not finite where it is undefined."""
+    def measure(self, rows: int) -> tuple[dict[str, float], dict[str, str]]:
+        """Compute the metrics of all rows, and the reasons why others are undefined."""
         weights = np.ones((rows, 1))
         with np.errstate(over="ignore", invalid="ignore"):
             values = {**self.compute(weights), **self.compute_left_out(weights)}
-        return {name: float(value[0]) for name, value in values.items()}
-
-    def explain_undefined(self, name: str) -> str:
-        """Explain why a metric of all rows is not finite."""
-        return self.undefined.get(name, "its value is too large for a 64-bit number.")
+        metrics = {name: float(value[0]) for name, value in values.items() if np.isfinite(value[0])}
+        too_large = "its value is too large for a 64-bit number."
+        return metrics, {name: self.undefined.get(name, too_large) for name in values if name not in metrics}
 
 
 def join_metrics(*parts: WeightedMetrics) -> WeightedMetrics:
@@ -59,7 +57,7 @@ def join_metrics(*parts: WeightedMetrics) -> WeightedMetrics:
 def join_with_prefixes(parts: Sequence[tuple[str, WeightedMetrics]]) -> WeightedMetrics:
     """Join sets of metrics of the same rows, with a prefix to the names of each set."""
 
-    def join(get_mapping: Callable[[WeightedMetrics], Mapping[str, T]]) -> dict[str, T]:
+    def join(get_mapping: Callable[[WeightedMetrics], Mapping[str, _Value]]) -> dict[str, _Value]:
         return {prefix + name: value for prefix, part in parts for name, value in get_mapping(part).items()}
 
     return WeightedMetrics(
