@@ -2,20 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from bmcli.evaluation import calibration, weighted_metrics
-from bmcli.evaluation.result import ClassMetrics, ConfusionMatrix, TargetMetrics
 from bmcli.evaluation.weighted_metrics import MetricSamples, WeightedMetrics, divide
 from bmcli.quoting import quoted
 
 AVERAGES = ("macro", "micro", "weighted")
 RANKING_METRICS = ("roc_auc", "pr_auc")
 CALIBRATION_METRICS = ("brier", "calibration_error")
+LESS_IS_BETTER = ("log_loss", *CALIBRATION_METRICS)
 
 MAX_RANKED_CLASSES = 100  # with more classes, the areas of thousands of samples take minutes
+
+ConfusionMatrix = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class ClassMetrics:
+    """Metrics of one class against all others; None where they are undefined.
+
+    Args:
+        name: The class.
+        precision: Share of correct rows among those predicted as this class; None if it is never predicted.
+        recall: Share of the rows of this class that are found; None if it has no row.
+        f1: Harmonic mean of the two; None if the class neither occurs nor is predicted.
+        support: Rows of this class.
+        roc_auc, pr_auc: One class against the rest; None if no row, or every row, is of this class.
+    """
+
+    name: Annotated[str, Field(alias="class")]
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    support: int
+    roc_auc: float | None
+    pr_auc: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"class": self.name, **{key: value for key, value in vars(self).items() if key != "name"}}
 
 
 def metric_names(classes: int, top_k: int) -> tuple[str, ...]:
@@ -25,14 +56,37 @@ def metric_names(classes: int, top_k: int) -> tuple[str, ...]:
     return ("accuracy", *top, *averaged, *RANKING_METRICS, "log_loss", *CALIBRATION_METRICS)
 
 
-def measure(
+def is_among_top_k(truth: np.ndarray, probabilities: np.ndarray, k: int) -> np.ndarray:
+    """Whether each row's class is among the k most probable, `(n,)`; in a tie the class that comes first is ahead.
+
+    scikit-learn lets the last class win a tie, so its top-1 accuracy differs from the accuracy of `argmax`.
+    """
+    true_probabilities = np.take_along_axis(probabilities, truth[:, None], axis=1)
+    is_earlier = np.arange(probabilities.shape[1]) < truth[:, None]
+    is_ahead = (probabilities > true_probabilities) | ((probabilities == true_probabilities) & is_earlier)
+    return np.asarray(is_ahead.sum(axis=1) < k)
+
+
+def log_losses(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Compute `-log(probability of the true class)` of each row, in nats, at most 15.94, `(n,)`.
+
+    A probability below float32's epsilon, 1.2e-7, counts as epsilon, as in scikit-learn, whose own function
+    takes neither a single class nor probabilities that were rounded to half precision.
+    """
+    true_probabilities = np.take_along_axis(probabilities, truth[:, None], axis=1)[:, 0].astype(np.float64)
+    floor = float(np.finfo(np.float32).eps)
+    # The absolute value, since a minus sign would turn the loss of a probability of 1 into -0.0.
+    return np.asarray(np.abs(np.log(np.clip(true_probabilities, floor, 1.0))))
+
+
+def make_weighted_metrics(
     truth: np.ndarray,
     probabilities: np.ndarray,
-    classes: tuple[str, ...],
+    names: tuple[str, ...],
     top_k: int,
     predicted: np.ndarray | None = None,
-) -> TargetMetrics:
-    """Compute all metrics of one category target.
+) -> WeightedMetrics:
+    """Make all metrics of one category target; ranking areas beyond 100 classes are not resampled.
 
     Precision, recall and F1 are scikit-learn's: macro and weighted averages run over the classes that occur
     or are predicted, and 0/0 (the precision of a class that is never predicted) counts as 0 in them. Micro
@@ -47,73 +101,18 @@ def measure(
     Args:
         truth: Class indices, `(n,)`, at least one row.
         probabilities: `(n, classes)`, each row adding up to 1.
+        names: Of the classes.
         top_k: k of the top-k accuracy, which is computed if there are more than k classes.
         predicted: Class indices, `(n,)`; by default the most probable class, the first of them in a tie.
     """
-    predicted = probabilities.argmax(axis=1) if predicted is None else predicted
-    by_class = compute_metrics_by_class(truth, predicted, probabilities, classes)
-    metrics = {"accuracy": float(np.mean(predicted == truth))}
-    if len(classes) > top_k:
-        metrics[f"top_{top_k}_accuracy"] = top_k_accuracy(truth, probabilities, top_k)
-    metrics |= _compute_averages(truth, predicted)
-    rankings = _average_rankings(by_class)
-    metrics |= rankings
-    metrics["log_loss"] = log_loss(truth, probabilities)
-    metrics["brier"] = calibration.compute_brier_score(truth, probabilities)
-    metrics["calibration_error"] = calibration.compute_calibration_error(
-        *calibration.get_confidence_and_outcome(truth, probabilities)
-    )
-    only_class = next(row.name for row in by_class if row.support)
-    undefined = {
-        name: f"every row is of class {quoted(only_class)}." for name in RANKING_METRICS if name not in rankings
-    }
-    return TargetMetrics(metrics, undefined, by_class, confusion_matrix(truth, predicted, len(classes)))
-
-
-def top_k_accuracy(truth: np.ndarray, probabilities: np.ndarray, k: int) -> float:
-    """Compute the share of rows whose class is among the k most probable; in a tie the class that comes first is ahead.
-
-    scikit-learn lets the last class win a tie, so its top-1 accuracy differs from the accuracy of `argmax`.
-    """
-    return float(np.mean(is_among_top_k(truth, probabilities, k)))
-
-
-def is_among_top_k(truth: np.ndarray, probabilities: np.ndarray, k: int) -> np.ndarray:
-    """Whether each row's class is among the k most probable, `(n,)`."""
-    true_probabilities = np.take_along_axis(probabilities, truth[:, None], axis=1)
-    is_earlier = np.arange(probabilities.shape[1]) < truth[:, None]
-    is_ahead = (probabilities > true_probabilities) | ((probabilities == true_probabilities) & is_earlier)
-    return np.asarray(is_ahead.sum(axis=1) < k)
-
-
-def log_loss(truth: np.ndarray, probabilities: np.ndarray) -> float:
-    """Compute the mean of `-log(probability of the true class)`, in nats, at most 15.94.
-
-    A probability below float32's epsilon, 1.2e-7, counts as epsilon, as in scikit-learn, whose own function
-    takes neither a single class nor probabilities that were rounded to half precision.
-    """
-    return float(np.mean(log_losses(truth, probabilities)))
-
-
-def log_losses(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Compute the log loss of each row, `(n,)`."""
-    true_probabilities = np.take_along_axis(probabilities, truth[:, None], axis=1)[:, 0].astype(np.float64)
-    floor = float(np.finfo(np.float32).eps)
-    # The absolute value, since a minus sign would turn the loss of a probability of 1 into -0.0.
-    return np.asarray(np.abs(np.log(np.clip(true_probabilities, floor, 1.0))))
-
-
-def make_weighted_metrics(
-    truth: np.ndarray, probabilities: np.ndarray, top_k: int, predicted: np.ndarray | None = None
-) -> WeightedMetrics:
-    """Make the metrics of `measure` for samples of the rows, without ranking areas beyond 100 classes."""
     classes = probabilities.shape[1]
     predicted = probabilities.argmax(axis=1) if predicted is None else predicted
     shares = {"accuracy": predicted == truth}
     if classes > top_k:
         shares[f"top_{top_k}_accuracy"] = is_among_top_k(truth, probabilities, top_k)
     averages = _make_weighted_averages(truth, predicted, classes)
-    rankings, left_out = _make_weighted_rankings(truth, probabilities)
+    areas = make_mean_areas(truth, probabilities, range(1, 2) if classes == 2 else range(classes))
+    rankings = make_weighted_rankings(RANKING_METRICS, classes, "classes", areas)
     losses = {
         "log_loss": log_losses(truth, probabilities),
         "brier": calibration.compute_brier_scores(truth, probabilities),
@@ -122,10 +121,13 @@ def make_weighted_metrics(
     gaps = calibration.make_weighted_gaps(*calibration.get_confidence_and_outcome(truth, probabilities))
 
     def compute(weights: np.ndarray) -> MetricSamples:
-        metrics = {**mean_metrics(weights), **averages(weights), **rankings(weights)}
-        return {**metrics, "calibration_error": np.abs(gaps(weights)).sum(axis=0)}
+        calibration_error = {"calibration_error": np.abs(gaps(weights)).sum(axis=0)}
+        return {**mean_metrics(weights), **averages(weights), **rankings.compute(weights), **calibration_error}
 
-    return WeightedMetrics(compute, shares, {"calibration_error": gaps}, left_out)
+    undefined = dict.fromkeys(RANKING_METRICS, f"every row is of class {quoted(names[truth[0]])}.")
+    return WeightedMetrics(
+        compute, shares, {"calibration_error": gaps}, rankings.left_out, rankings.compute_left_out, undefined
+    )
 
 
 def _make_weighted_averages(
@@ -152,38 +154,41 @@ def _make_weighted_averages(
     return compute
 
 
-def _make_weighted_rankings(
-    truth: np.ndarray, probabilities: np.ndarray
-) -> tuple[Callable[[np.ndarray], MetricSamples], dict[str, str]]:
-    classes = probabilities.shape[1]
-    if classes > MAX_RANKED_CLASSES:
-        reason = f"it ranks {classes} classes, which takes too long to resample beyond {MAX_RANKED_CLASSES}."
-        return lambda weights: {}, dict.fromkeys(RANKING_METRICS, reason)
-    ranked = range(1, 2) if classes == 2 else range(classes)
-    area_functions = [weighted_metrics.make_weighted_areas(truth == index, probabilities[:, index]) for index in ranked]
+def make_weighted_rankings(
+    names: tuple[str, ...], classes: int, noun: str, compute: Callable[[np.ndarray], Sequence[np.ndarray]]
+) -> WeightedMetrics:
+    """Make metrics that rank classes or labels from a function of weights; beyond 100 they are not resampled."""
 
-    def compute(weights: np.ndarray) -> MetricSamples:
-        areas_by_metric = zip(*(areas(weights) for areas in area_functions), strict=True)
-        return {
-            name: weighted_metrics.compute_nanmean(list(areas))
-            for name, areas in zip(RANKING_METRICS, areas_by_metric, strict=True)
-        }
+    def compute_by_name(weights: np.ndarray) -> MetricSamples:
+        return dict(zip(names, compute(weights), strict=True))
 
-    return compute, {}
+    if classes <= MAX_RANKED_CLASSES:
+        return WeightedMetrics(compute_by_name)
+    reason = f"it ranks {classes} {noun}, which takes too long to resample beyond {MAX_RANKED_CLASSES}."
+    return WeightedMetrics(lambda weights: {}, left_out=dict.fromkeys(names, reason), compute_left_out=compute_by_name)
 
 
-def _compute_averages(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-    from sklearn.metrics import precision_recall_fscore_support
+def make_mean_areas(
+    truth: np.ndarray, probabilities: np.ndarray, ranked: range
+) -> Callable[[np.ndarray], Sequence[np.ndarray]]:
+    """Make a function from weights to the areas of `make_weighted_areas`, averaged over classes or labels."""
 
-    by_average = {
-        average: precision_recall_fscore_support(truth, predicted, average=average, zero_division=0)[:3]
-        for average in AVERAGES
-    }
-    return {
-        f"{metric}_{average}": float(by_average[average][position])
-        for position, metric in enumerate(("precision", "recall", "f1"))
-        for average in AVERAGES
-    }
+    def make_areas(index: int) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+        return weighted_metrics.make_weighted_areas(_has_class(truth, index), probabilities[:, index])
+
+    # Each function holds arrays as long as the rows, so those of many classes are made one after the other.
+    make_kept_areas = cache(make_areas) if len(ranked) <= MAX_RANKED_CLASSES else make_areas
+
+    def compute(weights: np.ndarray) -> Sequence[np.ndarray]:
+        areas = [make_kept_areas(index)(weights) for index in ranked]
+        return [weighted_metrics.compute_nanmean(values) for values in zip(*areas, strict=True)]
+
+    return compute
+
+
+def _has_class(indices: np.ndarray, index: int) -> np.ndarray:
+    """Whether each row is of a class, or has a label: of class indices `(n,)`, or of 0 and 1 `(n, labels)`."""
+    return np.asarray(indices[:, index] == 1 if indices.ndim == 2 else indices == index)
 
 
 def compute_metrics_by_class(
@@ -192,24 +197,18 @@ def compute_metrics_by_class(
     """Compute the metrics of each class against all others.
 
     Args:
-        truth, predicted: Class indices, `(n,)`.
+        truth, predicted: Class indices `(n,)`, or 0 and 1 by label `(n, labels)`.
         probabilities: `(n, classes)`.
     """
     return tuple(
-        compute_class_metrics(name, truth == index, predicted == index, probabilities[:, index])
+        _compute_class_metrics(name, _has_class(truth, index), _has_class(predicted, index), probabilities[:, index])
         for index, name in enumerate(classes)
     )
 
 
-def compute_class_metrics(
+def _compute_class_metrics(
     name: str, is_positive: np.ndarray, is_predicted: np.ndarray, scores: np.ndarray
 ) -> ClassMetrics:
-    """Compute the metrics of one class against all others.
-
-    Args:
-        is_positive, is_predicted: Whether each row is of the class, and whether it is predicted so, `(n,)`.
-        scores: Probability of the class, `(n,)`.
-    """
     hits, support, guesses = int((is_positive & is_predicted).sum()), int(is_positive.sum()), int(is_predicted.sum())
     roc_auc, pr_auc = compute_areas(is_positive, scores)
     return ClassMetrics(
@@ -225,17 +224,10 @@ def compute_class_metrics(
 
 def compute_areas(positive: np.ndarray, scores: np.ndarray) -> tuple[float, float] | tuple[None, None]:
     """Compute ROC AUC and average precision; None without positive or without negative rows."""
-    from sklearn.metrics import average_precision_score, roc_auc_score
-
     if positive.all() or not positive.any():
         return None, None
-    return float(roc_auc_score(positive, scores)), float(average_precision_score(positive, scores))
-
-
-def _average_rankings(rows: tuple[ClassMetrics, ...]) -> dict[str, float]:
-    ranked = rows[-1:] if len(rows) == 2 else rows
-    defined = [row for row in ranked if row.roc_auc is not None]
-    return {name: float(np.mean([getattr(row, name) for row in defined])) for name in RANKING_METRICS if defined}
+    roc, pr = weighted_metrics.make_weighted_areas(positive, scores)(np.ones((len(scores), 1)))
+    return float(roc[0]), float(pr[0])
 
 
 def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, classes: int) -> ConfusionMatrix:

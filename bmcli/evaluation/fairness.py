@@ -123,8 +123,11 @@ def make_weighted_metrics(slicing: Slicing, is_positive: np.ndarray, selected: n
     counts = np.bincount(slicing.codes, minlength=len(slicing.names))
     large = np.flatnonzero(counts >= MIN_SLICE_ROWS)
     names = dict(zip(_METRICS, metric_names(slicing.name), strict=True))
+    undefined = dict.fromkeys(names.values(), "fewer than two groups have enough rows.")
     if len(large) < 2:
-        return WeightedMetrics(lambda weights: {name: np.full(weights.shape[1], np.nan) for name in names.values()})
+        return WeightedMetrics(
+            lambda weights: {name: np.full(weights.shape[1], np.nan) for name in names.values()}, undefined=undefined
+        )
     # One code for each combination of group, truth and prediction.
     weighted_counts = make_weighted_counts(slicing.codes * 4 + is_positive * 2 + selected, 4 * len(slicing.names))
 
@@ -148,7 +151,7 @@ def make_weighted_metrics(slicing: Slicing, is_positive: np.ndarray, selected: n
         fairness_metrics[names["equalized_odds_difference"]] = np.maximum(*odds)
         return fairness_metrics
 
-    return WeightedMetrics(compute)
+    return WeightedMetrics(compute, undefined=undefined)
 
 
 def _find_extremes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ import numpy as np
 from bmcli.data import targets as target_kinds
 from bmcli.errors import BmcliError, RunFailed
 from bmcli.evaluation import classification, count, multi_label, ordinal, quantile, regression
-from bmcli.evaluation.result import Evaluation, TargetMetrics
+from bmcli.evaluation.result import Evaluation
 from bmcli.evaluation.weighted_metrics import WeightedMetrics, join_with_prefixes
 from bmcli.specs import Column
 
@@ -37,27 +37,26 @@ def measure(
         RunFailed: A prediction is not finite.
         ValueError: An array does not have the shape or range above.
     """
-    results = {
-        column.name: _measure_target(
-            column, targets[column.name], predictions[column.name], top_k, quantiles.get(column.name, ())
-        )
-        for column in spec_targets
-    }
-    prefixes = {column.name: _get_prefix(column, spec_targets) for column in spec_targets}
+    for column in spec_targets:
+        _check_target(column, targets[column.name], predictions[column.name], quantiles.get(column.name, ()))
+    rows = len(targets[spec_targets[0].name])
+    values, reasons = make_weighted_metrics(targets, predictions, spec_targets, top_k, quantiles).measure(rows)
+    names = metric_names(spec_targets, top_k, quantiles)
+    per_class, confusion = {}, {}
+    for column in spec_targets:
+        if column.classes:
+            truth, predicted, probabilities = _predict_points(column, targets[column.name], predictions[column.name])
+            per_class[column.name] = classification.compute_metrics_by_class(
+                truth, predicted, probabilities, column.classes
+            )
+            if column.kind != "labels":
+                confusion[column.name] = classification.confusion_matrix(truth, predicted, len(column.classes))
     return Evaluation(
-        metrics={
-            prefixes[target] + name: value
-            for target, result in results.items()
-            for name, value in result.metrics.items()
-        },
-        per_class={target: result.per_class for target, result in results.items() if result.per_class},
-        confusion={target: result.confusion for target, result in results.items() if result.confusion},
-        count=len(targets[spec_targets[0].name]),
-        undefined={
-            prefixes[target] + name: reason
-            for target, result in results.items()
-            for name, reason in result.undefined.items()
-        },
+        metrics={name: values[name] for name in names if name in values},
+        per_class=per_class,
+        confusion=confusion,
+        count=rows,
+        undefined={name: reasons[name] for name in names if name in reasons},
     )
 
 
@@ -81,16 +80,15 @@ def make_weighted_metrics(
 ) -> WeightedMetrics:
     """Make the metrics of `measure` for samples of the rows; arguments that `measure` accepts."""
     return join_with_prefixes(
-        {
-            _get_prefix(column, spec_targets): _make_target_metrics(
-                column,
-                np.asarray(targets[column.name]),
-                np.asarray(predictions[column.name]),
-                top_k,
-                quantiles.get(column.name, ()),
+        [
+            (
+                _get_prefix(column, spec_targets),
+                make_target_metrics(
+                    column, targets[column.name], predictions[column.name], top_k, quantiles.get(column.name, ())
+                ),
             )
             for column in spec_targets
-        }
+        ]
     )
 
 
@@ -111,21 +109,24 @@ def make_target_metrics(
     column: Column, truth: np.ndarray, predictions: np.ndarray, top_k: int, quantiles: tuple[float, ...] = ()
 ) -> WeightedMetrics:
     """Make the weighted metrics of one target, under names without the target's."""
-    return _make_target_metrics(column, np.asarray(truth), np.asarray(predictions), top_k, quantiles)
-
-
-def _make_target_metrics(
-    column: Column, truth: np.ndarray, predictions: np.ndarray, top_k: int, quantiles: tuple[float, ...]
-) -> WeightedMetrics:
+    truth, predictions = np.asarray(truth), np.asarray(predictions)
     if quantiles:
         return quantile.make_weighted_metrics(truth, predictions, quantiles)
     if not column.classes:
         return (count if column.kind == "count" else regression).make_weighted_metrics(truth, predictions)
-    truth, probabilities = truth.astype(np.int64), predictions.astype(np.float32, copy=False)
-    predicted = target_kinds.kind_of(column).predict_point(probabilities, column)
+    truth, predicted, probabilities = _predict_points(column, truth, predictions)
     if column.kind == "category":
-        return classification.make_weighted_metrics(truth, probabilities, top_k, predicted)
+        return classification.make_weighted_metrics(truth, probabilities, column.classes, top_k, predicted)
     return (multi_label if column.kind == "labels" else ordinal).make_weighted_metrics(truth, predicted, probabilities)
+
+
+def _predict_points(
+    column: Column, truth: np.ndarray, predictions: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Get truth and predicted classes or labels as integers, and probabilities in single precision."""
+    probabilities = np.asarray(predictions).astype(np.float32, copy=False)
+    predicted = target_kinds.kind_of(column).predict_point(probabilities, column)
+    return np.asarray(truth).astype(np.int64), predicted, probabilities
 
 
 def _list_names(column: Column, top_k: int, quantiles: tuple[float, ...]) -> tuple[str, ...]:
@@ -140,9 +141,7 @@ def _get_prefix(column: Column, spec_targets: tuple[Column, ...]) -> str:
     return f"{column.name}/" if len(spec_targets) > 1 else ""
 
 
-def _measure_target(
-    column: Column, truth: np.ndarray, predictions: np.ndarray, top_k: int, quantiles: tuple[float, ...]
-) -> TargetMetrics:
+def _check_target(column: Column, truth: np.ndarray, predictions: np.ndarray, quantiles: tuple[float, ...]) -> None:
     truth, predictions = np.asarray(truth), np.asarray(predictions)
     if len(truth) == 0:
         raise BmcliError(
@@ -152,18 +151,8 @@ def _measure_target(
         )
     _check_shape(column, truth, predictions, quantiles)
     _check_finite(column, predictions)
-    if quantiles:
-        return quantile.measure(truth, predictions, quantiles)
-    if not column.classes:
-        return (count if column.kind == "count" else regression).measure(truth, predictions)
-    _check_probabilities(column, truth, predictions)
-    truth, probabilities = truth.astype(np.int64), predictions.astype(np.float32, copy=False)
-    predicted = target_kinds.kind_of(column).predict_point(probabilities, column)
-    if column.kind == "category":
-        return classification.measure(truth, probabilities, column.classes, top_k, predicted)
-    return (multi_label if column.kind == "labels" else ordinal).measure(
-        truth, predicted, probabilities, column.classes
-    )
+    if column.classes:
+        _check_probabilities(column, truth, predictions)
 
 
 def _check_shape(column: Column, truth: np.ndarray, predictions: np.ndarray, quantiles: tuple[float, ...]) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-
 import numpy as np
 
 from bmcli.evaluation import regression
-from bmcli.evaluation.result import TargetMetrics
-from bmcli.evaluation.weighted_metrics import WeightedMetrics, make_weighted_means
+from bmcli.evaluation.weighted_metrics import WeightedMetrics, join_metrics, make_weighted_means
 from bmcli.objectives import find_median_index
+
+LESS_IS_BETTER = ("pinball", *regression.LESS_IS_BETTER)  # and the losses of each quantile, `pinball_0.1`
+NEITHER_IS_BETTER = ("coverage", "interval_width")
 
 
 def metric_names(quantiles: tuple[float, ...]) -> tuple[str, ...]:
@@ -19,8 +18,8 @@ def metric_names(quantiles: tuple[float, ...]) -> tuple[str, ...]:
     return ("pinball", *map(_get_metric_name, quantiles), *interval, *regression.METRIC_NAMES)
 
 
-def measure(truth: np.ndarray, predictions: np.ndarray, quantiles: tuple[float, ...]) -> TargetMetrics:
-    """Compute the pinball losses, the interval between the outer quantiles, and the errors of the median.
+def make_weighted_metrics(truth: np.ndarray, predictions: np.ndarray, quantiles: tuple[float, ...]) -> WeightedMetrics:
+    """Make the pinball losses, the interval between the outer quantiles, and the errors of the median.
 
     `pinball` is the mean over the quantiles. `coverage` is the share of rows inside the interval; 0.8 is ideal for the
     quantiles 0.1 and 0.9. `interval_width` is its mean width. `mae`, `rmse` and `r2` are of the median, or of the
@@ -31,31 +30,11 @@ def measure(truth: np.ndarray, predictions: np.ndarray, quantiles: tuple[float, 
         predictions: `(n, quantiles)`, finite, from low to high.
     """
     truth, predictions = truth.astype(np.float64), predictions.astype(np.float64)
-    median_errors = regression.measure(truth, predictions[:, find_median_index(quantiles)])
-    with np.errstate(over="ignore", invalid="ignore"):
-        means = _average_row_terms(truth, predictions, quantiles)
-    metrics = {name: value for name, value in means.items() if np.isfinite(value)}
-    undefined = {name: "its value is too large for a 64-bit number." for name in means if name not in metrics}
-    return replace(
-        median_errors, metrics={**metrics, **median_errors.metrics}, undefined={**undefined, **median_errors.undefined}
-    )
-
-
-def make_weighted_metrics(truth: np.ndarray, predictions: np.ndarray, quantiles: tuple[float, ...]) -> WeightedMetrics:
-    """Make the metrics of `measure` for samples of the rows."""
-    truth, predictions = truth.astype(np.float64), predictions.astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
         columns = _compute_row_terms(truth, predictions, quantiles)
-    mean_metrics, errors = (
-        make_weighted_means(columns),
-        regression.make_weighted_metrics(truth, predictions[:, find_median_index(quantiles)]),
-    )
     shares = {"coverage": columns["coverage"]} if "coverage" in columns else {}
-    return WeightedMetrics(lambda weights: {**mean_metrics(weights), **errors.compute(weights)}, shares)
-
-
-def _average_row_terms(truth: np.ndarray, predictions: np.ndarray, quantiles: tuple[float, ...]) -> Mapping[str, float]:
-    return {name: float(column.mean()) for name, column in _compute_row_terms(truth, predictions, quantiles).items()}
+    median_errors = regression.make_weighted_metrics(truth, predictions[:, find_median_index(quantiles)])
+    return join_metrics(WeightedMetrics(make_weighted_means(columns), shares), median_errors)
 
 
 def _compute_row_terms(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from bmcli.evaluation.result import TargetMetrics
 from bmcli.evaluation.weighted_metrics import MetricSamples, WeightedMetrics, divide
 
 METRIC_NAMES = ("mae", "rmse", "r2")
+LESS_IS_BETTER = ("mae", "rmse")
 
 
-def measure(truth: np.ndarray, predictions: np.ndarray) -> TargetMetrics:
-    """Compute mean absolute error, root mean squared error, and the share of explained variance.
+def make_weighted_metrics(truth: np.ndarray, predictions: np.ndarray) -> WeightedMetrics:
+    """Make mean absolute error, root mean squared error, and the share of explained variance.
 
     `r2` is 1 for perfect predictions, 0 for those of the rows' own mean, and has no lower limit. It is
     undefined where the truth does not vary. A metric beyond 1.8e308 is undefined too.
@@ -19,28 +19,12 @@ def measure(truth: np.ndarray, predictions: np.ndarray) -> TargetMetrics:
     Args:
         truth, predictions: `(n,)`, at least one row, finite.
     """
-    from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
-
     truth, predictions = truth.astype(np.float64), predictions.astype(np.float64)
-    no_variance = explain_no_variance(truth)
+    # Centred, or the variance as the difference of two large sums would be lost in rounding. First about a row, which
+    # leaves exactly 0 where all rows are equal: their mean can be off by a rounding error.
     with np.errstate(over="ignore", invalid="ignore"):
-        values = {
-            "mae": float(mean_absolute_error(truth, predictions)),
-            "rmse": float(root_mean_squared_error(truth, predictions)),
-        }
-        if not no_variance:
-            values["r2"] = float(r2_score(truth, predictions))
-    metrics = {name: value for name, value in values.items() if np.isfinite(value)}
-    undefined = {name: "its value is too large for a 64-bit number." for name in values if name not in metrics}
-    return TargetMetrics(metrics, undefined | ({"r2": no_variance} if no_variance else {}))
-
-
-def make_weighted_metrics(truth: np.ndarray, predictions: np.ndarray) -> WeightedMetrics:
-    """Make the metrics of `measure` for samples of the rows."""
-    truth, predictions = truth.astype(np.float64), predictions.astype(np.float64)
-    # Centred, or the variance as the difference of two large sums would be lost in rounding.
-    with np.errstate(over="ignore", invalid="ignore"):
-        centred, errors = truth - truth.mean(), truth - predictions
+        centred, errors = truth - truth[0], truth - predictions
+        centred -= centred.mean()
         columns = np.stack([np.abs(errors), errors**2, centred, centred**2])
 
     def compute(weights: np.ndarray) -> MetricSamples:
@@ -55,14 +39,12 @@ def make_weighted_metrics(truth: np.ndarray, predictions: np.ndarray) -> Weighte
                 "r2": np.where(constant, np.nan, 1 - divide(squared, variance)),
             }
 
-    return WeightedMetrics(compute)
+    return WeightedMetrics(compute, undefined=_explain_no_variance(truth))
 
 
-def explain_no_variance(truth: np.ndarray) -> str:
-    """Explain why the share of variance is undefined; empty if it is defined."""
+def _explain_no_variance(truth: np.ndarray) -> dict[str, str]:
     if len(truth) == 1:
-        return "one row has no variance."
-    # The mean of equal numbers can be off by a rounding error, and squares of tiny differences can vanish.
-    if np.ptp(truth) == 0 or np.var(truth) == 0:
-        return f"the target is {truth[0]:g} in every row."
-    return ""
+        return {"r2": "one row has no variance."}
+    with np.errstate(over="ignore", invalid="ignore"):
+        # Squares of tiny differences can vanish.
+        return {"r2": f"the target is {truth[0]:g} in every row."} if np.ptp(truth) == 0 or np.var(truth) == 0 else {}

@@ -5,59 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
-
-from pydantic import Field
+from typing import Any
 
 from bmcli.evaluation.calibration import Calibration
+from bmcli.evaluation.classification import ClassMetrics, ConfusionMatrix
 from bmcli.evaluation.fairness import Fairness
 from bmcli.evaluation.proportions import Interval
 from bmcli.evaluation.slices import Slices
 from bmcli.records import validate_as
-
-ConfusionMatrix = tuple[tuple[int, ...], ...]
-
-
-@dataclass(frozen=True)
-class ClassMetrics:
-    """Metrics of one class against all others; None where they are undefined.
-
-    Args:
-        name: The class.
-        precision: Share of correct rows among those predicted as this class; None if it is never predicted.
-        recall: Share of the rows of this class that are found; None if it has no row.
-        f1: Harmonic mean of the two; None if the class neither occurs nor is predicted.
-        support: Rows of this class.
-        roc_auc, pr_auc: One class against the rest; None if no row, or every row, is of this class.
-    """
-
-    name: Annotated[str, Field(alias="class")]
-    precision: float | None
-    recall: float | None
-    f1: float | None
-    support: int
-    roc_auc: float | None
-    pr_auc: float | None
-
-    def to_json(self) -> dict[str, Any]:
-        return {"class": self.name, **{key: value for key, value in vars(self).items() if key != "name"}}
-
-
-@dataclass(frozen=True)
-class TargetMetrics:
-    """Metrics of one target, under names without the target's.
-
-    Args:
-        metrics: Value by name.
-        undefined: Reason by name, for the metrics that are undefined on these rows.
-        per_class: In the order of the classes or labels; empty for a number.
-        confusion: Counts, rows are the truth and columns the prediction; empty for a number or several labels.
-    """
-
-    metrics: Mapping[str, float]
-    undefined: Mapping[str, str]
-    per_class: tuple[ClassMetrics, ...] = ()
-    confusion: ConfusionMatrix = ()
 
 
 @dataclass(frozen=True)

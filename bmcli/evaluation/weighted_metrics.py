@@ -7,12 +7,15 @@ columns (Fortran order) are fastest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
 MetricSamples = dict[str, np.ndarray]
+
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)
@@ -24,36 +27,46 @@ class WeightedMetrics:
         shares: For metrics that are a share of the rows, the rows that count, bool `(rows,)`.
         gaps: For metrics that are a sum of absolute values, such as the calibration error, functions from weights to
             the signed terms, `(gaps, samples)`. Such metrics are biased upwards by chance.
-        left_out: Reasons by name, for metrics without a function.
+        left_out: Reasons by name, for metrics that are not resampled.
+        compute_left_out: Like `compute`, for the metrics that are left out; it suits a single sample.
+        undefined: Reasons by name, for metrics that are undefined on all rows without a value that is too large.
     """
 
     compute: Callable[[np.ndarray], MetricSamples]
     shares: Mapping[str, np.ndarray] = field(default_factory=dict)
     gaps: Mapping[str, Callable[[np.ndarray], np.ndarray]] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
+    compute_left_out: Callable[[np.ndarray], MetricSamples] = lambda weights: {}
+    undefined: Mapping[str, str] = field(default_factory=dict)
 
-
-def join_with_prefixes(parts: Mapping[str, WeightedMetrics]) -> WeightedMetrics:
-    """Join sets of metrics of the same rows, with a prefix to the names of each set."""
-    return join_metrics(*(_add_prefix(part, prefix) for prefix, part in parts.items()))
+    def measure(self, rows: int) -> tuple[dict[str, float], dict[str, str]]:
+        """Compute the metrics of all rows, and the reasons why others are undefined."""
+        weights = np.ones((rows, 1))
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = {**self.compute(weights), **self.compute_left_out(weights)}
+        metrics = {name: float(value[0]) for name, value in values.items() if np.isfinite(value[0])}
+        too_large = "its value is too large for a 64-bit number."
+        return metrics, {name: self.undefined.get(name, too_large) for name in values if name not in metrics}
 
 
 def join_metrics(*parts: WeightedMetrics) -> WeightedMetrics:
     """Join sets of metrics of the same rows."""
-    return WeightedMetrics(
-        lambda weights: {name: values for part in parts for name, values in part.compute(weights).items()},
-        {name: rows for part in parts for name, rows in part.shares.items()},
-        {name: gaps for part in parts for name, gaps in part.gaps.items()},
-        {name: reason for part in parts for name, reason in part.left_out.items()},
-    )
+    return join_with_prefixes([("", part) for part in parts])
 
 
-def _add_prefix(part: WeightedMetrics, prefix: str) -> WeightedMetrics:
+def join_with_prefixes(parts: Sequence[tuple[str, WeightedMetrics]]) -> WeightedMetrics:
+    """Join sets of metrics of the same rows, with a prefix to the names of each set."""
+
+    def join(get_mapping: Callable[[WeightedMetrics], Mapping[str, _Value]]) -> dict[str, _Value]:
+        return {prefix + name: value for prefix, part in parts for name, value in get_mapping(part).items()}
+
     return WeightedMetrics(
-        lambda weights: {prefix + name: values for name, values in part.compute(weights).items()},
-        {prefix + name: rows for name, rows in part.shares.items()},
-        {prefix + name: gaps for name, gaps in part.gaps.items()},
-        {prefix + name: reason for name, reason in part.left_out.items()},
+        lambda weights: join(lambda part: part.compute(weights)),
+        join(lambda part: part.shares),
+        join(lambda part: part.gaps),
+        join(lambda part: part.left_out),
+        lambda weights: join(lambda part: part.compute_left_out(weights)),
+        join(lambda part: part.undefined),
     )
 
 
@@ -139,8 +152,8 @@ def _compute_running_sums(weights: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return sums
 
 
-def compute_nanmean(values: list[np.ndarray]) -> np.ndarray:
-    """Average several arrays `(samples,)` over those that are defined in each sample; nan where none is."""
+def compute_nanmean(values: Sequence[np.ndarray]) -> np.ndarray:
+    """Average arrays of one shape, element by element, over those that are defined; nan where none is."""
     stacked = np.stack(values)
     defined = ~np.isnan(stacked)
     return divide(np.where(defined, stacked, 0).sum(axis=0), defined.sum(axis=0))
@@ -168,4 +181,5 @@ def compute_correlation(first: np.ndarray, second: np.ndarray, weights: np.ndarr
     first = first - divide((weights * first).sum(axis=0), total)
     second = second - divide((weights * second).sum(axis=0), total)
     variances = (weights * first**2).sum(axis=0) * (weights * second**2).sum(axis=0)
-    return divide((weights * first * second).sum(axis=0), np.sqrt(variances))
+    # Rounding can leave a perfect correlation beyond 1.
+    return np.clip(divide((weights * first * second).sum(axis=0), np.sqrt(variances)), -1, 1)

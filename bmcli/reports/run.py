@@ -11,6 +11,7 @@ import numpy as np
 from bmcli.data import targets as target_kinds
 from bmcli.data.raw_rows import RawSplits
 from bmcli.evaluation.calibration import Calibration
+from bmcli.evaluation.classification import ClassMetrics
 from bmcli.evaluation.decisions import Decision
 from bmcli.evaluation.explanation_record import Explanation
 from bmcli.evaluation.folds import CrossValidationResult
@@ -25,7 +26,7 @@ from bmcli.evaluation.predictions import (
 )
 from bmcli.evaluation.proportions import Interval
 from bmcli.evaluation.ranking_curves import compute_ranking_curves
-from bmcli.evaluation.result import ClassMetrics, Evaluation
+from bmcli.evaluation.result import Evaluation
 from bmcli.printable import clean
 from bmcli.quoting import MAX_SHOWN, brief, listed
 from bmcli.reports import artefacts, decisions, groups, pixels, run_figures, validation

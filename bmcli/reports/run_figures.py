@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bmcli.evaluation.calibration import Calibration
+from bmcli.evaluation.classification import ConfusionMatrix
 from bmcli.evaluation.ranking_curves import RankingCurves
-from bmcli.evaluation.result import ConfusionMatrix
 from bmcli.printable import clean
 from bmcli.reports import figures
 from bmcli.reports.figures import BLUE, GREY, ORANGE, RED

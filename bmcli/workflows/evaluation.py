@@ -91,7 +91,7 @@ def evaluate_predictions(
     evaluation = metrics.measure(*arguments)
     resampling = make_resampling(recipe, raw_columns)
     fairness, weighted_group_metrics = _compare_groups(recipe, spec, truth, predictions, raw_columns)
-    group_metrics, undefined = _compute_group_metrics(weighted_group_metrics, evaluation.count)
+    group_metrics, undefined = join_metrics(*weighted_group_metrics).measure(evaluation.count)
     evaluation = replace(
         evaluation,
         metrics={**evaluation.metrics, **group_metrics},
@@ -180,23 +180,6 @@ def _check_columns(recipe: Recipe, spec: DataSpec) -> None:
     ]
     if faults:
         raise BmcliError(*faults)
-
-
-def _compute_group_metrics(
-    weighted_metrics: tuple[WeightedMetrics, ...], rows: int
-) -> tuple[dict[str, float], dict[str, str]]:
-    """Compute metrics between groups on all rows.
-
-    Returns:
-        The metrics, and the reasons why others have no value.
-    """
-    import numpy as np
-
-    weights = np.ones((rows, 1))
-    values = {name: float(column[0]) for each in weighted_metrics for name, column in each.compute(weights).items()}
-    reason = "fewer than two groups have enough rows."
-    metrics = {name: value for name, value in values.items() if np.isfinite(value)}
-    return metrics, {name: reason for name in values if name not in metrics}
 
 
 def _compare_groups(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bmcli.evaluation.calibration import fit_temperature, rescale_probabilities
-from bmcli.evaluation.classification import log_loss
+from bmcli.evaluation.classification import log_losses
 from bmcli.evaluation.decisions import Decision, measure_temperature_scaling
 from bmcli.evaluation.threshold import maximize_f1
 from bmcli.specs import Column
@@ -30,7 +30,7 @@ def test_a_temperature_has_loss_and_calibration_before_and_after() -> None:
     scaled = rescale_probabilities(found, temperature)
     scaling = measure_temperature_scaling(category("no", "yes"), truth, found, scaled, temperature)
     assert temperature == pytest.approx(2, abs=0.2)
-    assert scaling.losses == pytest.approx((log_loss(truth, found), log_loss(truth, scaled)), rel=1e-6)
+    assert scaling.losses == pytest.approx([log_losses(truth, each).mean() for each in (found, scaled)], rel=1e-6)
     assert scaling.after.error < scaling.after.critical_value < scaling.before.error
     assert "less extreme" in scaling.summary
 

@@ -21,6 +21,7 @@ from bmcli.evaluation.intervals import (  # fmt: skip
 from bmcli.evaluation.weighted_metrics import WeightedMetrics, make_weighted_means
 from tests.evaluation.samples import KINDS, case
 
+CLASSES = ("no", "yes")
 SIMULATED = 200
 
 
@@ -51,7 +52,7 @@ def _binary(seed: int, rows: int) -> WeightedMetrics:
     dice = np.random.default_rng(seed)
     truth = (np.arange(rows) % 2).astype(int)
     scores = 1 / (1 + np.exp(-(dice.normal(size=rows) + truth - 0.5)))
-    return classification.make_weighted_metrics(truth, np.stack([1 - scores, scores], axis=1), 5)
+    return classification.make_weighted_metrics(truth, np.stack([1 - scores, scores], axis=1), CLASSES, 5)
 
 
 def _linear(seed: int, rows: int) -> WeightedMetrics:
@@ -95,7 +96,7 @@ def test_intervals_of_the_calibration_error_hold_the_truth_though_chance_raises_
         logits = 1.5 * dice.normal(size=300)
         came_true = (dice.random(300) < 1 / (1 + np.exp(-logits))).astype(int)
         stated = 1 / (1 + np.exp(-sharpness * logits))
-        figures = classification.make_weighted_metrics(came_true, np.stack([1 - stated, stated], axis=1), 5)
+        figures = classification.make_weighted_metrics(came_true, np.stack([1 - stated, stated], axis=1), CLASSES, 5)
         drawn = resample_metrics(figures, 300, Resampling(resamples=300))
         found = compute_intervals(drawn)[0]["calibration_error"]
         held += found.low <= truth <= found.high
@@ -142,7 +143,7 @@ def test_methods_are_named() -> None:
 def test_a_perfect_accuracy_has_an_interval_with_a_width() -> None:
     truth = np.array([0, 1] * 20)
     found, reasons = between(
-        classification.make_weighted_metrics(truth, np.eye(2)[truth], 5), 40, Resampling(resamples=100)
+        classification.make_weighted_metrics(truth, np.eye(2)[truth], CLASSES, 5), 40, Resampling(resamples=100)
     )
     assert found["accuracy"].low == pytest.approx(0.9124, abs=1e-3)
     assert found["accuracy"].high == 1
@@ -153,7 +154,9 @@ def test_a_metric_that_most_resamples_leave_undefined_has_a_reason_instead() -> 
     truth = np.array([1, *[0] * 29])
     scores = np.linspace(0.2, 0.8, 30)
     found, reasons = between(
-        classification.make_weighted_metrics(truth, np.stack([1 - scores, scores], axis=1), 5), 30, Resampling()
+        classification.make_weighted_metrics(truth, np.stack([1 - scores, scores], axis=1), CLASSES, 5),
+        30,
+        Resampling(),
     )
     assert "roc_auc" not in found
     assert "resamples leave it undefined" in reasons["roc_auc"]
@@ -253,7 +256,7 @@ def test_values_pass_through_json() -> None:
 def test_a_calibration_error_of_0_has_a_reason_instead_of_an_interval_without_end() -> None:
     """All rows have the base rate as probability, as from a network with one constant input."""
     truth = np.arange(40) % 2
-    figures = classification.make_weighted_metrics(truth, np.full((40, 2), 0.5, "float32"), 1, truth)
+    figures = classification.make_weighted_metrics(truth, np.full((40, 2), 0.5, "float32"), CLASSES, 1, truth)
     found, reasons = between(figures, 40, Resampling(200))
     (name,) = figures.gaps
     assert "it is 0" in reasons[name]
@@ -266,7 +269,7 @@ def test_a_calibration_error_of_0_has_a_reason_instead_of_an_interval_without_en
 def test_few_rows_of_one_class_make_no_raw_warnings(rows: int, classes: int) -> None:
     truth, probabilities = np.ones(rows, int), np.full((rows, classes), 1 / classes, "float32")
     for figures in (
-        classification.make_weighted_metrics(truth, probabilities, 1, truth),
+        classification.make_weighted_metrics(truth, probabilities, tuple("abc"[:classes]), 1, truth),
         regression.make_weighted_metrics(np.full(rows, 5.0), np.full(rows, 5.0)),
     ):
         found, reasons = between(figures, rows, Resampling(50))

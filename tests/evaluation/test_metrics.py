@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bmcli.errors import BmcliError, RunFailed
+from bmcli.evaluation.classification import ClassMetrics
 from bmcli.evaluation.metrics import measure, metric_names
-from bmcli.evaluation.result import ClassMetrics, Evaluation
+from bmcli.evaluation.result import Evaluation
 from tests.evaluation.columns import category, number
 
 TARGETS = (category("cat", "dog", name="animal"), number("age"))

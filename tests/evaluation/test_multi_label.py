@@ -99,6 +99,12 @@ def test_numbers_that_are_no_probabilities_are_refused() -> None:
         evaluate(truth[:, 0], probabilities)
 
 
+def test_a_single_label_has_every_metric() -> None:
+    found = measure({"tags": np.array([[1], [0]])}, {"tags": np.array([[0.9], [0.6]], "float32")}, (labels("red"),), 5)
+    assert set(found.metrics) == set(METRIC_NAMES)
+    assert (found.metrics["f1_samples"], found.metrics["roc_auc_macro"]) == (0.5, 1)
+
+
 def test_sure_predictions_have_a_finite_loss() -> None:
     truth, _ = drawn(5)
     assert evaluate(truth, 1.0 - truth).metrics["log_loss"] == pytest.approx(15.94, abs=0.01)

@@ -75,9 +75,11 @@ def test_areas_of_scores_of_the_same_row_share_its_weight() -> None:
 def test_areas_of_many_classes_are_left_out_with_a_reason() -> None:
     classes = classification.MAX_RANKED_CLASSES + 1
     truth = np.arange(classes)
-    found = classification.make_weighted_metrics(truth, np.full((classes, classes), 1 / classes, "float32"), 5)
+    names = tuple(map(str, truth))
+    found = classification.make_weighted_metrics(truth, np.full((classes, classes), 1 / classes, "float32"), names, 5)
     assert set(found.left_out) == {"roc_auc", "pr_auc"}
     assert "roc_auc" not in found.compute(np.ones((classes, 1)))
+    assert found.measure(classes)[0]["roc_auc"] == 0.5
 
 
 def test_directions_of_metrics() -> None:

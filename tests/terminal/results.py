@@ -40,6 +40,7 @@ from bmcli.data.profiling.roles import ColumnRole
 from bmcli.distillations import Distillation, DistillationComparison, DistillationGain, NetworkResult
 from bmcli.errors import BmcliError
 from bmcli.evaluation.calibration import Calibration, CalibrationBin
+from bmcli.evaluation.classification import ClassMetrics
 from bmcli.evaluation.comparison import Comparison, Contender
 from bmcli.evaluation.explanation_record import (
     Explanation,
@@ -55,7 +56,7 @@ from bmcli.evaluation.intervals import Difference
 from bmcli.evaluation.learning_curve import CurvePoint, LearningCurve
 from bmcli.evaluation.predictions import Predictions
 from bmcli.evaluation.proportions import Interval
-from bmcli.evaluation.result import ClassMetrics, Evaluation
+from bmcli.evaluation.result import Evaluation
 from bmcli.evaluation.slices import Slice, Slices
 from bmcli.export.verify import Verification
 from bmcli.networks.network import Network
