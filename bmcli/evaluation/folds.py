@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from bmcli.evaluation.differences import drop_rounding_errors
 from bmcli.evaluation.proportions import LEVEL
 from bmcli.evaluation.result import Evaluation
 from bmcli.records import validate_as
@@ -103,6 +104,7 @@ def average_folds(values: Sequence[float], ratio: float, level: float = LEVEL) -
     """
     from scipy.special import stdtrit
 
-    mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
+    mean = float(np.mean(values))
+    deviation = float(drop_rounding_errors(float(np.std(values, ddof=1)), abs(mean)))
     half_width = float(stdtrit(len(values) - 1, (1 + level) / 2)) * deviation * float(np.sqrt(1 / len(values) + ratio))
     return FoldMean(mean, deviation, mean - half_width, mean + half_width, len(values))

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from bmcli.evaluation.differences import subtract_metrics
 from bmcli.evaluation.directions import get_direction
 from bmcli.evaluation.proportions import LEVEL, Interval, wilson_bounds
 from bmcli.evaluation.weighted_metrics import MetricSamples, WeightedMetrics
@@ -87,7 +88,8 @@ class Difference:
 
     @property
     def difference(self) -> float:
-        return self.second - self.first
+        """`second - first`, 0 where they are equal up to rounding."""
+        return float(subtract_metrics(self.second, self.first))
 
     @property
     def better(self) -> str:
@@ -257,7 +259,10 @@ class _BootstrapDistribution:
     def subtract(self, other: _BootstrapDistribution) -> _BootstrapDistribution:
         """Subtract another model's distribution over the same resamples."""
         return _BootstrapDistribution(
-            self.value - other.value, self.samples - other.samples, self.units, self.left_out - other.left_out
+            float(subtract_metrics(self.value, other.value)),
+            subtract_metrics(self.samples, other.samples),
+            self.units,
+            subtract_metrics(self.left_out, other.left_out),
         )
 
     @cached_property

@@ -6,6 +6,7 @@ import numpy as np
 
 from bmcli.evaluation import weighted_metrics
 from bmcli.evaluation.classification import compute_metrics_by_class, confusion_matrix, log_loss, log_losses
+from bmcli.evaluation.differences import subtract_metrics
 from bmcli.evaluation.result import TargetMetrics
 from bmcli.evaluation.weighted_metrics import MetricSamples, WeightedMetrics, divide
 
@@ -64,7 +65,7 @@ def make_weighted_metrics(truth: np.ndarray, predicted: np.ndarray, probabilitie
         observed, expected = (np.tensordot(distances, each, 2) for each in (counts, by_chance))
         return {
             **mean_metrics(weights),
-            "quadratic_kappa": 1 - divide(observed, expected),
+            "quadratic_kappa": subtract_metrics(1.0, divide(observed, expected)),
             "spearman": weighted_metrics.compute_correlation(truth_ranks(weights), expected_ranks(weights), weights),
         }
 
@@ -88,7 +89,7 @@ def _compute_quadratic_kappa(matrix: np.ndarray) -> float | None:
     distances = _compute_squared_distances(len(matrix))
     by_chance = np.outer(matrix.sum(axis=1), matrix.sum(axis=0)) / matrix.sum()
     expected = float((distances * by_chance).sum())
-    return None if expected == 0 else 1 - float((distances * matrix).sum()) / expected
+    return None if expected == 0 else float(subtract_metrics(1.0, float((distances * matrix).sum()) / expected))
 
 
 def _compute_squared_distances(classes: int) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from bmcli.evaluation.differences import drop_rounding_errors, subtract_metrics
 from bmcli.evaluation.result import TargetMetrics
 from bmcli.evaluation.weighted_metrics import MetricSamples, WeightedMetrics, divide
 
@@ -29,7 +30,7 @@ def measure(truth: np.ndarray, predictions: np.ndarray) -> TargetMetrics:
             "rmse": float(root_mean_squared_error(truth, predictions)),
         }
         if not no_variance:
-            values["r2"] = float(r2_score(truth, predictions))
+            values["r2"] = float(drop_rounding_errors(r2_score(truth, predictions), 1.0))
     metrics = {name: value for name, value in values.items() if np.isfinite(value)}
     undefined = {name: "its value is too large for a 64-bit number." for name in values if name not in metrics}
     return TargetMetrics(metrics, undefined | ({"r2": no_variance} if no_variance else {}))
@@ -52,7 +53,7 @@ def make_weighted_metrics(truth: np.ndarray, predictions: np.ndarray) -> Weighte
             return {
                 "mae": absolute,
                 "rmse": np.sqrt(squared),
-                "r2": np.where(constant, np.nan, 1 - divide(squared, variance)),
+                "r2": np.where(constant, np.nan, subtract_metrics(1.0, divide(squared, variance))),
             }
 
     return WeightedMetrics(compute)
