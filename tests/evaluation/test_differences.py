@@ -91,7 +91,7 @@ def test_contenders_that_differ_by_rounding_are_a_tie() -> None:
 
 
 def test_equal_folds_have_no_deviation() -> None:
-    mean = average_folds([0.1, 0.1, 0.1], 0.5)
+    mean = average_folds("accuracy", [0.1, 0.1, 0.1], 0.5)
     assert mean.standard_deviation == 0
     assert mean.low == mean.mean == mean.high
 
