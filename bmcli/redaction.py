@@ -1,5 +1,9 @@
 """Hide secrets in output and files: values of keys that name a secret, and passwords in addresses.
 
+A name before a colon is not always a key: a sentence may begin with the name of a recipe, a column or a file, which may
+be `token` or `secret`. What the text itself shows to be such a name is recognized (`_names_subject`); a sentence that
+begins with a bare name is composed with `introduce`.
+
 Texts are foreign and can be long, so no pattern may backtrack: the time must stay linear in the length of a text.
 """
 
@@ -33,6 +37,11 @@ _TEXTS = {'"': re.compile(r'"(?:[^"\\]|\\.)*+"?+', re.DOTALL), "'": re.compile(r
 _BARE = re.compile(r"""[^\s&"'<>]*+""")
 _FLOW = re.compile(r"""[^,}\]\n\r]*+""")
 _BLOCK = re.compile(r"""(?:[^\n\r #]|[ ](?!#)|(?<! )#)*+""")
+# Before the opening quote of a name: no key of JSON, YAML or a query stands after such a word.
+_SUBJECT = re.compile(
+    r"""\b(?:column|target|input|recipe|run|search|distillation|teacher|artefact|file|folder) ["']\Z"""
+)
+_LONGEST_SUBJECT = 20
 _USER = re.compile(r"""://([^/?#\s"'<>]*)@""")
 _MAY_MATTER = re.compile(r"(?i)token|auth|sig|bearer|passw|passphrase|pwd|secret|credential|key")
 
@@ -61,12 +70,26 @@ def may_hold_secrets(text: str) -> bool:
     return _MAY_MATTER.search(text) is not None or ("://" in text and "@" in text)
 
 
+class RedactedText(str):
+    """A text whose secrets are hidden already, which `redact_text` leaves as it is."""
+
+
+def introduce(name: str, text: str) -> RedactedText:
+    """Begin a sentence with a name that is no key, such as that of a recipe: `secret: 120 train rows`.
+
+    Secrets within name and text are hidden.
+    """
+    return RedactedText(f"{redact_text(name)}: {redact_text(text)}")
+
+
 def redact_text(text: str) -> str:
     """Hide the secrets of a text.
 
     Hidden are the values of `key=value` and `key: value`, also in JSON, in the query of an address and after a dotted
     path, and user and password of an address. A second call changes nothing.
     """
+    if isinstance(text, RedactedText):
+        return text
     if "://" in text and "@" in text:
         text = _USER.sub(_hide_user, text)
     return _hide_values(text) if _MAY_MATTER.search(text) else text
@@ -104,6 +127,8 @@ def _hide_values(text: str) -> str:
     for match in _PAIR.finditer(text):
         if match.start() < done or not is_secret(match[1].rpartition(".")[2][-_LONGEST_KEY:]):
             continue
+        if _names_subject(match, done):
+            continue
         # Number of open brackets on this line. Counting continues from the last match, so that the time stays linear.
         line = text.rfind("\n", counted, match.start()) + 1
         start = line or counted
@@ -117,6 +142,20 @@ def _hide_values(text: str) -> str:
             pieces += [text[done : match.end()], quote, HIDDEN, closed]
             done = end
     return "".join([*pieces, text[done:]])
+
+
+def _names_subject(match: re.Match[str], done: int) -> bool:
+    """Whether a key is rather the name of what a sentence is about: `column 'token': ...` or `data/token: ...`.
+
+    Args:
+        match: Match of `_PAIR`.
+        done: Where the text begins that is kept: a word before it may be hidden.
+    """
+    _, quote, space, separator, gap = match.groups()
+    if (space, separator, gap) != ("", ":", " ") or match.string[match.end() : match.end() + 1] in (*"\"'{[|>", ""):
+        return False
+    before = match.string[max(done, match.start() - _LONGEST_SUBJECT) : match.start()]
+    return bool(_SUBJECT.search(before)) and before[-1] == quote if quote else before.endswith("/")
 
 
 def _count_open_brackets(text: str, start: int, end: int) -> int:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from bmcli.recipe.json_schema import make_recipe_schema
 from bmcli.recipe.load import list_built_in
 from bmcli.recipe.nodes import hide_secrets
-from bmcli.redaction import is_secret, redact_argument, redact_text
+from bmcli.redaction import introduce, is_secret, redact_argument, redact_text
 
 SECRET = (
     "hf_token", "HF_TOKEN", "hfToken", "X-Amz-Signature", "X-Amz-Credential", "X-Amz-Security-Token", "sig", "api_key",
@@ -75,11 +75,53 @@ def test_a_text_loses_its_secrets_alone(text: str, hidden: str) -> None:
     assert redact_text(text) == hidden
 
 
+@pytest.mark.parametrize("name", ["secret", "token", "password", "hf_token"])
+def test_a_sentence_after_a_name_is_shown(name: str) -> None:
+    sentence = f"{name}: 1,258 train, 270 validation rows; inputs: 1 image; target: label"
+    assert redact_text(sentence) == f"{name}: ***"
+    assert redact_text(introduce(name, sentence.partition(": ")[2])) == sentence
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "column 'token': expected a number, received 'n/a'.",
+        "no recipe 'secret': no such file, and no built-in recipe of that name.",
+        "no run 'token': neither a run directory nor a name in runs.",
+        "data/secret: no such folder.",
+    ],
+)
+def test_a_sentence_about_a_name_is_shown(sentence: str) -> None:
+    assert redact_text(sentence) == sentence
+
+
+def test_a_sentence_after_a_name_loses_its_secrets() -> None:
+    assert introduce("secret", "read s3://u:canary@b, token: canary") == "secret: read s3://***@b, token: ***"
+    assert introduce("token=canary", "text") == "token=***: text"
+    assert redact_text(introduce("secret", "text") + " token: canary") == "secret: ***"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{'a': 1, 'token': 'canary'}", "column {'token': canary}", "column 'token': 'canary'", "column 'token'=canary",
+        "'token': canary", "- 'token': canary", "invalid field 'token': canary", "token=column 'token': canary",
+        "https://host/?a=b/token=canary", "/token:canary",
+    ],
+)  # fmt: skip
+def test_a_key_in_quotes_or_after_a_slash_still_hides_its_value(text: str) -> None:
+    assert "canary" not in redact_text(text)
+
+
 def test_the_whole_value_of_an_argument_is_hidden() -> None:
     assert redact_argument("vars.api_key=my canary & 'more'") == "vars.api_key=***"
 
 
-@given(st.text(st.sampled_from("token=:/@ '\"{}[],&#\\\nx.-"), max_size=60))
+_CHARACTERS = st.text(st.sampled_from("token=:/@ '\"{}[],&#\\\nx.-"), max_size=60)
+_PIECES = st.sampled_from(["column ", "token", "'", '"', ": ", "=", "x", " ", "/", "\n"])
+
+
+@given(_CHARACTERS | st.lists(_PIECES, max_size=20).map("".join))
 def test_hiding_twice_is_hiding_once(text: str) -> None:
     assert redact_text(redact_text(text)) == redact_text(text)
 

@@ -21,6 +21,7 @@ from bmcli.recipe.load import load_recipe
 from bmcli.recipe.nodes import write_scalar
 from bmcli.recipe.paths import join_steps, parse_steps
 from bmcli.recipe.schema import Recipe
+from bmcli.redaction import introduce
 from bmcli.run_data import read_data_spec
 from bmcli.runs import Run
 from bmcli.specs import DataSpec, PreparedData
@@ -167,15 +168,13 @@ def _export_formats(run: Run, recipe: Recipe, options: ExportOptions, cache: Pat
         except BmcliError as error:
             path = f"export.formats.{position}"
             failed[name] = type(error)(*(replace(fault, path=fault.path or path) for fault in error.faults))
-            log(f"{name}: NOT WRITTEN, {error}")
+            log(introduce(name, f"NOT WRITTEN, {error}"))
         else:
             verdict = "verified" if artefact.verification.verified else "REJECTED"
-            log(f"{name}: {verdict}, {disk.format_path(artefact.path)}")
+            log(introduce(name, f"{verdict}, {disk.format_path(artefact.path)}"))
             if not artefact.sealed:
-                log(
-                    f"{name}: has no seal, since no key can be kept at {trust.locate_key()}; if its model is a "
-                    "program, predict and benchmark need --trust-artefact."
-                )
+                advice = "if its model is a program, predict and benchmark need --trust-artefact."
+                log(introduce(name, f"has no seal, since no key can be kept at {trust.locate_key()}; {advice}"))
             written.append(artefact)
     return ExportResult(run, tuple(written), failed)
 

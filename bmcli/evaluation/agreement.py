@@ -9,6 +9,7 @@ import numpy as np
 
 from bmcli.distillations import ClassAgreement, DistillationGain, NetworkResult, ReliabilityCurve
 from bmcli.evaluation import calibration
+from bmcli.evaluation.differences import subtract_metrics
 from bmcli.evaluation.directions import get_direction
 from bmcli.evaluation.intervals import Resampling, compute_differences, resample_metrics
 from bmcli.evaluation.weighted_metrics import MetricSamples, WeightedMetrics
@@ -52,16 +53,26 @@ def compute_gain(
     bounds, method = None, "the metric is undefined on these rows"
     if difference is not None:
         method = difference.interval.method if difference.interval else difference.reason
-        bounds_of_gain = (
-            (sign * difference.interval.low, sign * difference.interval.high) if difference.interval else None
-        )
-        bounds = (min(bounds_of_gain), max(bounds_of_gain)) if bounds_of_gain else None
+        if difference.interval:
+            # Adding 0 turns -0 into 0.
+            low, high = sorted(sign * bound + 0.0 for bound in (difference.interval.low, difference.interval.high))
+            bounds = (low, high)
+    baseline_values, student_values = ([each[metric] for each in learner.by_seed] for learner in (baseline, student))
     gains = tuple(
-        sign * (second[metric] - first[metric]) for first, second in zip(baseline.by_seed, student.by_seed, strict=True)
+        _subtract_oriented(value, baseline_value, sign)
+        for baseline_value, value in zip(baseline_values, student_values, strict=True)
     )
-    gap = sign * (teacher.metrics[metric] - baseline.metrics[metric]) if metric in teacher.metrics else 0.0
-    mean = float(np.mean(gains))
+    # The mean of the gains would not be 0 where gains cancel each other up to rounding.
+    mean = _subtract_oriented(float(np.mean(student_values)), float(np.mean(baseline_values)), sign)
+    gap = 0.0
+    if metric in teacher.metrics:
+        gap = _subtract_oriented(teacher.metrics[metric], baseline.metrics[metric], sign)
     return DistillationGain(metric, direction, mean, bounds, method, gains, mean / gap if gap > 0 else None)
+
+
+def _subtract_oriented(value: float, baseline: float, sign: int) -> float:
+    """Compute how much better a metric is than its baseline; 0, never -0, where they are equal up to rounding."""
+    return sign * float(subtract_metrics(value, baseline)) + 0.0
 
 
 def _select_metric(metrics: WeightedMetrics, metric: str) -> WeightedMetrics:

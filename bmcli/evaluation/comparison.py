@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bmcli.evaluation.differences import subtract_metrics
 from bmcli.evaluation.directions import get_direction
 from bmcli.evaluation.intervals import Difference
 from bmcli.evaluation.proportions import Interval
@@ -72,7 +73,9 @@ class Comparison:
     def best(self) -> Contender:
         """The contender with the best metric, the cheaper one in a tie."""
         sign = -1 if get_direction(self.metric) == "max" else 1
-        return min(self.contenders, key=lambda each: (sign * each.metrics[self.metric], each.parameters))
+        best = min(sign * each.metrics[self.metric] for each in self.contenders)
+        tied = [each for each in self.contenders if not subtract_metrics(sign * each.metrics[self.metric], best)]
+        return min(tied, key=lambda each: each.parameters)
 
     def is_not_worse(self, each: Contender) -> bool:
         """Whether a contender is not significantly worse than the best."""
@@ -93,7 +96,7 @@ class Comparison:
         front: list[Contender] = []
         best_quality = float("inf")
         for _, quality, each in ordered:
-            if quality < best_quality:
+            if subtract_metrics(quality, best_quality) < 0:
                 front.append(each)
                 best_quality = quality
         return tuple(front)

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from bmcli.evaluation.differences import drop_rounding_errors
+from bmcli.evaluation.directions import cut_at_bounds
 from bmcli.evaluation.proportions import LEVEL
 from bmcli.evaluation.result import Evaluation
 from bmcli.records import validate_as
@@ -36,7 +38,7 @@ class FoldMean:
 
     Args:
         mean, standard_deviation: Over the folds, with `folds - 1` degrees of freedom.
-        low, high: 95 % interval of the mean.
+        low, high: 95 % interval of the mean, within the bounds of the metric.
         folds: Number of folds in which the metric is defined.
     """
 
@@ -86,23 +88,32 @@ def summarize_folds(splitter: str, folds: Sequence[FoldResult], pooled: Evaluati
     return CrossValidationResult(
         splitter=splitter,
         folds=tuple(folds),
-        means={name: average_folds(fold_values, ratio) for name, fold_values in values.items() if len(fold_values) > 1},
-        method="t interval of the folds, corrected for the rows that their trainings share (Nadeau and Bengio 2003)",
+        means={
+            name: average_folds(name, fold_values, ratio)
+            for name, fold_values in values.items()
+            if len(fold_values) > 1
+        },
+        method="t interval of the folds, corrected for the rows that their trainings share (Nadeau and Bengio 2003), "
+        "cut at the bounds of the metric",
         pooled=pooled,
     )
 
 
-def average_folds(values: Sequence[float], ratio: float, level: float = LEVEL) -> FoldMean:
+def average_folds(metric: str, values: Sequence[float], ratio: float, level: float = LEVEL) -> FoldMean:
     """Compute mean and standard deviation of a metric over k folds.
 
     Folds are not independent samples, because most of their training rows are the same: the variance of the mean is
     not `1 / k` of the variance between folds, but about `1 / k + ratio` of it (Nadeau and Bengio 2003, section 3).
+    A t interval is symmetric and knows no bounds, so it is cut at those of the metric.
 
     Args:
+        metric: Name of the metric.
         ratio: Test rows for each training row.
     """
     from scipy.special import stdtrit
 
-    mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
+    mean = float(np.mean(values))
+    deviation = float(drop_rounding_errors(float(np.std(values, ddof=1)), abs(mean)))
     half_width = float(stdtrit(len(values) - 1, (1 + level) / 2)) * deviation * float(np.sqrt(1 / len(values) + ratio))
-    return FoldMean(mean, deviation, mean - half_width, mean + half_width, len(values))
+    low, high = cut_at_bounds(metric, mean - half_width, mean + half_width)
+    return FoldMean(mean, deviation, low, high, len(values))

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from bmcli.evaluation.directions import get_direction
+from bmcli.evaluation.differences import subtract_metrics
+from bmcli.evaluation.directions import cut_at_bounds, get_direction
 from bmcli.evaluation.proportions import LEVEL, Interval, wilson_bounds
 from bmcli.evaluation.weighted_metrics import MetricSamples, WeightedMetrics
 from bmcli.records import validate_as
@@ -87,7 +88,8 @@ class Difference:
 
     @property
     def difference(self) -> float:
-        return self.second - self.first
+        """`second - first`, 0 where they are equal up to rounding."""
+        return float(subtract_metrics(self.second, self.first))
 
     @property
     def better(self) -> str:
@@ -159,7 +161,7 @@ def compute_intervals(resampled: ResampledMetrics) -> tuple[dict[str, Interval],
     Other metrics have the interval of the bias-corrected and accelerated bootstrap (BCa; Efron 1987), with levels
     expanded like those of a t interval for few rows (Hesterberg 2015, section 5.3). The calibration error, which is
     biased upwards by chance, has the interval of the inverted bootstrap test (Carpenter 1999), extended to contain the
-    metric itself.
+    metric itself and cut at the bounds of the metric.
     """
     intervals: dict[str, Interval] = {}
     reasons = dict(resampled.left_out)
@@ -169,11 +171,12 @@ def compute_intervals(resampled: ResampledMetrics) -> tuple[dict[str, Interval],
                 int(resampled.shares[name].sum()), resampled.rows, resampled.resampling.level
             )
         elif bounds := distribution.find_bounds(resampled.resampling.level):
-            intervals[name] = Interval(
-                *bounds,
-                resampled.resampling.level,
-                resampled.resampling.summary("inverted" if distribution.gaps else "BCa"),
-            )
+            method = resampled.resampling.summary("inverted" if distribution.gaps else "BCa")
+            # The bounds of BCa are values of resamples, which the metric can have.
+            within = cut_at_bounds(name, *bounds) if distribution.gaps else bounds
+            if within != bounds:
+                method += ", cut at the bounds of the metric"
+            intervals[name] = Interval(*within, resampled.resampling.level, method)
         else:
             reasons[name] = distribution.explain_undefined() or _UNBOUNDED_REASON
     return intervals, reasons
@@ -257,7 +260,10 @@ class _BootstrapDistribution:
     def subtract(self, other: _BootstrapDistribution) -> _BootstrapDistribution:
         """Subtract another model's distribution over the same resamples."""
         return _BootstrapDistribution(
-            self.value - other.value, self.samples - other.samples, self.units, self.left_out - other.left_out
+            float(subtract_metrics(self.value, other.value)),
+            subtract_metrics(self.samples, other.samples),
+            self.units,
+            subtract_metrics(self.left_out, other.left_out),
         )
 
     @cached_property

@@ -8,6 +8,7 @@ import numpy as np
 
 from bmcli.evaluation import weighted_metrics
 from bmcli.evaluation.classification import log_losses
+from bmcli.evaluation.differences import subtract_metrics
 from bmcli.evaluation.weighted_metrics import MetricSamples, WeightedMetrics, divide
 
 METRIC_NAMES = ("accuracy", "mae", "quadratic_kappa", "spearman", "log_loss")
@@ -47,7 +48,7 @@ def make_weighted_metrics(truth: np.ndarray, predicted: np.ndarray, probabilitie
         observed, expected = (np.tensordot(squared_distances, each, 2) for each in (counts, by_chance))
         return {
             **mean_metrics(weights),
-            "quadratic_kappa": 1 - divide(observed, expected),
+            "quadratic_kappa": subtract_metrics(1.0, divide(observed, expected)),
             "spearman": rank_correlation(weights),
         }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from bmcli.evaluation.differences import subtract_metrics
 from bmcli.evaluation.weighted_metrics import MetricSamples, WeightedMetrics, divide
 
 METRIC_NAMES = ("mae", "rmse", "r2")
@@ -36,7 +37,7 @@ def make_weighted_metrics(truth: np.ndarray, predictions: np.ndarray) -> Weighte
             return {
                 "mae": absolute,
                 "rmse": np.sqrt(squared),
-                "r2": np.where(constant, np.nan, 1 - divide(squared, variance)),
+                "r2": np.where(constant, np.nan, subtract_metrics(1.0, divide(squared, variance))),
             }
 
     return WeightedMetrics(compute, undefined=_explain_no_variance(truth))

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from bmcli.evaluation.differences import subtract_metrics
 from bmcli.evaluation.directions import get_direction
 from bmcli.evaluation.intervals import (
     Interval,
@@ -251,7 +252,7 @@ def _add_metrics(
 
 
 def _compute_difference(values: np.ndarray, rows: int, total: float) -> float:
-    return total / rows - (float(values.sum()) - total) / (len(values) - rows)
+    return float(subtract_metrics(total / rows, (float(values.sum()) - total) / (len(values) - rows)))
 
 
 def _compute_p_value(values: np.ndarray, rows: int, total: float, design_effect: float) -> float:

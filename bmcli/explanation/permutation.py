@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from bmcli.evaluation.differences import subtract_metrics
 from bmcli.evaluation.explanation_record import PermutationImportance
 from bmcli.evaluation.intervals import Resampling, compute_intervals, resample_metrics
 from bmcli.evaluation.predictions import predict_points
@@ -61,9 +62,8 @@ def measure_importances(
         for target in columns:
             losses, correctness = baseline[target.name]
             increases[target.name][name] = np.mean([each[target.name][0] - losses for each in shuffled_losses], axis=0)
-            decreases[target.name][name] = float(
-                np.mean([correctness - each[target.name][1] for each in shuffled_losses])
-            )
+            shuffled_correctness = float(np.mean([each[target.name][1] for each in shuffled_losses]))
+            decreases[target.name][name] = float(subtract_metrics(correctness, shuffled_correctness))
     return {target.name: _rank_importances(increases[target.name], decreases[target.name]) for target in columns}
 
 

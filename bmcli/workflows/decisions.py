@@ -15,6 +15,7 @@ from bmcli.evaluation.threshold import ThresholdChoice, maximize_f1, maximize_re
 from bmcli.networks.network import Network
 from bmcli.recipe.fields import Kind
 from bmcli.recipe.schema import Recipe
+from bmcli.redaction import introduce
 from bmcli.runs import Run
 from bmcli.specs import Column, DataSpec, PreparedData, Split
 from bmcli.training.predictor import predict
@@ -87,7 +88,7 @@ def _calibrate_target(
             decision, temperature_scaling=measure_temperature_scaling(column, truth, predictions, scaled, temperature)
         )
         predictions = scaled
-        log(f"{column.name}: temperature {temperature:.3f}, fitted on {len(truth):,} validation rows")
+        log(introduce(column.name, f"temperature {temperature:.3f}, fitted on {len(truth):,} validation rows"))
     if isinstance(threshold, float):
         state["threshold"] = threshold
     elif threshold is not None:
@@ -95,7 +96,7 @@ def _calibrate_target(
         chosen = _choose_threshold(threshold, truth == 1, predictions[:, 1])
         state["threshold"] = chosen.value
         decision = replace(decision, positive=column.classes[1], threshold=chosen)
-        log(f"{column.name}: {decision.summary}")
+        log(introduce(column.name, decision.summary))
     return replace(column, state=state), decision
 
 

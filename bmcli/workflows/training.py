@@ -12,6 +12,7 @@ from bmcli import runs, stopping
 from bmcli.errors import BmcliError, Fault, Interrupted, RunFailed, WorkerLost
 from bmcli.recipe.load import LoadedRecipe, load_recipe
 from bmcli.recipe.paths import join_steps, parse_steps
+from bmcli.redaction import introduce
 from bmcli.run_data import read_data_spec, write_data_spec
 from bmcli.runs import Run
 from bmcli.specs import PreparedData
@@ -91,7 +92,7 @@ def train_recipe(loaded: LoadedRecipe, context: TrainingContext) -> TrainingResu
     """
     recipe = loaded.recipe
     session = start_session(loaded, context.cache, lambda spec: check_evaluation(recipe, spec))
-    context.log(f"{recipe.name}: {describe_data(session.prepared.spec)}")
+    context.log(introduce(recipe.name, describe_data(session.prepared.spec)))
     if not session.placement.is_chief:
         with _watch_peers(session.placement, lambda: _find_chief_run(context, recipe.name)):
             return _train_as_worker(session, session.build_trainer(None, context.profile), context)

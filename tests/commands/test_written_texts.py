@@ -86,3 +86,16 @@ def test_a_run_on_foreign_text_shows_little_of_it_and_keeps_arguments_to_its_use
     held = {path.name: stat.S_IMODE(path.stat().st_mode) for path in runs if b"an-argument" in path.read_bytes()}
     assert {"recipe.lock.yaml", "environment.json", "report.html"} <= set(held)
     assert set(held.values()) == {0o600}, held
+
+
+def test_names_like_those_of_secrets_hide_no_sentence(bmcli: Bmcli) -> None:
+    write_table()
+    recipe = RECIPE.replace("name: foreign", "name: secret").replace("[word]", "[]")
+    Path("recipe.yaml").write_text(recipe)
+    done = bmcli("train", "recipe.yaml")
+    assert done.code == 0, done.err
+    assert "secret: 48 train, 6 validation, 6 test rows; inputs: " in done.err
+    assert "***" not in done.err + done.out
+    missing = bmcli("evaluate", "token")
+    assert missing.code == 2
+    assert "no run 'token': neither a run directory nor a name in" in missing.err

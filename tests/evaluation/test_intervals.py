@@ -107,6 +107,15 @@ def test_intervals_of_the_calibration_error_hold_the_truth_though_chance_raises_
     assert without / SIMULATED < 0.3  # what quantiles of the resamples would hold
 
 
+def test_an_interval_of_the_calibration_error_is_cut_at_1() -> None:
+    figures = classification.make_weighted_metrics(
+        np.array([1, 0, 0, 0]), np.full((4, 2), [0.01, 0.99]), ("no", "yes"), 5
+    )
+    found = between(figures, 4, Resampling(resamples=300))[0]["calibration_error"]
+    assert found.high == 1
+    assert found.method == "inverted bootstrap over rows, 300 resamples, cut at the bounds of the metric"
+
+
 def test_intervals_of_few_groups_hold_the_truth_where_those_of_rows_do_not() -> None:
     held = {"groups": 0, "rows": 0}
     for seed in range(SIMULATED):

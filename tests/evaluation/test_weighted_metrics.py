@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from bmcli.evaluation import classification
-from bmcli.evaluation.directions import get_direction
+from bmcli.evaluation import classification, fairness
+from bmcli.evaluation.directions import get_bounds, get_direction
 from bmcli.evaluation.metrics import metric_names
 from bmcli.evaluation.weighted_metrics import make_weighted_areas
 from tests.evaluation.samples import KINDS, TOP_K, case
@@ -86,3 +86,24 @@ def test_directions_of_metrics() -> None:
     assert [get_direction(name) for name in ("label/accuracy", "price/mae", "pinball_0.1", "coverage")] == [
         "max", "min", "min", "",
     ]  # fmt: skip
+
+
+@every_kind
+def test_metrics_of_resamples_stay_within_their_bounds(kind: str) -> None:
+    weights = np.random.default_rng(0).multinomial(40, np.full(40, 1 / 40), 200).T
+    for name, values in case(kind, 40, 0, skill=-1.0).weighted.compute(weights).items():
+        low, high = get_bounds(name)
+        assert (low, high) != (-np.inf, np.inf), name
+        assert low <= np.nanmin(values) <= np.nanmax(values) <= high + 1e-12, name
+
+
+def test_bounds_of_metrics() -> None:
+    named = {name: get_bounds(name) for name in ("label/top_5_accuracy", "price/r2", "pinball_0.1", "spearman", "any")}
+    assert named == {
+        "label/top_5_accuracy": (0, 1), "price/r2": (-np.inf, 1), "pinball_0.1": (0, np.inf), "spearman": (-1, 1),
+        "any": (-np.inf, np.inf),
+    }  # fmt: skip
+
+
+def test_differences_and_ratios_between_groups_are_shares() -> None:
+    assert {get_bounds(name) for name in fairness.metric_names("sex")} == {(0, 1)}
