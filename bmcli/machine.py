@@ -29,6 +29,12 @@ def has_int8_dot_products(features: str | None = None) -> bool:
     return not {"avx512_vnni", "avx_vnni", "asimddp"}.isdisjoint((features or "").split())
 
 
+def has_gpu_driver() -> bool:
+    """Whether a driver of GPUs is installed: of NVIDIA, also in WSL or on a Jetson, or of AMD."""
+    files = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg", "/dev/nvhost-ctrl-gpu", "/dev/kfd")
+    return any(os.path.exists(file) for file in files)
+
+
 def read_memory_bytes() -> int:
     """Bytes of memory that this process may use: those of the machine, or the limit of its container."""
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

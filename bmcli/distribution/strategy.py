@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from bmcli.distribution import cluster
 from bmcli.distribution.peers import Peers
 from bmcli.distribution.rendezvous import wait_for_peers
 from bmcli.errors import BmcliError
+from bmcli.native_output import hide_native_stderr
 from bmcli.recipe.runtime import RuntimeOptions
 
 CHUNK_BYTES = 16 * 2**20
@@ -110,7 +112,7 @@ def create_placement(runtime: RuntimeOptions, agreement: str = "") -> Placement:
         return _place_on_workers(peers, runtime.start_timeout, agreement)
     if runtime.strategy == "tpu" or (runtime.strategy == "auto" and (runtime.tpu or os.environ.get("TPU_NAME"))):
         return _place_on_tpu(runtime.tpu)
-    gpus = tf.config.list_physical_devices("GPU")
+    gpus = _find_gpus()
     if runtime.strategy == "mirrored" or (runtime.strategy == "auto" and len(gpus) > 1):
         return _place_on_mirrored_devices(runtime.replicas, len(gpus))
     _enable_memory_growth()
@@ -176,8 +178,16 @@ def _split_cpu(count: int) -> None:
         ) from None
 
 
+def _find_gpus() -> list[Any]:
+    """List the GPUs of this machine."""
+    # On a machine without GPUs, CUDA fails to start, and TensorFlow reports that as an error: a user who wants to see
+    # errors (TF_CPP_MIN_LOG_LEVEL=2) would see it in every training. Where there is a driver, it is a failure.
+    with contextlib.nullcontext() if machine.has_gpu_driver() else hide_native_stderr():
+        return list(tf.config.list_physical_devices("GPU"))
+
+
 def _enable_memory_growth() -> None:
-    gpus = tf.config.list_physical_devices("GPU")
+    gpus = _find_gpus()
     for gpu in gpus:
         # TensorFlow would take all memory of a GPU; growth can be enabled only before its first use.
         if not tf.config.experimental.get_memory_growth(gpu):
