@@ -99,6 +99,17 @@ def test_a_run_without_its_plug_in_names_it(call: Call, plugin: Path) -> None:
     assert f"Write `bmcli --plugin {plugin} COMMAND ...`." in done.stderr
 
 
+def test_a_run_with_another_plug_in_warns(call: Call, plugin: Path) -> None:
+    assert "warning: the code" not in call("--plugin", plugin, "train", "recipe.yaml").stderr
+    assert "warning: the code" not in call("--plugin", plugin, "evaluate", "sines").stderr
+    plugin.write_text(f"{FAMILY}# changed\n")
+    changed = f"the code of models.sine in the plug-in {plugin} differs from the code that the run was made with."
+    for command in (("evaluate", "sines"), ("train", "--resume", "sines", "train.epochs=3")):
+        done = call("--plugin", plugin, *command)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count(changed) == 1
+
+
 def test_a_recipe_alone_loads_no_code(call: Call, plugin: Path, tmp_path: Path) -> None:
     plugin.write_text("import pathlib; pathlib.Path('loaded').touch()\n" + FAMILY)
     origin = {"source": str(plugin), "version": "", "sha256": "0" * 64}

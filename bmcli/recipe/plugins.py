@@ -41,7 +41,7 @@ def list_changes(recorded: Mapping[str, PluginOptions]) -> list[str]:
     """List the plug-ins whose code differs from the recorded one, as sentences."""
     current = {part: plugins.describe(part) for part in recorded}
     return [
-        f"{part} was recorded from the plug-in {origin} with other code than that of {current[part]} now."
+        f"the code of {part} in the plug-in {current[part]} differs from the code that the run was made with."
         for part, origin in recorded.items()
         if current[part].sha256 != origin.sha256
     ]

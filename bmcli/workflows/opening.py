@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bmcli import runs, training
 from bmcli.errors import BmcliError
+from bmcli.messages import write_message
 from bmcli.recipe.load import LoadedRecipe, load_recipe
 from bmcli.recipe.paths import join_steps, parse_steps
+from bmcli.recipe.plugins import list_changes
 from bmcli.recipe.runtime import STRATEGY_OPTIONS
 from bmcli.recipe.schema import Recipe
 from bmcli.run_data import read_data_spec
@@ -52,7 +55,21 @@ def add_device_defaults(overrides: Sequence[str]) -> list[str]:
 
 def load_run_recipe(run: Run, overrides: Sequence[str] = ()) -> LoadedRecipe:
     """Load the recipe of a run for the devices of this machine; those of its training may be elsewhere."""
-    return load_recipe(str(run.lock), add_device_defaults(overrides))
+    loaded = load_recipe(str(run.lock), add_device_defaults(overrides))
+    warn_of_changed_plugins(loaded)
+    return loaded
+
+
+def warn_of_changed_plugins(loaded: LoadedRecipe) -> None:
+    """Warn of plug-ins whose code is not the code that the run was made with."""
+    for change in list_changes(loaded.recipe.plugins):
+        _warn_once(change)
+
+
+@cache
+def _warn_once(change: str) -> None:
+    """Write a warning; some commands load the recipe of a run more than once."""
+    write_message(f"warning: {change}")
 
 
 def check_overrides(overrides: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ from bmcli.runs import Run
 from bmcli.specs import PreparedData
 from bmcli.workflows.callbacks import LogCallback, ProgressFactory
 from bmcli.workflows.evaluation import check_evaluation
-from bmcli.workflows.opening import OpenedRun, load_run_recipe
+from bmcli.workflows.opening import OpenedRun, load_run_recipe, warn_of_changed_plugins
 from bmcli.workflows.reporting import report_training
 from bmcli.workflows.run_evaluation import EvaluationResult, evaluate_rows
 from bmcli.workflows.run_failures import record_failure
@@ -124,6 +124,8 @@ def resume_run(run: Run, overrides: Sequence[str], context: TrainingContext) -> 
     # Another strategy starts from default device options, since those in the lock belong to the old one.
     changes_strategy = any(join_steps(parse_steps(argument)[0]) == "runtime.strategy" for argument in overrides)
     loaded = load_run_recipe(run, overrides) if changes_strategy else load_recipe(str(run.lock), overrides)
+    if not changes_strategy:
+        warn_of_changed_plugins(loaded)
     try:
         return _resume(loaded, overrides, run, context)
     except BmcliError as error:
