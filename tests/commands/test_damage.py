@@ -47,10 +47,11 @@ EXIT_CODES = (1, 2, 3, 4, 75)
 # Files that no command reads: figures and pages for people, and what is written while something runs.
 UNREAD = {"report.html", "card.md", "benchmark.svg", ".lock", "trials.csv", "best.yaml", "predictions.csv"}
 
-# What a run may be without, as if it had never been made; faults advise to delete them.
+# What a run or a distillation may be without, as if it had never been made: a distillation without its result is
+# resumed. Faults advise to delete the files of a run.
 OPTIONAL = {
     "environment.json", "decisions.json", "validation.json", "explanation.json", "checks.json", "origin.json",
-    "benchmark.json", "evaluation.json",
+    "benchmark.json", "evaluation.json", "result.json",
 }  # fmt: skip
 
 
