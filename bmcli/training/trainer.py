@@ -209,8 +209,8 @@ class Trainer:
             if (failure := disk.find_write_failure(error)) is not None:
                 raise failure from error
             raise RunFailed(
-                f"the memory is too small for batches of {self.batch}"
-                f"{f' in {self.micro_batches} parts' if self.micro_batches > 1 else ''}.",
+                f"out of memory: batches of {self.batch}"
+                f"{f' in {self.micro_batches} parts' if self.micro_batches > 1 else ''} are too large.",
                 suggestion=f"Compute them in parts with train.gradient_accumulation={2 * self.micro_batches}, or lower "
                 "train.batch_size.",
             ) from None
