@@ -14,7 +14,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bmcli import plugins
 from bmcli.quoting import listed, quoted
 
 _MAX_LENGTH = 200  # characters of a word
@@ -39,13 +38,18 @@ class Kinds(Collection[str]):
         self._room = room
 
     def __contains__(self, kind: object) -> bool:
-        return kind in list_built_in(self._room) or kind in plugins.list_kinds(self._room)
+        return kind in list_built_in(self._room) or kind in self._list_added()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted((*list_built_in(self._room), *plugins.list_kinds(self._room))))
+        return iter(sorted((*list_built_in(self._room), *self._list_added())))
 
     def __len__(self) -> int:
-        return len(list_built_in(self._room)) + len(plugins.list_kinds(self._room))
+        return len(list_built_in(self._room)) + len(self._list_added())
+
+    def _list_added(self) -> tuple[str, ...]:
+        from bmcli import plugins  # not at the top: most commands start without it
+
+        return plugins.list_kinds(self._room)
 
 
 def names(room: str) -> Kinds:
@@ -62,6 +66,8 @@ def load(room: str, kind: str) -> Any:
     """
     if kind in list_built_in(room):
         return importlib.import_module(f"bmcli.{room}.{kind}")
+    from bmcli import plugins
+
     return plugins.load_part(f"{room}.{kind}")
 
 

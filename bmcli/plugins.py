@@ -12,10 +12,9 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
@@ -36,8 +35,7 @@ ROOMS = (
 _LONGEST_PATH = 400
 
 
-@dataclass(frozen=True)
-class Plugin:
+class Plugin(NamedTuple):
     """Origin of a part that is not built in.
 
     Args:
@@ -55,9 +53,6 @@ class Plugin:
     def __str__(self) -> str:
         return f"{self.source} {self.version}".strip()
 
-    def to_json(self) -> dict[str, str]:
-        return asdict(self)
-
 
 def add_files(files: tuple[Path, ...]) -> None:
     """Use the parts of some files, in this process and in those that it starts.
@@ -73,8 +68,7 @@ def add_files(files: tuple[Path, ...]) -> None:
         _list_parts.cache_clear()
 
 
-@dataclass(frozen=True)
-class _Announcement:
+class _Announcement(NamedTuple):
     """A part that was announced and perhaps not loaded yet.
 
     Args:
