@@ -5,7 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import sys
 from pathlib import Path
+
+
+def make_python_command(module: str) -> list[str]:
+    """Make the command that runs a module of bmcli in another process."""
+    # Without -P, Python looks for modules in the working directory first: a file keras.py beside a foreign recipe would
+    # run in place of Keras, and package metadata there would announce a plug-in.
+    return [sys.executable, "-P", "-m", module]
 
 
 def read_processor_name() -> str:

@@ -7,8 +7,10 @@ A package announces its parts as entry points of the group `bmcli.parts`, such a
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 GROUP = "bmcli.parts"
 FILES_VARIABLE = "BMCLI_PLUGINS"
-"""Environment variable with the files of `--plugin`; processes that a command starts inherit it."""
+"""Environment variable with the files of `--plugin` as a JSON list; processes that a command starts inherit it."""
 
 ROOMS = (
     *("augmentations", "compression.methods", "data.sources", "data.targets", "distillation.losses"),
@@ -64,7 +66,7 @@ def add_files(files: tuple[Path, ...]) -> None:
         if not file.is_file():
             raise BmcliError(f"{file}: no such file.", suggestion="Give --plugin the Python file of a plug-in.")
     if files:
-        os.environ[FILES_VARIABLE] = os.pathsep.join(str(file.absolute()) for file in files)
+        os.environ[FILES_VARIABLE] = json.dumps([str(file.absolute()) for file in files])
         _list_parts.cache_clear()
 
 
@@ -127,7 +129,7 @@ def _list_parts() -> Mapping[str, _Announcement]:
     for point in _list_entry_points():
         name, version = (point.dist.name, point.dist.version) if point.dist else (point.module, "")
         _announce(found, point.name, _Announcement(name, version, point.load, partial(_list_package, point.module)))
-    for file in map(Path, filter(None, os.environ.get(FILES_VARIABLE, "").split(os.pathsep))):
+    for file in map(Path, json.loads(os.environ.get(FILES_VARIABLE, "[]"))):
         for name, part in _load_file(file).items():
             _announce(found, name, _Announcement(str(file), "", partial(_identity, part), partial(_list_one, file)))
     return dict(sorted(found.items()))
@@ -146,10 +148,10 @@ def _list_entry_points() -> Sequence[EntryPoint]:
 
 def _list_entry_point_files() -> Iterator[Path]:
     for folder in filter(os.path.isdir, sys.path):
-        for entry in os.scandir(folder):
-            if entry.name.endswith((".dist-info", ".egg-info")):
-                file = Path(entry.path, "entry_points.txt")
-                if file.is_file():
+        with contextlib.suppress(PermissionError):  # Python cannot import from such a folder either
+            for name in os.listdir(folder):
+                file = Path(folder, name, "entry_points.txt")
+                if name.endswith((".dist-info", ".egg-info")) and file.is_file():
                     yield file
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bmcli import runs
+from bmcli import machine, runs
 from bmcli.errors import BmcliError, Interrupted
 from bmcli.recipe.load import load_recipe
 from bmcli.recipe.paths import join_steps, parse_steps
@@ -69,7 +68,7 @@ def train_in_workers(
     else:
         run = runs.create(root, load_recipe(recipe or "", [*overrides, "runtime.strategy=multi_worker"]).recipe.name)
         into = ["--into", str(run.folder)]
-    command = [sys.executable, "-m", "bmcli", *arguments, "--strategy", "multi_worker", *into]
+    command = [*machine.make_python_command("bmcli"), *arguments, "--strategy", "multi_worker", *into]
     try:
         end = launch_workers(command, workers, run.logs)
         advice = run.resume_advice

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -193,7 +192,9 @@ def measure_exchange_seconds() -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "seconds.json"
         result = launch_workers(
-            [sys.executable, "-m", "bmcli.cost_model.all_reduce_benchmark", str(file)], NETWORK_WORKERS, Path(folder)
+            [*machine.make_python_command("bmcli.cost_model.all_reduce_benchmark"), str(file)],
+            NETWORK_WORKERS,
+            Path(folder),
         )
         if result.loss is not None:
             raise result.loss.to_error()

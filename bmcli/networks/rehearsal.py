@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bmcli.disk import format_path
 from bmcli.errors import BmcliError
-from bmcli.machine import read_available_bytes
+from bmcli.machine import make_python_command, read_available_bytes
 
 WEIGHT_COPIES = 4
 """Copies of the weights in memory: unpacked, in the variables, and two while these are assigned."""
@@ -48,7 +48,7 @@ def require_loadable(file: Path, display_path: Path, weights_bytes: int) -> None
         )
     # On the CPU, because this process may hold all memory of the accelerators.
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    command = [sys.executable, "-m", "bmcli.networks.rehearsal", str(file), str(allowed)]
+    command = [*make_python_command("bmcli.networks.rehearsal"), str(file), str(allowed)]
     try:
         done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True,
                               timeout=_TIMEOUT_S)  # fmt: skip

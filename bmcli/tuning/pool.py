@@ -6,21 +6,20 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from bmcli import stopping
+from bmcli import machine, stopping
 from bmcli.disk import format_path, free_bytes
 from bmcli.distribution.launch import ResourceShare, allocate_resources, describe_exit, read_last_lines, start_process
 from bmcli.errors import RunFailed
 from bmcli.tuning.study import Study
 from bmcli.tuning.worker import SAVE_S
 
-COMMAND = [sys.executable, "-m", "bmcli.tuning.worker"]
+COMMAND = machine.make_python_command("bmcli.tuning.worker")
 STOP_S = SAVE_S + 5.0  # until workers that do not stop are killed
 SHORT_LIFE_S = 10.0  # a worker that ends sooner has failed to start
 MAX_SHORT_LIVES = 3

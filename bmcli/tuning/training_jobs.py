@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import TypedDict
 
-from bmcli import disk, records
+from bmcli import disk, machine, records
 from bmcli.data.sources import get_source
 from bmcli.distribution.launch import allocate_resources, read_last_lines, start_process
 from bmcli.errors import BmcliError, Interrupted, RunFailed
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from bmcli.networks.network import Network
     from bmcli.training.trainer import Trainer
 
-COMMAND = [sys.executable, "-m", "bmcli.tuning.training_jobs"]
+COMMAND = machine.make_python_command("bmcli.tuning.training_jobs")
 POLL_S = 0.1
 
 

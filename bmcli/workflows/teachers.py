@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
+import os
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -183,13 +186,28 @@ def train_missing_teachers(loaded: LoadedRecipe, context: TrainingContext) -> Lo
     spawning = multiprocessing.get_context("spawn")
     arguments = (distillation.folder, context.root, context.cache)
     child = spawning.Process(target=_train_teachers_in_process, args=arguments)
-    child.start()
+    with _hide_working_directory():
+        child.start()
     child.join()
     if child.exitcode:
         raise RunFailed("the teacher of the search could not be trained.", suggestion="The reason is printed above.")
     jobs = TrainingJobs(distillation, context)
     teachers = resolve_teachers(options, loaded, students.make_student(loaded), jobs)
     return students.with_teachers(loaded, teachers)
+
+
+@contextlib.contextmanager
+def _hide_working_directory() -> Iterator[None]:
+    """Keep a process that is spawned in the body from importing modules of the working directory, as -P does."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 def _train_teachers_in_process(folder: Path, root: Path, cache: Path) -> None:
