@@ -12,6 +12,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
@@ -68,6 +69,18 @@ def add_files(files: tuple[Path, ...]) -> None:
     if files:
         os.environ[FILES_VARIABLE] = json.dumps([str(file.absolute()) for file in files])
         _list_parts.cache_clear()
+
+
+def repeat_options(command: str) -> str:
+    """Repeat the `--plugin` options of this process in a command that resumes its work."""
+    options = [f"--plugin {shlex.quote(file)}" for file in _list_files()]
+    return " ".join(["bmcli", *options, command.removeprefix("bmcli ")])
+
+
+def _list_files() -> list[str]:
+    """List the files of `--plugin`."""
+    files: list[str] = json.loads(os.environ.get(FILES_VARIABLE, "[]"))
+    return files
 
 
 class _Announcement(NamedTuple):
@@ -129,7 +142,7 @@ def _list_parts() -> Mapping[str, _Announcement]:
     for point in _list_entry_points():
         name, version = (point.dist.name, point.dist.version) if point.dist else (point.module, "")
         _announce(found, point.name, _Announcement(name, version, point.load, partial(_list_package, point.module)))
-    for file in map(Path, json.loads(os.environ.get(FILES_VARIABLE, "[]"))):
+    for file in map(Path, _list_files()):
         for name, part in _load_file(file).items():
             _announce(found, name, _Announcement(str(file), "", partial(_identity, part), partial(_list_one, file)))
     return dict(sorted(found.items()))

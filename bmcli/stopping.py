@@ -236,4 +236,6 @@ def end_process(code: int) -> NoReturn:
 
 def format_resume_advice(command: str) -> str:
     """Format the advice how to resume, with its command."""
-    return f"Continue with `{command}`."
+    from bmcli import plugins  # not at the top: most commands start without it
+
+    return f"Continue with `{plugins.repeat_options(command)}`."

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
+from bmcli import plugins, stopping
+
 PAGE = Path(__file__).parent.parent / "docs" / "extending.md"
 (FAMILY,) = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 """The complete family that the page shows."""
@@ -97,6 +99,14 @@ def test_a_run_without_its_plug_in_names_it(call: Call, plugin: Path) -> None:
     assert done.returncode == 2
     assert f"models.sine comes from the plug-in '{plugin}', which was not given." in done.stderr
     assert f"Write `bmcli --plugin {plugin} COMMAND ...`." in done.stderr
+
+
+def test_the_advice_how_to_resume_repeats_the_plug_ins(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert stopping.format_resume_advice("bmcli train --resume x") == "Continue with `bmcli train --resume x`."
+    monkeypatch.setenv(plugins.FILES_VARIABLE, '["/a:b.py", "/c d.py"]')
+    assert stopping.format_resume_advice("bmcli train --resume x") == (
+        "Continue with `bmcli --plugin /a:b.py --plugin '/c d.py' train --resume x`."
+    )
 
 
 def test_a_run_with_another_plug_in_warns(call: Call, plugin: Path) -> None:

@@ -104,26 +104,12 @@ class LineSearchProgress:
 class TerminalSearchProgress(LineSearchProgress):
     """A live table of the best trial and the running ones; ended trials stay above it."""
 
-    def __init__(
-        self,
-        console: Console,
-        search: SearchResult,
-        trial_limit: int | None,
-        limit_s: float | None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        super().__init__(console, search, trial_limit, limit_s, clock)
+    def __enter__(self) -> Self:
         from rich.live import Live
 
-        self._live = Live(
-            console=console.get_rich_console("stderr"),
-            get_renderable=self.make_table,
-            transient=True,
-            refresh_per_second=2,
-        )
-
-    def __enter__(self) -> Self:
         super().__enter__()
+        console = self._console.get_rich_console("stderr")
+        self._live = Live(console=console, get_renderable=self.make_table, transient=True, refresh_per_second=2)
         self._live.start()
         return self
 
