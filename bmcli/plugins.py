@@ -65,7 +65,9 @@ def add_files(files: tuple[Path, ...]) -> None:
     """
     for file in files:
         if not file.is_file():
-            raise BmcliError(f"{file}: no such file.", suggestion="Give --plugin the Python file of a plug-in.")
+            raise BmcliError(
+                f"{file}: there is no such file.", suggestion="Give --plugin the Python file of a plug-in."
+            )
     if files:
         os.environ[FILES_VARIABLE] = json.dumps([str(file.absolute()) for file in files])
         _list_parts.cache_clear()
@@ -79,8 +81,14 @@ def repeat_options(command: str) -> str:
 
 def _list_files() -> list[str]:
     """List the files of `--plugin`."""
-    files: list[str] = json.loads(os.environ.get(FILES_VARIABLE, "[]"))
-    return files
+    value = os.environ.get(FILES_VARIABLE, "[]")
+    try:
+        return list(map(str, json.loads(value)))
+    except (ValueError, TypeError):
+        raise BmcliError(
+            f"{FILES_VARIABLE}: expected a JSON list of files, received {quoted(value)}.",
+            suggestion="Unset it, and use --plugin.",
+        ) from None
 
 
 class _Announcement(NamedTuple):
@@ -128,11 +136,12 @@ def load_part(name: str) -> Any:
     advice = f"Repair or remove {quoted(announced.source, _LONGEST_PATH)}."
     try:
         part = announced.load()
-    except Exception as error:  # foreign code may raise anything
+    except (Exception, SystemExit) as error:  # foreign code may raise anything
         reason = f"cannot be loaded: {type(error).__name__}: {error}"
         raise BmcliError(f"plug-in {quoted(name)} {reason}", suggestion=advice) from error
-    if not isinstance(getattr(part, "Options", None), type):
-        raise BmcliError(f"plug-in {quoted(name)} has no Options, the class of its options.", suggestion=advice)
+    if not hasattr(getattr(part, "Options", None), "model_validate"):
+        expected = "a class derived from bmcli.recipe.fields.Kind"
+        raise BmcliError(f"plug-in {quoted(name)} has no Options, {expected}.", suggestion=advice)
     return part
 
 
@@ -207,7 +216,7 @@ def _load_file(file: Path) -> Mapping[str, Any]:
     sys.modules[module_name] = module  # dataclasses and pydantic look up the module of a class
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # foreign code may raise anything
+    except (Exception, SystemExit) as error:  # foreign code may raise anything
         raise BmcliError(f"{file}: cannot be loaded: {type(error).__name__}: {error}") from error
     parts = getattr(module, "PARTS", None)
     if not isinstance(parts, Mapping) or not parts or not all(isinstance(name, str) for name in parts):

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from bmcli import plugins, stopping
+from bmcli.errors import BmcliError
 
 PAGE = Path(__file__).parent.parent / "docs" / "extending.md"
 (FAMILY,) = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
@@ -101,6 +102,12 @@ def test_a_run_without_its_plug_in_names_it(call: Call, plugin: Path) -> None:
     assert f"Write `bmcli --plugin {plugin} COMMAND ...`." in done.stderr
 
 
+def test_a_list_of_files_that_is_none_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(plugins.FILES_VARIABLE, "a.py:b.py")
+    with pytest.raises(BmcliError, match="BMCLI_PLUGINS: expected a JSON list of files, received 'a.py:b.py'"):
+        plugins.repeat_options("bmcli train")
+
+
 def test_the_advice_how_to_resume_repeats_the_plug_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     assert stopping.format_resume_advice("bmcli train --resume x") == "Continue with `bmcli train --resume x`."
     monkeypatch.setenv(plugins.FILES_VARIABLE, '["/a:b.py", "/c d.py"]')
@@ -149,6 +156,7 @@ def test_an_installed_package_is_a_plug_in(call: Call, tmp_path: Path) -> None:
         ("models.mlp = other", FAMILY, "'models.mlp' is a built-in part"),
         ("perceiver = other", FAMILY, "'perceiver' is not a part"),
         ("models.sine = other", "", "plug-in 'models.sine' has no Options"),
+        ("models.sine = other", "Options = int", "plug-in 'models.sine' has no Options"),
         ("models.sine = missing", FAMILY, "plug-in 'models.sine' cannot be loaded: ModuleNotFoundError"),
         ("models.sine = other", "1 / 0", "plug-in 'models.sine' cannot be loaded: ZeroDivisionError"),
     ],
@@ -173,11 +181,12 @@ def test_two_packages_with_one_part_are_named(call: Call, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "no such file"),
+        (None, "there is no such file"),
         ("", "has no parts. Define PARTS"),
         ("PARTS = {}", "has no parts. Define PARTS"),
         ("PARTS = {'models.mlp': 1}", "'models.mlp' is a built-in part"),
         ("import nowhere", "cannot be loaded: ModuleNotFoundError"),
+        ("raise SystemExit(3)", "cannot be loaded: SystemExit: 3"),
         ("1 +", "cannot be loaded: SyntaxError"),
     ],
 )
