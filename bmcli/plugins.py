@@ -66,7 +66,7 @@ def add_files(files: tuple[Path, ...]) -> None:
     for file in files:
         if not file.is_file():
             raise BmcliError(
-                f"{file}: there is no such file.", suggestion="Give --plugin the Python file of a plug-in."
+                f"{file}: no such file.", suggestion="Give --plugin the Python file of a plug-in."
             )
     if files:
         os.environ[FILES_VARIABLE] = json.dumps([str(file.absolute()) for file in files])

@@ -104,7 +104,7 @@ def test_a_run_without_its_plug_in_names_it(call: Call, plugin: Path) -> None:
 
 def test_a_list_of_files_that_is_none_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(plugins.FILES_VARIABLE, "a.py:b.py")
-    with pytest.raises(BmcliError, match="BMCLI_PLUGINS: expected a JSON list of files, received 'a.py:b.py'"):
+    with pytest.raises(BmcliError, match="BMCLI_PLUGINS: expected a JSON list of files"):
         plugins.repeat_options("bmcli train")
 
 
@@ -181,7 +181,7 @@ def test_two_packages_with_one_part_are_named(call: Call, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "there is no such file"),
+        (None, "no such file"),
         ("", "has no parts. Define PARTS"),
         ("PARTS = {}", "has no parts. Define PARTS"),
         ("PARTS = {'models.mlp': 1}", "'models.mlp' is a built-in part"),
