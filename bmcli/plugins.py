@@ -65,9 +65,7 @@ def add_files(files: tuple[Path, ...]) -> None:
     """
     for file in files:
         if not file.is_file():
-            raise BmcliError(
-                f"{file}: no such file.", suggestion="Give --plugin the Python file of a plug-in."
-            )
+            raise BmcliError(f"{file}: no such file.", suggestion="Give --plugin the Python file of a plug-in.")
     if files:
         os.environ[FILES_VARIABLE] = json.dumps([str(file.absolute()) for file in files])
         _list_parts.cache_clear()
