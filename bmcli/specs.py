@@ -42,8 +42,29 @@ class Column:
 
 
 @dataclass(frozen=True)
+class OutputSpec:
+    """Meaning of one output of a network. Its objective makes it, and alone reads its state.
+
+    Args:
+        name: Of the output: that of its target, or of an input if there are no labels.
+        objective: Kind of the objective.
+        shape: Shape of a prediction without the batch axis; None is any size.
+        dtype: NumPy dtype of a prediction.
+        names: Names of what the last axis counts: classes, labels or tokens; empty for numbers.
+        state: Values that predictions depend on, such as a temperature or quantiles, as plain JSON values.
+    """
+
+    name: str
+    objective: str
+    shape: tuple[int | None, ...]
+    dtype: str = "float32"
+    names: tuple[str, ...] = ()
+    state: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class DataSpec:
-    """Columns, row counts and identity of prepared data.
+    """Columns, outputs, row counts and identity of prepared data.
 
     Args:
         inputs, targets: In the order of the recipe.
@@ -57,6 +78,7 @@ class DataSpec:
         skipped_rows: Number of rows that were skipped for such cells, before the split.
         malformed_records: Number of records of the source that were skipped, such as lines with too few cells.
         crosses: Crosses of the inputs in `state["of"]`, which the network computes itself.
+        outputs: What a network learns from these data, by the objectives of a recipe; empty before they are known.
     """
 
     inputs: tuple[Column, ...]
@@ -71,6 +93,7 @@ class DataSpec:
     skipped_rows: int = 0
     malformed_records: int = 0
     crosses: tuple[Column, ...] = ()
+    outputs: tuple[OutputSpec, ...] = ()
 
     def input(self, name: str) -> Column:
         """Return the input of a name."""
@@ -80,10 +103,18 @@ class DataSpec:
         """Return the target of a name."""
         return next(column for column in self.targets if column.name == name)
 
+    def output(self, name: str) -> OutputSpec:
+        """Return the output of a name."""
+        return next(output for output in self.outputs if output.name == name)
+
+    def with_output(self, output: OutputSpec) -> DataSpec:
+        """Replace the output of the same name."""
+        return replace(self, outputs=tuple(output if each.name == output.name else each for each in self.outputs))
+
     def to_json(self) -> dict[str, Any]:
         """Convert to plain JSON values, which `from_json` reads."""
-        columns = {role: [vars(column) for column in getattr(self, role)] for role in ("inputs", "targets", "crosses")}
-        return {**vars(self), **columns}
+        lists = ("inputs", "targets", "crosses", "outputs")
+        return {**vars(self), **{name: [vars(each) for each in getattr(self, name)] for name in lists}}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> DataSpec:

@@ -12,7 +12,6 @@ from bmcli.errors import BmcliError
 from bmcli.export import artefacts, benchmark, card
 from bmcli.export.benchmark import BenchmarkTarget
 from bmcli.export.formats.keras import Options, describe_model
-from bmcli.recipe.load import load_recipe
 from bmcli.reports import costs
 from bmcli.reports.costs import Cost
 from bmcli.run_data import read_data_spec
@@ -132,7 +131,7 @@ def _list_targets_of_run(run: Run, scratch: Path, trust_artefact: bool) -> list[
 def _make_model_target(run: Run, artefact: Path, scratch: Path) -> BenchmarkTarget:
     """Make an artefact of the model of a run, in a temporary folder."""
     spec, options = read_data_spec(run), Options()
-    written = describe_model(spec, load_recipe(str(run.lock)).recipe.quantiles())
+    written = describe_model(spec)
     scratch.mkdir(parents=True)
     # The benchmark worker loads an artefact by its card, so the model gets one beside a link to its file.
     (scratch / written.model).symlink_to(run.require_model())

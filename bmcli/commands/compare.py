@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bmcli import disk, parts
 from bmcli.errors import BmcliError
+from bmcli.objectives import open_answers
 from bmcli.recipe.fields import dump
 from bmcli.recipe.load import load_recipe
 from bmcli.recipe.nodes import write_scalar
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from bmcli.evaluation.comparison import Comparison, Contender
     from bmcli.evaluation.intervals import ResampledMetrics
     from bmcli.evaluation.predictions import Predictions
-    from bmcli.evaluation.weighted_metrics import WeightedMetrics
+    from bmcli.metrics.weighted_metrics import WeightedMetrics
 
 _IGNORED_SECTIONS = ("name", "vars", "tune", "evaluate")
 """Sections of a recipe that do not change the trained weights."""
@@ -139,7 +140,7 @@ def _evaluate_run(run: Run, name: str, split: str, cache: Path, log: ReportCallb
     if not len(rows):
         raise BmcliError(f"{run.display_path} has no {split} rows.", suggestion="Name another split with --split.")
     predicted = predict_rows(recipe, opened.network, spec, rows, split, opened.placement)
-    arguments = (predicted.truth, predicted.predictions, spec.targets, recipe.evaluate.top_k, recipe.quantiles())
+    arguments = (predicted.truth, predicted.predictions, open_answers(spec), recipe.evaluate.top_k)
     evaluation, weighted_metrics = metrics.measure(*arguments), metrics.make_weighted_metrics(*arguments)
     epochs, faults = run.read_epochs_checked()
     for fault in faults:
@@ -175,6 +176,7 @@ def _make_comparison(evaluated_runs: Sequence[_EvaluatedRun], split: str, metric
         split=split,
         rows=len(first_run.predicted_rows.rows),
         metric=metric,
+        direction=first_run.weighted_metrics.info[metric].direction,
         contenders=contenders,
         recipes=_find_differences([_flatten_recipe(evaluated.recipe) for evaluated in evaluated_runs]),
         data=_find_differences([_describe_data(evaluated.spec) for evaluated in evaluated_runs]),
@@ -245,14 +247,13 @@ def _choose_metric(evaluated_runs: Sequence[_EvaluatedRun], metric: str | None) 
     Raises:
         BmcliError: Not every run has it, or neither more nor less of it is better.
     """
-    from bmcli.evaluation.directions import get_direction
-
+    info = evaluated_runs[0].weighted_metrics.info
     common = [
         name
         for name in evaluated_runs[0].contender.metrics
         if all(name in evaluated.contender.metrics for evaluated in evaluated_runs)
     ]
-    known = [name for name in common if get_direction(name)]
+    known = [name for name in common if info[name].direction]
     if not known:
         raise BmcliError("the runs have no metric in common.", suggestion="Compare runs that predict the same target.")
     if metric is not None and metric not in known:
@@ -269,7 +270,7 @@ def _explain_unpaired(first: _EvaluatedRun, other: _EvaluatedRun) -> str:
     pair = f"{first.contender.name} and {other.contender.name}"
     if first.spec.fingerprint != other.spec.fingerprint:
         return f"{pair} were trained on different data."
-    if any(first.spec.target(name).classes != other.spec.target(name).classes for name in names):
+    if any(first.spec.output(name).names != other.spec.output(name).names for name in names):
         return f"{pair} have different classes."
     # Equal targets are not enough: stratified splits of sorted rows have them in the same order.
     same_truth = all(_are_close(first.predicted_rows.truth[name], other.predicted_rows.truth[name]) for name in names)
@@ -320,7 +321,10 @@ def _describe_data(spec: DataSpec) -> dict[str, str]:
         **{f"{split} rows": f"{count:,}" for split, count in spec.counts.items()},
         "rows left out": f"{spec.skipped_rows + spec.malformed_records:,}",
         **{f"input {column.name}": column.kind for column in spec.inputs},
-        **{f"target {column.name}": f"{column.kind}, {len(column.classes)} classes" for column in spec.targets},
+        **{
+            f"target {target.name}": f"{target.kind}, {len(spec.output(target.name).names)} classes"
+            for target in spec.targets
+        },
     }
 
 

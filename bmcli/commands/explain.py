@@ -82,5 +82,5 @@ def _compute_explanation(opened_run: OpenedRun, request: ExplanationRequest) -> 
         """Build the network with random weights, whose attributions must differ for the sanity check."""
         return training.build_network(recipe, spec, train.targets, opened_run.placement)
 
-    context = ExplanationContext(opened_run.network, build_random_network, spec, recipe.quantiles(), train)
+    context = ExplanationContext(opened_run.network, build_random_network, spec, train)
     return explain_network(context, predicted, request.rows, request.repeats, request.examples)

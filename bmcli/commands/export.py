@@ -153,8 +153,8 @@ def _export_formats(run: Run, recipe: Recipe, options: ExportOptions, cache: Pat
     # Artefacts are verified on raw rows, which prepared data does not hold.
     split = _choose_split(recipe, prepared)
     rows = read_split_rows(recipe, prepared, {"train": _CALIBRATION_ROWS} | {split: options.verify.samples})
-    exportable = ExportableModel(network, spec, recipe.quantiles(), rows["train"], recipe.name)
-    reference = ReferencePredictions.from_network(network, spec, recipe.quantiles(), split, rows[split])
+    exportable = ExportableModel(network, spec, rows["train"], recipe.name)
+    reference = ReferencePredictions.from_network(network, spec, split, rows[split])
     run_records = _RunRecords(
         report_data.read_undamaged(run.evaluation, run.read_evaluations, log) or {},
         report_data.read_undamaged(run.environment, run.read_environment, log) or {},

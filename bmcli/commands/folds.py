@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from bmcli import disk, runs, training
 from bmcli.errors import BmcliError, GateMissed
+from bmcli.objectives import open_answers
 from bmcli.quoting import quoted
 from bmcli.recipe.load import LoadedRecipe
 from bmcli.recipe.schema import Recipe
 from bmcli.runs import Run
-from bmcli.specs import Column, DataSpec
+from bmcli.specs import DataSpec
 from bmcli.tuning.retraining import RecipeToRetrain, RetrainingContext, attach_to_run
 from bmcli.tuning.training_jobs import (
     FinishedJob,
@@ -25,6 +26,7 @@ from bmcli.workflows import prediction_table, report_data
 from bmcli.workflows.evaluation import RawColumnReader, check_evaluation, evaluate_predictions
 
 if TYPE_CHECKING:
+    from bmcli.answers import Answers
     from bmcli.data.raw_rows import RawSplits
     from bmcli.evaluation.folds import CrossValidationResult, FoldResult
     from bmcli.evaluation.gates import MissedGate
@@ -122,6 +124,7 @@ def _evaluate_folds(
     import numpy as np
 
     from bmcli.evaluation import folds
+    from bmcli.evaluation.metrics import list_metrics
 
     tested_rows = np.concatenate([raw.indices[fold.job.name] for fold in finished])
     names = [column.name for column in spec.targets]
@@ -130,26 +133,22 @@ def _evaluate_folds(
         for arrays in ("truth", "predictions")
     )
     raw_columns = RawColumnReader(recipe, "folds", replace(raw, indices={"folds": tested_rows}).select_split("folds"))
-    together = evaluate_predictions(recipe, _add_thresholds(spec, finished), truth, predictions, raw_columns)
+    answers = _pool_answers(finished)
+    together = evaluate_predictions(recipe, spec, answers, truth, predictions, raw_columns)
     return folds.summarize_folds(
-        _describe_splitting(recipe, spec), [_evaluate_fold(recipe, fold) for fold in finished], together
+        _describe_splitting(recipe, spec),
+        [_evaluate_fold(recipe, fold) for fold in finished],
+        together,
+        list_metrics(answers, recipe.evaluate.top_k),
     )
 
 
-def _add_thresholds(spec: DataSpec, finished: Sequence[FinishedJob]) -> DataSpec:
-    """Return the spec of all tested rows, in which each row has the threshold of the fold that tested it."""
-    import numpy as np
-
-    def add_threshold(target: Column) -> Column:
-        if "threshold" not in target.state:
-            return target
-        thresholds = [
-            np.full(len(fold.truth[TESTED_SPLIT][target.name]), fold.spec.target(target.name).state["threshold"])
-            for fold in finished
-        ]
-        return replace(target, state={**target.state, "threshold": np.concatenate(thresholds)})
-
-    return replace(spec, targets=tuple(map(add_threshold, spec.targets)))
+def _pool_answers(finished: Sequence[FinishedJob]) -> dict[str, Answers]:
+    """Make the answers of all tested rows, each of which the network of another fold predicted."""
+    return {
+        name: each.pool([(fold.spec.output(name), len(fold.truth[TESTED_SPLIT][name])) for fold in finished])
+        for name, each in open_answers(finished[0].spec).items()
+    }
 
 
 def _evaluate_fold(recipe: Recipe, finished: FinishedJob) -> FoldResult:
@@ -159,9 +158,8 @@ def _evaluate_fold(recipe: Recipe, finished: FinishedJob) -> FoldResult:
     evaluation = measure(
         finished.truth[TESTED_SPLIT],
         finished.predictions[TESTED_SPLIT],
-        finished.spec.targets,
+        open_answers(finished.spec),
         recipe.evaluate.top_k,
-        recipe.quantiles(),
     )
     return folds.FoldResult(
         _get_fold_number(finished),
@@ -199,10 +197,8 @@ def _write_predictions(
         for fold in finished:
             rows = raw.indices[fold.job.name] + 1
             row_columns = {"row": rows, "fold": np.full(len(rows), _get_fold_number(fold))}
-            table = prediction_table.make_table(
-                row_columns, fold.predictions[TESTED_SPLIT], fold.spec.targets, recipe.quantiles()
-            )
-            for column in spec.targets:
-                truth = prediction_table.make_decoded_column(fold.truth[TESTED_SPLIT][column.name], column)
-                table = table.append_column(f"{column.name}_true", truth)
+            answers = open_answers(fold.spec)
+            table = prediction_table.make_table(row_columns, fold.predictions[TESTED_SPLIT], answers)
+            for name, each in answers.items():
+                table = table.append_column(f"{name}_true", each.make_truth_column(fold.truth[TESTED_SPLIT][name]))
             write(table)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from bmcli import disk, runs, training
 from bmcli.errors import BmcliError
+from bmcli.objectives import open_answers
 from bmcli.recipe.load import LoadedRecipe
 from bmcli.recipe.schema import Recipe
 from bmcli.runs import Run
-from bmcli.specs import Column, DataSpec
 from bmcli.tuning.retraining import RecipeToRetrain, RetrainingContext, attach_to_run
 from bmcli.tuning.training_jobs import FinishedJob, TrainingJob, require_same_classes, run_jobs
 from bmcli.workflows import report_data
@@ -78,7 +78,7 @@ def _train_shares(loaded: LoadedRecipe, context: RetrainingContext) -> LearningC
     finished = run_jobs(loaded, jobs, run.folder, context.count_workers(jobs), context.cache, context.on_job_end)
     require_same_classes(finished)
     resampling = make_resampling(recipe, RawColumnReader(recipe, "validation"))
-    curves = tuple(_make_curve(recipe, spec, column, finished, shares, resampling) for column in spec.targets)
+    curves = tuple(_make_curve(output.name, finished, shares, resampling) for output in spec.outputs)
     from bmcli.reports.regenerate import render_learning_curves
 
     page = render_learning_curves(
@@ -100,23 +100,20 @@ def _make_job(share: float) -> TrainingJob:
 
 
 def _make_curve(
-    recipe: Recipe,
-    spec: DataSpec,
-    column: Column,
+    name: str,
     finished: Sequence[FinishedJob],
     shares: Sequence[float],
     resampling: Resampling,
 ) -> LearningCurve:
-    from bmcli.evaluation import learning_curve, metrics
+    from bmcli.evaluation import learning_curve
+    from bmcli.metrics.info import UNKNOWN
 
-    quantiles = recipe.quantiles().get(column.name, ())
-    trainings, metric = [], ""
+    trainings, metric, info = [], "", UNKNOWN
     for share, job in zip(shares, finished, strict=True):
-        # Not `column`, whose state is that of all training rows: the state of a target belongs to its share.
-        own = job.spec.target(column.name)
+        answers = open_answers(job.spec)[name]
         values = {}
         for split in _SPLITS:
-            arrays = job.truth[split][column.name], job.predictions[split][column.name]
-            metric, values[split] = metrics.compute_row_metric(own, *arrays, quantiles)
+            truth, predictions = job.truth[split][name], job.predictions[split][name]
+            metric, values[split], info = answers.compute_row_metric(truth, predictions)
         trainings.append(learning_curve.RowScores(share, values["train"], values["validation"]))
-    return learning_curve.compute_learning_curve(column.name, metric, trainings, resampling)
+    return learning_curve.compute_learning_curve(name, metric, info, trainings, resampling)

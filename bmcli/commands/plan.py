@@ -239,9 +239,13 @@ def _warn_about_classes(column: Column, encoded: np.ndarray) -> Iterator[str]:
     """Warn of a rare class."""
     import numpy as np
 
-    if not column.classes or encoded.ndim != 1:
+    from bmcli.data import targets as target_kinds
+
+    kind = target_kinds.kind_of(column)
+    counts = kind.count_classes(kind.decode(encoded, column), column)
+    if counts is None or encoded.ndim != 1:
         return
-    shares = np.bincount(encoded, minlength=len(column.classes)) / len(encoded)
+    shares = counts / len(encoded)
     rarest = int(np.argmin(shares))
     if shares[rarest] < min(RARE_SHARE, 0.2 / len(column.classes)):
         yield (

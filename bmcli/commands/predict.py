@@ -21,6 +21,7 @@ from bmcli.data.profiling import discovery
 from bmcli.data.sources import SourceRows, read_rows
 from bmcli.errors import BmcliError, Fault, prefix_faults
 from bmcli.export import artefacts
+from bmcli.objectives import open_answers
 from bmcli.pictures import IMAGE_SUFFIXES
 from bmcli.quoting import quoted
 from bmcli.raw_columns import FileColumn, RawColumn, take_rows
@@ -89,7 +90,6 @@ class RowPredictor:
     Args:
         origin: `run` or `artefact`, and its folder.
         source: Options of the source of the training rows, as in a recipe.
-        quantiles: Levels of the predicted quantiles, for targets that have them.
         load: Loads the network. Returns a function that encodes rows, and one that turns encoded rows into predictions
             by target.
     """
@@ -97,7 +97,6 @@ class RowPredictor:
     origin: tuple[str, Path]
     source: Mapping[str, Any]
     spec: DataSpec
-    quantiles: Mapping[str, Sequence[float]]
     load: Callable[[], tuple[Callable[[SourceRows], Any], Callable[[Any], dict[str, np.ndarray]]]]
 
 
@@ -144,9 +143,7 @@ def make_run_predictor(target: str, root: Path, cache: Path) -> RowPredictor:
 
         return lambda rows: encode_rows(rows, spec, with_targets=False), Predictor(network)
 
-    return RowPredictor(
-        ("run", run.folder), recipe.data.source.model_dump(exclude_unset=True), spec, recipe.quantiles(), load
-    )
+    return RowPredictor(("run", run.folder), recipe.data.source.model_dump(exclude_unset=True), spec, load)
 
 
 def make_artefact_predictor(folder: Path, trust_artefact: bool) -> RowPredictor:
@@ -156,7 +153,7 @@ def make_artefact_predictor(folder: Path, trust_artefact: bool) -> RowPredictor:
     def load() -> tuple[Callable[[SourceRows], Any], Callable[[Any], dict[str, np.ndarray]]]:
         return lambda rows: to_serving_arrays(rows, artefact.spec), artefact.start()
 
-    return RowPredictor(("artefact", folder), artefact.source, artefact.spec, artefact.quantiles, load)
+    return RowPredictor(("artefact", folder), artefact.source, artefact.spec, load)
 
 
 def _choose_format(request: PredictionRequest) -> TableFormat:
@@ -286,11 +283,11 @@ def _write_predictions(
     predictor: RowPredictor, rows: SourceRows, request: PredictionRequest, table_format: TableFormat
 ) -> PredictionResult:
     encode, predict_encoded = predictor.load()
-    start = time.perf_counter()
+    answers, start = open_answers(predictor.spec), time.perf_counter()
     written, columns, total = 0, (), 0
     with open_writer(request.output, table_format, len(rows)) as write:
         for kept_columns, encoded in _encode_batches(rows, predictor.spec, request.keep, request.skip_bad_rows, encode):
-            table = make_table(kept_columns, predict_encoded(encoded), predictor.spec.targets, predictor.quantiles)
+            table = make_table(kept_columns, predict_encoded(encoded), answers)
             write(table)
             written, columns = written + len(table), tuple(table.column_names)
         total = len(rows) + rows.malformed_records

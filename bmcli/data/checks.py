@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bmcli.data import targets as target_kinds
 from bmcli.quoting import quoted
 from bmcli.recipe.nodes import write_scalar
 from bmcli.specs import Column, DataSpec, PreparedData, Split
@@ -114,13 +115,19 @@ def _find_duplicates(codes: Mapping[str, np.ndarray], splits: Mapping[str, Split
             )
 
 
+def _count_classes(rows: Split, target: Column) -> np.ndarray | None:
+    """Count the rows of each class of a target; None if it has no classes."""
+    kind = target_kinds.kind_of(target)
+    return kind.count_classes(kind.decode(rows.targets[target.name], target), target)
+
+
 def _find_conflicts(codes: np.ndarray, train: Split, spec: DataSpec) -> Iterator[Finding]:
     """Find training rows with the same inputs and different classes."""
     import numpy as np
 
     _, group_of_row = np.unique(codes, return_inverse=True)
     for column in spec.targets:
-        if not column.classes:
+        if _count_classes(train, column) is None:
             continue
         targets = train.targets[column.name].reshape(len(codes), -1)
         _, classes = np.unique(targets, axis=0, return_inverse=True)
@@ -140,13 +147,16 @@ def _find_conflicts(codes: np.ndarray, train: Split, spec: DataSpec) -> Iterator
 def _find_leaks(train: Split, spec: DataSpec) -> Iterator[Finding]:
     """Find columns from which alone a target can be predicted nearly perfectly."""
     for target in spec.targets:
-        if target.kind == "labels":
+        if train.targets[target.name].ndim != 1:
             continue
+        counts = _count_classes(train, target)
         for column in spec.inputs:
             values = _select_values(train.inputs[column.name], column)
             if values is None:
                 continue
-            predictability = _compute_predictability(values, train.targets[target.name], target)
+            predictability = _compute_predictability(
+                values, train.targets[target.name], 0 if counts is None else len(counts)
+            )
             if predictability >= LEAK_THRESHOLD:
                 yield Finding(
                     "leak",
@@ -158,20 +168,23 @@ def _find_leaks(train: Split, spec: DataSpec) -> Iterator[Finding]:
                 )
 
 
-def _compute_predictability(values: np.ndarray, target: np.ndarray, column: Column) -> float:
+def _compute_predictability(values: np.ndarray, target: np.ndarray, classes: int) -> float:
     """Compute how well a column alone predicts a target, from 0 (not at all) to 1 (perfectly).
 
     Every other row is held out and predicted from the rest: a class by the majority class of its bin, a number by
     interpolation. The result is the share of the majority class's errors that are avoided, or R² for numbers.
+
+    Args:
+        classes: Number of classes; 0 for a number.
     """
     import numpy as np
 
     fitted = np.arange(len(values)) % 2 == 0
     if len(values) < _MIN_ROWS:
         return 0.0
-    if column.classes:
+    if classes:
         codes = _bin_values(values)
-        counts = np.zeros((int(codes.max()) + 1, len(column.classes)))
+        counts = np.zeros((int(codes.max()) + 1, classes))
         np.add.at(counts, (codes[fitted], target[fitted]), 1)
         majority = counts.sum(axis=0).argmax()
         predicted = np.where(counts.sum(axis=1) > 0, counts.argmax(axis=1), majority)[codes[~fitted]]
@@ -250,12 +263,10 @@ def _compute_distance(first: np.ndarray, second: np.ndarray) -> tuple[float, flo
 
 def _find_imbalances(train: Split, spec: DataSpec) -> Iterator[Finding]:
     """Find targets whose rarest class has few rows, or far fewer rows than the largest class."""
-    import numpy as np
-
     for column in spec.targets:
-        if column.kind not in ("category", "ordered"):
+        counts = _count_classes(train, column)
+        if counts is None or train.targets[column.name].ndim != 1:
             continue
-        counts = np.bincount(train.targets[column.name], minlength=len(column.classes))
         rare, most = int(counts.argmin()), int(counts.argmax())
         if counts[rare] < RARE_ROWS or counts[most] >= RARE_RATIO * counts[rare]:
             total = int(counts.sum())

@@ -7,13 +7,12 @@ from typing import Literal
 
 import numpy as np
 
+from bmcli.answers import Answers
 from bmcli.distillations import ClassAgreement, DistillationGain, NetworkResult, ReliabilityCurve
-from bmcli.evaluation import calibration
-from bmcli.evaluation.differences import subtract_metrics
-from bmcli.evaluation.directions import get_direction
 from bmcli.evaluation.intervals import Resampling, compute_differences, resample_metrics
-from bmcli.evaluation.weighted_metrics import MetricSamples, WeightedMetrics
-from bmcli.specs import Column
+from bmcli.metrics.calibration import Calibration
+from bmcli.metrics.differences import subtract_metrics
+from bmcli.metrics.weighted_metrics import MetricSamples, WeightedMetrics
 
 
 def average_metrics(metrics: Sequence[WeightedMetrics]) -> WeightedMetrics:
@@ -25,7 +24,7 @@ def average_metrics(metrics: Sequence[WeightedMetrics]) -> WeightedMetrics:
         values = [each.compute(weights) for each in metrics]
         return {name: np.mean([each[name] for each in values], axis=0) for name in values[0]}
 
-    return WeightedMetrics(compute)
+    return WeightedMetrics(compute, info=metrics[0].info)
 
 
 def compute_gain(
@@ -41,7 +40,8 @@ def compute_gain(
         rows: Number of evaluated rows.
         metrics_by_seed: Weighted metrics of the baselines and of the students, one for each seed.
     """
-    direction: Literal["min", "max"] = "min" if get_direction(metric) == "min" else "max"
+    is_error = metrics_by_seed[1][0].get_info(metric).direction == "min"
+    direction: Literal["min", "max"] = "min" if is_error else "max"
     sign = 1 if direction == "max" else -1
     baseline_metrics, student_metrics = average_metrics(metrics_by_seed[0]), average_metrics(metrics_by_seed[1])
     difference = compute_differences(
@@ -108,18 +108,19 @@ def compute_agreement_by_class(
 
 
 def compute_reliability(
-    truth: Mapping[str, np.ndarray], predictions: Mapping[str, np.ndarray], targets: Sequence[Column]
+    truth: Mapping[str, np.ndarray], predictions: Mapping[str, np.ndarray], answers: Mapping[str, Answers]
 ) -> dict[str, ReliabilityCurve]:
-    """Compute the reliability curve of each target with classes or labels."""
-    curves = {}
-    for column in targets:
-        if not column.classes:
-            continue
-        probabilities, labels = predictions[column.name].astype("float32"), truth[column.name].astype(np.int64)
-        if column.kind == "labels":
-            measured = calibration.measure_labels(labels, probabilities)
-        else:
-            measured = calibration.measure_classes(labels, probabilities, column.classes)
-        points = tuple((each.probability, each.frequency, each.count) for each in measured.bins)
-        curves[column.name] = ReliabilityCurve(measured.error, points)
-    return curves
+    """Compute the reliability curve of each output with probabilities."""
+    measured = measure_calibrations(truth, predictions, answers)
+    return {
+        name: ReliabilityCurve(each.error, tuple((one.probability, one.frequency, one.count) for one in each.bins))
+        for name, each in measured.items()
+    }
+
+
+def measure_calibrations(
+    truth: Mapping[str, np.ndarray], predictions: Mapping[str, np.ndarray], answers: Mapping[str, Answers]
+) -> dict[str, Calibration]:
+    """Measure the calibration of each output with probabilities."""
+    measured = {name: each.measure_calibration(truth[name], predictions[name]) for name, each in answers.items()}
+    return {name: each for name, each in measured.items() if each is not None}

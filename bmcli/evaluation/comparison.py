@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bmcli.evaluation.differences import subtract_metrics
-from bmcli.evaluation.directions import get_direction
 from bmcli.evaluation.intervals import Difference
-from bmcli.evaluation.proportions import Interval
+from bmcli.metrics.differences import subtract_metrics
+from bmcli.metrics.info import Direction
+from bmcli.metrics.proportions import Interval
 
 COSTS = {"parameters": "parameters", "latency_s": "seconds to predict one row", "size": "bytes of the saved model",
          "train_s": "seconds of training"}  # fmt: skip
@@ -52,6 +52,7 @@ class Comparison:
         split: The split that all contenders were evaluated on.
         rows: Number of rows of the split; those of the first contender if they differ.
         metric: The deciding metric.
+        direction: Whether more or less of it is better.
         recipes: Where the recipes differ: values of each run by path.
         data: Where the data differ: values of each run by property.
         unpaired_reason: Why the predictions cannot be compared row by row; empty if they can.
@@ -62,6 +63,7 @@ class Comparison:
     split: str
     rows: int
     metric: str
+    direction: Direction
     contenders: tuple[Contender, ...]
     recipes: Mapping[str, tuple[str, ...]]
     data: Mapping[str, tuple[str, ...]]
@@ -70,11 +72,15 @@ class Comparison:
     against_best: Mapping[str, Difference]
 
     @property
+    def _sign(self) -> int:
+        """Sign with which less of the metric is better."""
+        return -1 if self.direction == "max" else 1
+
+    @property
     def best(self) -> Contender:
         """The contender with the best metric, the cheaper one in a tie."""
-        sign = -1 if get_direction(self.metric) == "max" else 1
-        best = min(sign * each.metrics[self.metric] for each in self.contenders)
-        tied = [each for each in self.contenders if not subtract_metrics(sign * each.metrics[self.metric], best)]
+        best = min(self._sign * each.metrics[self.metric] for each in self.contenders)
+        tied = [each for each in self.contenders if not subtract_metrics(self._sign * each.metrics[self.metric], best)]
         return min(tied, key=lambda each: each.parameters)
 
     def is_not_worse(self, each: Contender) -> bool:
@@ -90,8 +96,7 @@ class Comparison:
 
     def pareto_front(self, cost: str) -> tuple[Contender, ...]:
         """Find the contenders to which no cheaper one is equal or better, the cheapest first."""
-        sign = -1 if get_direction(self.metric) == "max" else 1
-        priced = [(each.cost(cost), sign * each.metrics[self.metric], each) for each in self.contenders]
+        priced = [(each.cost(cost), self._sign * each.metrics[self.metric], each) for each in self.contenders]
         ordered = sorted(((c, q, e) for c, q, e in priced if c is not None), key=lambda item: item[:2])
         front: list[Contender] = []
         best_quality = float("inf")
@@ -123,7 +128,7 @@ class Comparison:
                 f"{difference.reason}"
             )
         low, high = difference.interval.low, difference.interval.high
-        loss = max(0.0, -low if get_direction(self.metric) == "max" else high)
+        loss = max(0.0, -low if self.direction == "max" else high)
         return (
             f"{recommendation} {best.name} has the best {self.metric}, but the difference is not significant; "
             f"{chosen.name} may be worse by up to {loss:.3g} ({difference.interval.percent} interval)."
@@ -135,8 +140,7 @@ class Comparison:
         smaller = [each for each in self.contenders if each.parameters < best.parameters]
         if not smaller:
             return ", and no model is smaller"
-        sign = -1 if get_direction(self.metric) == "max" else 1
-        closest = min(smaller, key=lambda each: sign * each.metrics[self.metric])
+        closest = min(smaller, key=lambda each: self._sign * each.metrics[self.metric])
         difference = self.against_best[closest.name]
         size = f"{100 * closest.parameters / best.parameters:.1f} % of its parameters"
         interval = difference.interval
@@ -153,6 +157,7 @@ class Comparison:
             "split": self.split,
             "rows": self.rows,
             "metric": self.metric,
+            "direction": self.direction,
             "runs": [
                 {
                     "name": each.name, "run": each.run, "metrics": dict(each.metrics),

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from bmcli.evaluation.proportions import LEVEL, wilson_bounds
 from bmcli.evaluation.slices import MIN_SLICE_ROWS, Slicing
-from bmcli.evaluation.weighted_metrics import MetricSamples, WeightedMetrics, divide, make_weighted_counts
+from bmcli.metrics.info import ERROR_SHARE, SHARE, MetricInfo
+from bmcli.metrics.proportions import LEVEL, wilson_bounds
+from bmcli.metrics.weighted_metrics import MetricSamples, WeightedMetrics, divide, make_weighted_counts
 from bmcli.quoting import quoted
 from bmcli.records import validate_as
 
@@ -85,9 +86,9 @@ class Fairness:
         return validate_as(cls, values)
 
 
-def metric_names(column: str) -> tuple[str, ...]:
-    """List the names, as in gates, of the differences and ratios between the groups of a column."""
-    return tuple(f"fairness/{column}/{name}" for name in _METRICS)
+def list_metrics(column: str) -> dict[str, MetricInfo]:
+    """List the metrics between the groups of a column, by their names in gates."""
+    return {f"fairness/{column}/{name}": ERROR_SHARE if name.endswith("_difference") else SHARE for name in _METRICS}
 
 
 def measure_fairness(
@@ -122,11 +123,14 @@ def make_weighted_metrics(slicing: Slicing, is_positive: np.ndarray, selected: n
     """
     counts = np.bincount(slicing.codes, minlength=len(slicing.names))
     large = np.flatnonzero(counts >= MIN_SLICE_ROWS)
-    names = dict(zip(_METRICS, metric_names(slicing.name), strict=True))
+    info = list_metrics(slicing.name)
+    names = dict(zip(_METRICS, info, strict=True))
     undefined = dict.fromkeys(names.values(), "fewer than two groups have enough rows.")
     if len(large) < 2:
         return WeightedMetrics(
-            lambda weights: {name: np.full(weights.shape[1], np.nan) for name in names.values()}, undefined=undefined
+            lambda weights: {name: np.full(weights.shape[1], np.nan) for name in names.values()},
+            undefined=undefined,
+            info=info,
         )
     # One code for each combination of group, truth and prediction.
     weighted_counts = make_weighted_counts(slicing.codes * 4 + is_positive * 2 + selected, 4 * len(slicing.names))
@@ -151,7 +155,7 @@ def make_weighted_metrics(slicing: Slicing, is_positive: np.ndarray, selected: n
         fairness_metrics[names["equalized_odds_difference"]] = np.maximum(*odds)
         return fairness_metrics
 
-    return WeightedMetrics(compute, undefined=undefined)
+    return WeightedMetrics(compute, undefined=undefined, info=info)
 
 
 def _find_extremes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from bmcli.evaluation.differences import drop_rounding_errors
-from bmcli.evaluation.directions import cut_at_bounds
-from bmcli.evaluation.proportions import LEVEL
 from bmcli.evaluation.result import Evaluation
+from bmcli.metrics.differences import drop_rounding_errors
+from bmcli.metrics.info import UNKNOWN, MetricInfo
+from bmcli.metrics.proportions import LEVEL
 from bmcli.records import validate_as
 
 
@@ -80,8 +80,14 @@ class CrossValidationResult:
         return validate_as(cls, values)
 
 
-def summarize_folds(splitter: str, folds: Sequence[FoldResult], pooled: Evaluation) -> CrossValidationResult:
-    """Compute mean and standard deviation of each metric over folds."""
+def summarize_folds(
+    splitter: str, folds: Sequence[FoldResult], pooled: Evaluation, metrics: Mapping[str, MetricInfo]
+) -> CrossValidationResult:
+    """Compute mean and standard deviation of each metric over folds.
+
+    Args:
+        metrics: Bounds of the metrics by name.
+    """
     names = dict.fromkeys(name for fold in folds for name in fold.metrics)
     values = {name: [fold.metrics[name] for fold in folds if name in fold.metrics] for name in names}
     ratio = float(np.mean([fold.test_rows / fold.train_rows for fold in folds]))
@@ -89,7 +95,7 @@ def summarize_folds(splitter: str, folds: Sequence[FoldResult], pooled: Evaluati
         splitter=splitter,
         folds=tuple(folds),
         means={
-            name: average_folds(name, fold_values, ratio)
+            name: average_folds(metrics.get(name, UNKNOWN), fold_values, ratio)
             for name, fold_values in values.items()
             if len(fold_values) > 1
         },
@@ -99,7 +105,7 @@ def summarize_folds(splitter: str, folds: Sequence[FoldResult], pooled: Evaluati
     )
 
 
-def average_folds(metric: str, values: Sequence[float], ratio: float, level: float = LEVEL) -> FoldMean:
+def average_folds(metric: MetricInfo, values: Sequence[float], ratio: float, level: float = LEVEL) -> FoldMean:
     """Compute mean and standard deviation of a metric over k folds.
 
     Folds are not independent samples, because most of their training rows are the same: the variance of the mean is
@@ -107,7 +113,6 @@ def average_folds(metric: str, values: Sequence[float], ratio: float, level: flo
     A t interval is symmetric and knows no bounds, so it is cut at those of the metric.
 
     Args:
-        metric: Name of the metric.
         ratio: Test rows for each training row.
     """
     from scipy.special import stdtrit
@@ -115,5 +120,5 @@ def average_folds(metric: str, values: Sequence[float], ratio: float, level: flo
     mean = float(np.mean(values))
     deviation = float(drop_rounding_errors(float(np.std(values, ddof=1)), abs(mean)))
     half_width = float(stdtrit(len(values) - 1, (1 + level) / 2)) * deviation * float(np.sqrt(1 / len(values) + ratio))
-    low, high = cut_at_bounds(metric, mean - half_width, mean + half_width)
+    low, high = metric.cut(mean - half_width, mean + half_width)
     return FoldMean(mean, deviation, low, high, len(values))

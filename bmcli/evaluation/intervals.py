@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from bmcli.evaluation.differences import subtract_metrics
-from bmcli.evaluation.directions import cut_at_bounds, get_direction
-from bmcli.evaluation.proportions import LEVEL, Interval, wilson_bounds
-from bmcli.evaluation.weighted_metrics import MetricSamples, WeightedMetrics
+from bmcli.metrics.differences import subtract_metrics
+from bmcli.metrics.info import UNKNOWN, Direction, MetricInfo
+from bmcli.metrics.proportions import LEVEL, Interval, wilson_bounds
+from bmcli.metrics.weighted_metrics import MetricSamples, WeightedMetrics
 from bmcli.records import validate_as
 
 RESAMPLES = 1000
@@ -76,6 +76,7 @@ class Difference:
         p_value: Probability of a difference as large between equally good models.
         method: Of the p-value.
         reason: Why there is no interval; empty if there is one.
+        direction: Whether more or less of the metric is better; empty if neither is.
     """
 
     metric: str
@@ -85,6 +86,7 @@ class Difference:
     p_value: float
     method: str
     reason: str = ""
+    direction: Direction = ""
 
     @property
     def difference(self) -> float:
@@ -94,9 +96,9 @@ class Difference:
     @property
     def better(self) -> str:
         """`first` or `second` where the interval shows that one is better, empty otherwise."""
-        if self.interval is None or self.interval.low <= 0 <= self.interval.high or not get_direction(self.metric):
+        if self.interval is None or self.interval.low <= 0 <= self.interval.high or not self.direction:
             return ""
-        return "second" if (self.interval.low > 0) == (get_direction(self.metric) == "max") else "first"
+        return "second" if (self.interval.low > 0) == (self.direction == "max") else "first"
 
     def summary(self, first: str = "the first", second: str = "the second") -> str:
         """Describe the difference as a sentence.
@@ -111,7 +113,7 @@ class Difference:
         text += f" ({self.interval.percent} interval {bounds}, p {_format_p_value(self.p_value)}): "
         if self.better:
             return f"{text}{first if self.better == 'first' else second} is better."
-        if not get_direction(self.metric) and not self.interval.low <= 0 <= self.interval.high:
+        if not self.direction and not self.interval.low <= 0 <= self.interval.high:
             return f"{text}a significant difference."
         return f"{text}no significant difference."
 
@@ -130,7 +132,7 @@ class ResampledMetrics:
 
     Args:
         distributions: Of each metric.
-        shares, left_out: As in `WeightedMetrics`.
+        shares, left_out, info: As in `WeightedMetrics`.
     """
 
     rows: int
@@ -138,6 +140,7 @@ class ResampledMetrics:
     distributions: Mapping[str, _BootstrapDistribution]
     shares: Mapping[str, np.ndarray]
     left_out: Mapping[str, str]
+    info: Mapping[str, MetricInfo]
 
 
 def resample_metrics(metrics: WeightedMetrics, rows: int, resampling: Resampling) -> ResampledMetrics:
@@ -150,7 +153,7 @@ def resample_metrics(metrics: WeightedMetrics, rows: int, resampling: Resampling
         rows: Number of rows.
     """
     return ResampledMetrics(
-        rows, resampling, _resample_each(metrics, rows, resampling), metrics.shares, metrics.left_out
+        rows, resampling, _resample_each(metrics, rows, resampling), metrics.shares, metrics.left_out, metrics.info
     )
 
 
@@ -173,7 +176,7 @@ def compute_intervals(resampled: ResampledMetrics) -> tuple[dict[str, Interval],
         elif bounds := distribution.find_bounds(resampled.resampling.level):
             method = resampled.resampling.summary("inverted" if distribution.gaps else "BCa")
             # The bounds of BCa are values of resamples, which the metric can have.
-            within = cut_at_bounds(name, *bounds) if distribution.gaps else bounds
+            within = resampled.info.get(name, UNKNOWN).cut(*bounds) if distribution.gaps else bounds
             if within != bounds:
                 method += ", cut at the bounds of the metric"
             intervals[name] = Interval(*within, resampled.resampling.level, method)
@@ -217,7 +220,10 @@ def compute_differences(first: ResampledMetrics, second: ResampledMetrics) -> di
             p_value, method = compute_mcnemar_p_value(first.shares[name], second.shares[name]), "McNemar's exact test"
         else:
             p_value = 1.0 if reason else difference.p_value()
-        differences[name] = Difference(name, first_metric.value, second_metric.value, interval, p_value, method, reason)
+        direction = first.info.get(name, UNKNOWN).direction
+        differences[name] = Difference(
+            name, first_metric.value, second_metric.value, interval, p_value, method, reason, direction
+        )
     return differences
 
 

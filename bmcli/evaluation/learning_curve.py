@@ -16,7 +16,8 @@ from bmcli.evaluation.intervals import (
     compute_intervals,
     resample_metrics,
 )
-from bmcli.evaluation.weighted_metrics import WeightedMetrics, make_weighted_means
+from bmcli.metrics.info import UNKNOWN, MetricInfo
+from bmcli.metrics.weighted_metrics import WeightedMetrics, make_weighted_means
 from bmcli.records import validate_as
 
 UNDERFIT, OVERFIT = 0.75, 0.5
@@ -135,11 +136,12 @@ class RowScores:
 
 
 def compute_learning_curve(
-    target: str, metric: str, trainings: Sequence[RowScores], resampling: Resampling
+    target: str, metric: str, info: MetricInfo, trainings: Sequence[RowScores], resampling: Resampling
 ) -> LearningCurve:
     """Compute the learning curve of trainings on growing shares of the same rows, the last of them on all.
 
     Args:
+        info: Of the metric.
         resampling: Of the validation rows.
     """
     points = tuple(_make_point(metric, each, resampling) for each in trainings)
@@ -148,7 +150,7 @@ def compute_learning_curve(
     if earlier:
         pair = (each.validation for each in (earlier[-1], trainings[-1]))
         gain = compute_differences(
-            *(resample_metrics(_make_weighted_metric(metric, each), len(each), resampling) for each in pair)
+            *(resample_metrics(_make_weighted_metric(metric, each, info), len(each), resampling) for each in pair)
         ).get(metric)
     return LearningCurve(target, metric, points, gain, _compute_slope(points))
 
@@ -164,8 +166,9 @@ def _make_point(metric: str, each: RowScores, resampling: Resampling) -> CurvePo
     )
 
 
-def _make_weighted_metric(metric: str, values: np.ndarray) -> WeightedMetrics:
-    return WeightedMetrics(make_weighted_means({metric: values}), {metric: values} if values.dtype == bool else {})
+def _make_weighted_metric(metric: str, values: np.ndarray, info: MetricInfo = UNKNOWN) -> WeightedMetrics:
+    shares = {metric: values} if values.dtype == bool else {}
+    return WeightedMetrics(make_weighted_means({metric: values}), shares, info={metric: info})
 
 
 def _compute_slope(points: Sequence[CurvePoint]) -> float:

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bmcli.evaluation.calibration import Calibration
-from bmcli.evaluation.classification import ClassMetrics, ConfusionMatrix
 from bmcli.evaluation.fairness import Fairness
-from bmcli.evaluation.proportions import Interval
 from bmcli.evaluation.slices import Slices
+from bmcli.metrics.calibration import Calibration
+from bmcli.metrics.classification import ClassMetrics, ConfusionMatrix
+from bmcli.metrics.proportions import Interval
 from bmcli.records import validate_as
 
 

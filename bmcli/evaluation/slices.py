@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from bmcli.evaluation.differences import subtract_metrics
-from bmcli.evaluation.directions import get_direction
 from bmcli.evaluation.intervals import (
     Interval,
     Resampling,
@@ -18,7 +16,8 @@ from bmcli.evaluation.intervals import (
     compute_wilson_interval,
     resample_metrics,
 )
-from bmcli.evaluation.weighted_metrics import WeightedMetrics, make_weighted_means
+from bmcli.metrics.differences import subtract_metrics
+from bmcli.metrics.weighted_metrics import WeightedMetrics, make_weighted_means
 from bmcli.raw_columns import RawColumn, RowFault, build_vocabulary, is_text_column, lookup_indices, to_numbers
 from bmcli.records import validate_as
 
@@ -182,7 +181,7 @@ def compare_slices(
                 continue
             candidates.append((each, code, rows, total, _compute_p_value(values, rows, total, design_effect)))
     adjusted = _adjust_by_holm([p for *_, p in candidates])
-    sign = 1 if get_direction(metric) == "min" else -1
+    sign = 1 if weighted_metrics.get_info(metric).direction == "min" else -1
     excesses = [sign * _compute_difference(values, rows, total) for _, _, rows, total, _ in candidates]
 
     # Worse slices first, the most significant of them on top; then better ones, the most significant last.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from bmcli.data import targets as target_kinds
+from bmcli.answers import Answers
 from bmcli.evaluation.explanation_record import (
     ExampleExplanation,
     Explanation,
@@ -18,12 +19,13 @@ from bmcli.evaluation.explanation_record import (
     SanityCheck,
     TargetExplanation,
 )
-from bmcli.evaluation.predictions import Predictions, find_examples, format_target, predict_points
+from bmcli.evaluation.predictions import Predictions, find_examples
 from bmcli.explanation import activations, gradcam, gradients, permutation, sanity
 from bmcli.explanation.gradcam import GradCam
 from bmcli.explanation.gradients import IntegratedGradients
-from bmcli.explanation.scores import TargetScore, choose_classes, get_loss_name
+from bmcli.explanation.scores import TargetScore
 from bmcli.networks.network import Network
+from bmcli.objectives import open_answers
 from bmcli.specs import Column, DataSpec, Split
 from bmcli.training.predictor import Predictor
 
@@ -39,15 +41,18 @@ class ExplanationContext:
 
     Args:
         build_random: Builds a network of the same shape with random weights.
-        quantiles: The predicted quantiles, by target.
         train: Encoded training rows.
     """
 
     network: Network
     build_random: Callable[[], Network]
     spec: DataSpec
-    quantiles: Mapping[str, tuple[float, ...]]
     train: Split
+
+    @cached_property
+    def answers(self) -> dict[str, Answers]:
+        """Answers of the outputs, by name."""
+        return open_answers(self.spec)
 
 
 def explain_network(
@@ -63,7 +68,7 @@ def explain_network(
     """
     sample = _spread_rows(len(predicted.rows), max_rows)
     methods_by_target = {
-        column.name: _AttributionMethods(context, column, context.network) for column in context.spec.targets
+        name: _AttributionMethods(context, answers, context.network) for name, answers in context.answers.items()
     }
     permuted = _select_permuted_columns(context, predicted, methods_by_target)
     importances = _measure_importances(Predictor(context.network), context, predicted, sample, repeats, permuted)
@@ -72,13 +77,12 @@ def explain_network(
         _explain_target(
             context,
             predicted,
-            column,
-            importances[column.name],
-            methods_by_target[column.name],
-            sanity_checks[column.name],
+            importances[name],
+            methods_by_target[name],
+            sanity_checks[name],
             max_examples,
         )
-        for column in context.spec.targets
+        for name in context.answers
     )
     layers, similarity = activations.measure_activity(
         context.network, take_rows(predicted.rows, _spread_rows(len(predicted.rows), _ACTIVITY_ROWS))
@@ -108,8 +112,8 @@ def _select_permuted_columns(
     sample = _spread_rows(len(predicted.rows), _ATTRIBUTED_ROWS)
     total_sizes = dict.fromkeys(names, 0.0)
     for target, method in methods.items():
-        classes = choose_classes(method.column, predicted.predictions[target][sample])
-        sizes = gradients.compute_mean_magnitudes(method.gradients(take_rows(predicted.rows, sample), classes))
+        chosen = method.answers.choose_scores(predicted.predictions[target][sample])
+        sizes = gradients.compute_mean_magnitudes(method.gradients(take_rows(predicted.rows, sample), chosen))
         total = sum(sizes.values()) or 1.0
         for name in total_sizes.keys() & sizes.keys():
             total_sizes[name] += sizes[name] / total
@@ -139,28 +143,25 @@ def _measure_importances(
 ) -> dict[str, tuple[PermutationImportance, ...]]:
     truth = {name: values[sample] for name, values in predicted.truth.items()}
     rows = take_rows(predicted.rows, sample)
-    return permutation.measure_importances(
-        rows, truth, context.spec.targets, context.quantiles, predict, repeats, permuted
-    )
+    return permutation.measure_importances(rows, truth, context.answers, predict, repeats, permuted)
 
 
 def _explain_target(
     context: ExplanationContext,
     predicted: Predictions,
-    column: Column,
     importances: tuple[PermutationImportance, ...],
     method: _AttributionMethods,
     checks: tuple[SanityCheck, ...],
     max_examples: int,
 ) -> TargetExplanation:
-    quantiles = context.quantiles.get(column.name, ())
-    predictions = predicted.predictions[column.name]
-    examples = find_examples(column, predicted.truth[column.name], predictions, max_examples, quantiles)
+    answers = method.answers
+    truth, predictions = predicted.truth[answers.name], predicted.predictions[answers.name]
+    examples = find_examples(answers, truth, predictions, max_examples)
     sample = _spread_rows(len(predicted.rows), _ATTRIBUTED_ROWS)
-    attribution = method.gradients(take_rows(predicted.rows, sample), choose_classes(column, predictions[sample]))
+    attribution = method.gradients(take_rows(predicted.rows, sample), answers.choose_scores(predictions[sample]))
     return TargetExplanation(
-        target=column.name,
-        loss=get_loss_name(column, quantiles),
+        target=answers.name,
+        loss=answers.compute_row_losses(truth[sample], predictions[sample]).name,
         importances=importances,
         shares=_to_shares(gradients.compute_mean_magnitudes(attribution)),
         wrong=method.explain_rows(predicted, examples.wrong),
@@ -179,10 +180,9 @@ def _to_shares(sizes: Mapping[str, float]) -> tuple[FeatureAttribution, ...]:
 class _AttributionMethods:
     """Attribution methods for one target of one network."""
 
-    def __init__(self, context: ExplanationContext, column: Column, network: Network) -> None:
-        self.spec, self.column = context.spec, column
-        self.quantiles = context.quantiles.get(column.name, ())
-        score = TargetScore(column, network.objectives[column.name], self.quantiles)
+    def __init__(self, context: ExplanationContext, answers: Answers, network: Network) -> None:
+        self.spec, self.answers = context.spec, answers
+        score = TargetScore(answers.name, network.objectives[answers.name])
         average = take_rows(context.train, _spread_rows(len(context.train), _BASELINE_ROWS))
         self.gradients = IntegratedGradients(network, context.spec, score, average)
         maps = gradcam.find_maps(network)
@@ -193,20 +193,20 @@ class _AttributionMethods:
         if not rows:
             return ()
         indices = np.array(rows)
-        encoded, predictions = take_rows(predicted.rows, indices), predicted.predictions[self.column.name][indices]
-        classes = choose_classes(self.column, predictions)
-        attribution = self.gradients(encoded, classes)
-        heat = None if self.grad_cam is None else self.grad_cam(encoded, classes)
-        point = predict_points(self.column, predictions, self.quantiles)
-        truth = predicted.truth[self.column.name][indices]
+        encoded, predictions = take_rows(predicted.rows, indices), predicted.predictions[self.answers.name][indices]
+        chosen = self.answers.choose_scores(predictions)
+        attribution = self.gradients(encoded, chosen)
+        heat = None if self.grad_cam is None else self.grad_cam(encoded, chosen)
+        point = self.answers.predict_points(predictions)
+        truth = predicted.truth[self.answers.name][indices]
         image, text = self._first_column("image"), self._first_column("text")
         sums = attribution.sum_by_feature()
         return tuple(
             ExampleExplanation(
                 row=int(row),
-                truth=format_target(self.column, truth[i]),
-                prediction=format_target(self.column, point[i]),
-                explained_output=self.column.classes[classes[i]] if self.column.classes else self.column.name,
+                truth=self.answers.format_value(truth[i]),
+                prediction=self.answers.format_value(point[i]),
+                explained_output=self.answers.name_score(int(chosen[i])),
                 features={name: _round_digits(float(values[i])) for name, values in sums.items()},
                 text=text.name if text else "",
                 words=_make_words(text, encoded, attribution, i) if text else (),
@@ -266,7 +266,7 @@ def _run_sanity_checks(
     """Check every method against networks with random weights, by target."""
     network = context.build_random()
     predict = Predictor(network)
-    random_methods = {column.name: _AttributionMethods(context, column, network) for column in context.spec.targets}
+    random_methods = {name: _AttributionMethods(context, answers, network) for name, answers in context.answers.items()}
     attributions = {name: _attribute_rows(predicted, method, method) for name, method in methods.items()}
     remaining_shares: dict[str, list[float]] = {name: [] for name in methods}
     correlations: dict[str, list[tuple[float, ...]]] = {name: [] for name in methods}
@@ -284,13 +284,14 @@ def _run_sanity_checks(
 
 
 def _attribute_rows(
-    predicted: Predictions, class_method: _AttributionMethods, method: _AttributionMethods
+    predicted: Predictions, score_method: _AttributionMethods, method: _AttributionMethods
 ) -> sanity.RowAttributions:
-    """Attribute the scores of the classes that a method's network predicts, by the same or by another network."""
+    """Attribute the scores that a method chooses for its network, by the same or by another network."""
     sample = _spread_rows(len(predicted.rows), _SANITY_ROWS)
-    classes = choose_classes(class_method.column, predicted.predictions[class_method.column.name][sample])
+    answers = score_method.answers
+    chosen = answers.choose_scores(predicted.predictions[answers.name][sample])
     rows = take_rows(predicted.rows, sample)
-    return method.gradients(rows, classes), None if method.grad_cam is None else method.grad_cam(rows, classes)
+    return method.gradients(rows, chosen), None if method.grad_cam is None else method.grad_cam(rows, chosen)
 
 
 def _make_checks(remaining_shares: list[float], correlations: list[tuple[float, ...]]) -> tuple[SanityCheck, ...]:
@@ -314,20 +315,20 @@ def _find_neighbours(
     """Find the training rows with the most similar embeddings for some rows."""
     if not rows:
         return ()
-    column = context.spec.targets[0]
+    answers = next(iter(context.answers.values()))
     candidates = _spread_rows(len(context.train), _MAX_CANDIDATES)
     train = take_rows(context.train, candidates)
     embeddings = activations.compute_embeddings(context.network, take_rows(predicted.rows, np.array(rows)))
     positions, cosines = activations.find_nearest(
         embeddings, activations.compute_embeddings(context.network, train), _MAX_NEIGHBOURS
     )
-    decoded = target_kinds.kind_of(column).decode(train.targets[column.name], column)
+    decoded = answers.decode(train.targets[answers.name])
     return tuple(
         NearestNeighbours(
             row,
-            format_target(column, predicted.truth[column.name][row]),
+            answers.format_value(predicted.truth[answers.name][row]),
             tuple(
-                (int(candidates[index]), _round_digits(float(cosine)), format_target(column, decoded[index]))
+                (int(candidates[index]), _round_digits(float(cosine)), answers.format_value(decoded[index]))
                 for index, cosine in zip(positions[i], cosines[i], strict=True)
             ),
         )

@@ -11,13 +11,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from bmcli.evaluation.differences import subtract_metrics
+from bmcli.answers import Answers
 from bmcli.evaluation.explanation_record import PermutationImportance
 from bmcli.evaluation.intervals import Resampling, compute_intervals, resample_metrics
-from bmcli.evaluation.predictions import predict_points
-from bmcli.evaluation.weighted_metrics import WeightedMetrics, make_weighted_means
-from bmcli.explanation import scores
-from bmcli.specs import Column, Split
+from bmcli.metrics.differences import subtract_metrics
+from bmcli.metrics.weighted_metrics import WeightedMetrics, make_weighted_means
+from bmcli.specs import Split
 
 PAPER = "Breiman 2001; Fisher, Rudin and Dominici 2019"
 
@@ -27,8 +26,7 @@ Predict = Callable[[Split], Mapping[str, np.ndarray]]
 def measure_importances(
     rows: Split,
     truth: Mapping[str, np.ndarray],
-    columns: tuple[Column, ...],
-    quantiles: Mapping[str, tuple[float, ...]],
+    answers: Mapping[str, Answers],
     predict: Predict,
     repeats: int,
     names: Sequence[str] | None = None,
@@ -41,43 +39,40 @@ def measure_importances(
     Args:
         rows: Encoded, not training rows.
         truth: By target, decoded.
-        columns: The targets.
+        answers: Of the outputs, by name.
         predict: From rows to predictions by target.
         names: The inputs whose importance is measured; None for all.
         seed: Of the shuffles.
     """
     generator = np.random.default_rng([0x5FFE, seed])
     predictions = predict(rows)
-    baseline = {target.name: _measure_losses(target, truth, predictions, quantiles) for target in columns}
-    increases: dict[str, dict[str, np.ndarray]] = {target.name: {} for target in columns}
-    decreases: dict[str, dict[str, float]] = {target.name: {} for target in columns}
+    baseline = _measure_losses(answers, truth, predictions)
+    increases: dict[str, dict[str, np.ndarray]] = {name: {} for name in answers}
+    decreases: dict[str, dict[str, float]] = {name: {} for name in answers}
     for name in rows.inputs if names is None else names:
         values, shuffled_losses = rows.inputs[name], []
         for _ in range(repeats):
             shuffled = replace(rows, inputs={**rows.inputs, name: values[generator.permutation(len(rows))]})
             shuffled_predictions = predict(shuffled)
-            shuffled_losses.append(
-                {target.name: _measure_losses(target, truth, shuffled_predictions, quantiles) for target in columns}
-            )
-        for target in columns:
-            losses, correctness = baseline[target.name]
-            increases[target.name][name] = np.mean([each[target.name][0] - losses for each in shuffled_losses], axis=0)
-            shuffled_correctness = float(np.mean([each[target.name][1] for each in shuffled_losses]))
-            decreases[target.name][name] = float(subtract_metrics(correctness, shuffled_correctness))
-    return {target.name: _rank_importances(increases[target.name], decreases[target.name]) for target in columns}
+            shuffled_losses.append(_measure_losses(answers, truth, shuffled_predictions))
+        for output, (losses, correctness) in baseline.items():
+            increases[output][name] = np.mean([each[output][0] - losses for each in shuffled_losses], axis=0)
+            shuffled_correctness = float(np.mean([each[output][1] for each in shuffled_losses]))
+            decreases[output][name] = float(subtract_metrics(correctness, shuffled_correctness))
+    return {output: _rank_importances(increases[output], decreases[output]) for output in answers}
 
 
 def _measure_losses(
-    column: Column,
-    truth: Mapping[str, np.ndarray],
-    predictions: Mapping[str, np.ndarray],
-    quantiles: Mapping[str, tuple[float, ...]],
-) -> tuple[np.ndarray, float]:
-    """Measure the loss of each row, and the correctness of all."""
-    values, own_quantiles = truth[column.name], quantiles.get(column.name, ())
-    predicted = predictions[column.name]
-    correctness = scores.measure_correctness(column, values, predict_points(column, predicted, own_quantiles))
-    return scores.compute_row_losses(column, values, predicted, own_quantiles), correctness
+    answers: Mapping[str, Answers], truth: Mapping[str, np.ndarray], predictions: Mapping[str, np.ndarray]
+) -> dict[str, tuple[np.ndarray, float]]:
+    """Measure the loss of each row, and the correctness of all, by output."""
+    return {
+        name: (
+            each.compute_row_losses(truth[name], predictions[name]).values,
+            each.measure_correctness(truth[name], predictions[name]),
+        )
+        for name, each in answers.items()
+    }
 
 
 def _rank_importances(

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from bmcli.evaluation.explanation_record import PermutationImportance
-from bmcli.evaluation.ordinal import spearman
 from bmcli.explanation.gradients import Attribution
+from bmcli.metrics.ordinal import spearman
 from bmcli.networks.network import Network
 
 LIMIT = 0.5

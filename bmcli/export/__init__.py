@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
 from pydantic import Field
 
+from bmcli.answers import Answers, ServedRole
 from bmcli.errors import BmcliError
+from bmcli.objectives import open_answers
 from bmcli.recipe.fields import Kind, PartField
 from bmcli.specs import Column, DataSpec
 
@@ -20,8 +23,6 @@ if TYPE_CHECKING:
 
 InputForm = Literal["raw", "encoded", "encoded_image"]
 """Form of a column at the input of an artefact: raw cells, preprocessed values, or the bytes of a picture file."""
-
-OutputRole = Literal["decision", "classes", "probabilities", "number", "quantiles"]
 
 Precision = Literal["float32", "float16", "int8", "reduced"]
 """Numerical precision of an artefact, which determines the limits of its verification."""
@@ -108,7 +109,7 @@ class SignatureOutput:
 
     name: str
     target: str
-    role: OutputRole
+    role: ServedRole
     shape: tuple[Size | None, ...]
     dtype: Dtype
 
@@ -174,16 +175,19 @@ class ExportableModel:
     """The network to export, with its data.
 
     Args:
-        quantiles: The predicted quantiles, by target that has them.
         examples: Training rows, for the calibration of quantisation and for warm-up requests.
         serving_name: Name of the model on a server.
     """
 
     network: Network
     spec: DataSpec
-    quantiles: Mapping[str, Sequence[float]]
     examples: ExportRows
     serving_name: str
+
+    @cached_property
+    def answers(self) -> dict[str, Answers]:
+        """Answers of the outputs, by name."""
+        return open_answers(self.spec)
 
     def get_column(self, name: str) -> Column:
         return self.spec.input(name)

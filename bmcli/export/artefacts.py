@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from bmcli import parts, trust
+from bmcli.answers import Answers
 from bmcli.errors import ArtefactRejected
 from bmcli.export import Signature, card, encoder, operators, rows, runner
-from bmcli.export.verify import get_prediction
 from bmcli.native_output import hide_native_stderr
+from bmcli.objectives import open_answers
 from bmcli.quoting import quoted
-from bmcli.specs import Column, DataSpec
+from bmcli.specs import DataSpec, OutputSpec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,10 +41,10 @@ class LoadedArtefact:
     spec: DataSpec
     source: Mapping[str, Any]
 
-    @property
-    def quantiles(self) -> dict[str, Sequence[float]]:
-        """The predicted quantiles, by target that has them."""
-        return {target["name"]: target["quantiles"] for target in self.card["targets"] if "quantiles" in target}
+    @cached_property
+    def answers(self) -> dict[str, Answers]:
+        """Answers of the outputs, by name."""
+        return open_answers(self.spec)
 
     @property
     def signature(self) -> Signature:
@@ -66,7 +68,7 @@ class LoadedArtefact:
         import numpy as np
 
         count = len(next(iter(raw.values())))
-        predictions: dict[str, list[np.ndarray]] = {target.name: [] for target in self.spec.targets}
+        predictions: dict[str, list[np.ndarray]] = {name: [] for name in self.answers}
         for start in range(0, count, _BATCH_SIZE):
             batch = {name: values[start : start + _BATCH_SIZE] for name, values in raw.items()}
             cells = rows.decode_picture_files(batch, self.signature, self.spec)
@@ -74,18 +76,22 @@ class LoadedArtefact:
                 outputs = loaded.predict(cells)
             except Exception as error:  # as above
                 raise ArtefactRejected(f"{self.folder}: cannot be run: {_format_reason(error)}") from None
-            for target in self.spec.targets:
-                values = self._check_values(get_prediction(outputs, target), target, min(_BATCH_SIZE, count - start))
-                predictions[target.name].append(values)
+            for name, answers in self.answers.items():
+                values = outputs[name, answers.served_prediction]
+                predictions[name].append(self._check_values(values, answers.output, min(_BATCH_SIZE, count - start)))
         return {name: np.concatenate(values) for name, values in predictions.items()}
 
-    def _check_values(self, values: np.ndarray, target: Column, count: int) -> np.ndarray:
-        """Reject an array with another shape or type than in the card."""
-        width = len(target.classes) or len(self.quantiles.get(target.name, ()))
-        expected = (count, width) if width else (count,)
-        if values.shape != expected or values.dtype.kind != "f":
+    def _check_values(self, values: np.ndarray, output: OutputSpec, count: int) -> np.ndarray:
+        """Reject an array with another shape or type than those of the output."""
+        import numpy as np
+
+        expected = (count, *output.shape)
+        fits = len(values.shape) == len(expected) and all(
+            size in (None, actual) for size, actual in zip(expected, values.shape, strict=True)
+        )
+        if not fits or values.dtype.kind != np.dtype(output.dtype).kind:
             raise ArtefactRejected(
-                f"{self.folder}: expected floats of shape {expected} for {quoted(target.name)}, "
+                f"{self.folder}: expected {output.dtype} of shape {expected} for {quoted(output.name)}, "
                 f"received {values.dtype} of shape {values.shape}."
             )
         return values
@@ -168,9 +174,13 @@ def _check_columns(artefact: LoadedArtefact) -> None:
     inputs, outputs = artefact.signature.inputs, artefact.signature.outputs
     if sorted(each.column for each in inputs) != sorted(column.name for column in artefact.spec.inputs):
         raise ValueError("its inputs differ from the signature of the card")
-    numbers = {each.target for each in outputs if each.role in ("probabilities", "quantiles", "number")}
-    if missing := [column.name for column in artefact.spec.targets if column.name not in numbers]:
-        raise ValueError(f"the signature of the card has no output for the target {missing[0]!r}")
+    if [output.name for output in artefact.spec.outputs] != [column.name for column in artefact.spec.targets]:
+        raise ValueError("its outputs differ from its targets")
+    roles = {(each.target, each.role) for each in outputs}
+    for name, answers in artefact.answers.items():
+        answers.check_output()
+        if (name, answers.served_prediction) not in roles:
+            raise ValueError(f"the signature of the card has no output for the target {name!r}")
 
 
 def _convert_lists(value: Any) -> Any:

@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from bmcli import __version__, dates, disk, records, trust
+from bmcli.answers import Answers
 from bmcli.errors import ArtefactRejected, BmcliError
 from bmcli.export import FormatOptions, Runtime, Signature, SignatureInput, SignatureOutput, WrittenModel, schema
 from bmcli.export.verify import Verification
+from bmcli.objectives import open_answers
 from bmcli.printable import clean
-from bmcli.quoting import listed, quoted, shortened
+from bmcli.quoting import listed, shortened
 from bmcli.recipe.schema import Recipe
 from bmcli.runs import Run, now
 from bmcli.specs import Column, DataSpec
@@ -65,7 +67,7 @@ def build(
         "name": recipe.name,
         "created": now(),
         "license": license_name,
-        "targets": [_describe_target(column, recipe) for column in spec.targets],
+        "targets": [_describe_output(answers) for answers in open_answers(spec).values()],
         "columns": [_describe_column(column, written) for column in spec.inputs],
         "notes": list(written.notes),
         "weights": dict(weights),
@@ -248,22 +250,13 @@ def _check_file(folder: Path, path: str, digest: str) -> None:
         raise ArtefactRejected(f"{file}: changed, its SHA-256 differs from the card.", suggestion=_EXPORT_AGAIN)
 
 
-def _describe_target(column: Column, recipe: Recipe) -> dict[str, Any]:
-    decision = {
-        "category": "the most probable class", "labels": "every label more probable than 0.5",
-        "ordered": "the highest class with a probability above 0.5 to be reached",
-    }.get(column.kind, "the number, in the unit of the target")  # fmt: skip
-    decision_state = {key: column.state[key] for key in ("threshold", "temperature") if key in column.state}
-    if "threshold" in decision_state:
-        decision = f"{quoted(column.classes[1])} if its probability is at least {decision_state['threshold']:.6g}"
-    quantiles = {"quantiles": list(recipe.quantiles()[column.name])} if column.name in recipe.quantiles() else {}
+def _describe_output(answers: Answers) -> dict[str, Any]:
     return {
-        "name": column.name,
-        "kind": column.kind,
-        "classes": list(column.classes),
-        "decision": decision,
-        **decision_state,
-        **quantiles,
+        "name": answers.name,
+        "kind": answers.target.kind,
+        "classes": list(answers.output.names),
+        "decision": answers.describe_decision(),
+        "state": dict(answers.output.state),
     }
 
 

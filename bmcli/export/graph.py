@@ -15,7 +15,6 @@ import tensorflow as tf
 from bmcli import inputs as input_kinds
 from bmcli.export import ExportableModel, InputForm, Signature, SignatureInput, SignatureOutput
 from bmcli.layers.picture_decoder import PictureDecoder
-from bmcli.objectives import find_median_index
 from bmcli.specs import Column, DataSpec
 
 SERVING = "serving_default"
@@ -47,25 +46,15 @@ def make_outputs(exportable: ExportableModel, with_text: bool) -> tuple[Signatur
     """Make the output tensors of a function, in the order of the targets.
 
     Args:
-        with_text: Whether to add the names of the classes, and the decision by name.
+        with_text: Whether to add the tensors of texts, such as the names of classes.
     """
     names = input_kinds.make_tensor_names(exportable.spec.targets)
-    outputs: list[SignatureOutput] = []
-    for target in exportable.spec.targets:
-        name, count = names[target.name], len(target.classes)
-        quantiles = exportable.quantiles.get(target.name, ())
-        if quantiles:
-            outputs += [
-                SignatureOutput(name, target.name, "number", (), "float32"),
-                SignatureOutput(f"{name}_quantiles", target.name, "quantiles", (len(quantiles),), "float32"),
-            ]
-        elif not count:
-            outputs.append(SignatureOutput(name, target.name, "number", (), "float32"))
-        else:
-            if with_text:
-                outputs.append(SignatureOutput(name, target.name, "decision", (), "string"))
-                outputs.append(SignatureOutput(f"{name}_classes", target.name, "classes", (count,), "string"))
-            outputs.append(SignatureOutput(f"{name}_probabilities", target.name, "probabilities", (count,), "float32"))
+    outputs = [
+        SignatureOutput(names[output] + served.suffix, output, served.role, served.shape, served.dtype)
+        for output, answers in exportable.answers.items()
+        for served in answers.list_served()
+        if with_text or served.dtype != "string"
+    ]
     output_names = [output.name for output in outputs]
     if len(set(output_names)) == len(output_names):
         return tuple(outputs)
@@ -109,7 +98,11 @@ class ServingModule(tf.Module):
             # Explicit, since Keras would otherwise use the training flag of an outer call.
             outputs = exportable.network.model(encoded, training=False)
             predicted = exportable.network.predict(outputs)
-            return {each.name: _compute_output(exportable, each, predicted[each.target]) for each in signature.outputs}
+            objectives = exportable.network.objectives
+            return {
+                each.name: objectives[each.target].serve(predicted[each.target], each.role)
+                for each in signature.outputs
+            }
 
         specs = {each.name: _make_tensor_spec(each) for each in signature.inputs}
         return tf.function(serve, input_signature=[specs], autograph=False)
@@ -129,35 +122,6 @@ class ServingModule(tf.Module):
 
 def _make_tensor_spec(signature_input: SignatureInput) -> tf.TensorSpec:
     return tf.TensorSpec((None, *signature_input.shape), signature_input.dtype, name=signature_input.name)
-
-
-def _compute_output(exportable: ExportableModel, output: SignatureOutput, predicted: Any) -> Any:
-    """Compute one output from the network's predictions of its target."""
-    target = exportable.spec.target(output.target)
-    quantiles = exportable.quantiles.get(output.target, ())
-    if output.role == "number":
-        number = predicted[:, find_median_index(quantiles)] if quantiles else predicted
-        return tf.identity(tf.cast(number, "float32"))
-    if output.role in ("quantiles", "probabilities"):
-        return tf.identity(tf.cast(predicted, "float32"))
-    names = tf.constant(target.classes)
-    if output.role == "classes":
-        return tf.tile(names[tf.newaxis], [tf.shape(predicted)[0], 1])
-    return _decide(target, predicted, names)
-
-
-def _decide(target: Column, probabilities: Any, names: Any) -> Any:
-    """Compute point predictions as names of classes, `(batch,)`."""
-    if target.kind == "labels":
-        all_names = tf.tile(names[tf.newaxis], [tf.shape(probabilities)[0], 1])
-        chosen_names = tf.ragged.boolean_mask(all_names, probabilities > 0.5)
-        return tf.strings.reduce_join(chosen_names, axis=1, separator=target.state["separator"])
-    if target.kind == "ordered":
-        reached = 1 - tf.cumsum(tf.cast(probabilities[:, :-1], "float64"), axis=1)
-        return tf.gather(names, tf.reduce_sum(tf.cast(reached > 0.5, "int32"), axis=1))
-    if "threshold" in target.state:
-        return tf.gather(names, tf.cast(probabilities[:, 1] >= target.state["threshold"], "int32"))
-    return tf.gather(names, tf.argmax(probabilities, axis=1))
 
 
 def save_module(served: ServingModule, signatures: Sequence[Signature], folder: Path) -> None:

@@ -7,8 +7,18 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
+from bmcli import parts
 from bmcli.export import Dtype, Precision, Runtime, Signature, Size
 
 _MAX_CELL_NUMBERS = 2**26
@@ -68,9 +78,7 @@ class CardTarget(_StrictRecord):
     kind: str
     classes: tuple[str, ...]
     decision: str
-    threshold: float | None = None
-    temperature: float | None = None
-    quantiles: tuple[Share, ...] = ()
+    state: dict[str, JsonValue]
 
 
 class CardColumn(_StrictRecord):
@@ -256,8 +264,6 @@ class TargetState(_StrictRecord):
     log: bool = False
     separator: str = ";"
     columns: tuple[str, ...] = ()
-    threshold: float = 0.5
-    temperature: float = 1.0
 
 
 class _ColumnRecord(_StrictRecord):
@@ -335,11 +341,27 @@ class TargetColumn(_ColumnRecord):
         has_classes = self.kind in ("category", "labels", "ordered")
         if has_classes != bool(self.classes) or len(set(self.classes)) < len(self.classes):
             raise ValueError(f"classes do not fit the kind {self.kind}")
-        if "threshold" in self.state.model_fields_set and len(self.classes) != 2:
-            raise ValueError("a threshold without two classes")
         if self.kind == "labels" and "separator" not in self.state.model_fields_set:
             raise ValueError("labels without a separator")
         return self
+
+
+class OutputRecord(_StrictRecord):
+    """An output; its objective checks its state."""
+
+    name: str
+    objective: str
+    shape: RawShape
+    dtype: Dtype
+    names: tuple[str, ...]
+    state: dict[str, JsonValue]
+
+    @field_validator("objective")
+    @classmethod
+    def _check_objective(cls, value: str) -> str:
+        if value not in parts.names("objectives"):
+            raise ValueError(f"no objective {value!r}")
+        return value
 
 
 InputColumn = Annotated[
@@ -353,6 +375,7 @@ class PreprocessingRecord(_StrictRecord):
     inputs: Annotated[tuple[InputColumn, ...], Field(min_length=1)]
     targets: Annotated[tuple[TargetColumn, ...], Field(min_length=1)]
     crosses: tuple[CrossColumn, ...]
+    outputs: Annotated[tuple[OutputRecord, ...], Field(min_length=1)]
     counts: dict[str, Count]
     fingerprint: str
     key: str

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bmcli.data import targets as target_kinds
+from bmcli.answers import Answers
 from bmcli.export import ExportRows, Precision, Signature, WrittenModel, rows
 from bmcli.export.rows import EdgeCase
 from bmcli.export.worker import ENCODER_FILE, ArtefactWorker, WorkerFailed, start_worker
-from bmcli.objectives import find_median_index
+from bmcli.objectives import open_answers
 from bmcli.recipe.export import VerifyOptions
-from bmcli.specs import Column, DataSpec
+from bmcli.specs import DataSpec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,7 +72,6 @@ class ReferencePredictions:
     """Predictions of the model, for comparison with artefacts.
 
     Args:
-        quantiles: The predicted quantiles, by target that has them.
         split: Name of the split.
         rows: Of the split.
         expected: The model's predictions of the rows, by target.
@@ -79,7 +79,6 @@ class ReferencePredictions:
     """
 
     spec: DataSpec
-    quantiles: Mapping[str, Sequence[float]]
     split: str
     rows: ExportRows
     expected: Mapping[str, np.ndarray]
@@ -87,23 +86,19 @@ class ReferencePredictions:
 
     @classmethod
     def from_network(
-        cls,
-        network: Network,
-        spec: DataSpec,
-        quantiles: Mapping[str, Sequence[float]],
-        split: str,
-        rows_of_split: ExportRows,
+        cls, network: Network, spec: DataSpec, split: str, rows_of_split: ExportRows
     ) -> ReferencePredictions:
         expected = rows.predict_encoded(network, rows_of_split.encoded)
         edge_cases = [
             (each, rows.predict_encoded(network, rows.encode_raw(each.raw, spec)))
             for each in rows.make_edge_cases(rows_of_split, spec)
         ]
-        return cls(spec, quantiles, split, rows_of_split, expected, edge_cases)
+        return cls(spec, split, rows_of_split, expected, edge_cases)
 
-    def deviation(self, target: Column) -> float:
-        """Get the unit of a target's differences: 1 for probabilities, for numbers their standard deviation."""
-        return 1.0 if target.classes else float(self.expected[target.name].std()) or 1.0
+    @cached_property
+    def answers(self) -> dict[str, Answers]:
+        """Answers of the outputs, by name."""
+        return open_answers(self.spec)
 
 
 @dataclass(frozen=True)
@@ -183,53 +178,16 @@ class _ComparisonTotals:
         import numpy as np
 
         agreements = np.ones(len(next(iter(expected.values()))), bool)
-        for target in reference.spec.targets:
-            target_expected, predicted = expected[target.name], get_prediction(outputs, target)
-            difference = np.abs(target_expected - predicted).reshape(len(agreements), -1) / reference.deviation(target)
+        for name, answers in reference.answers.items():
+            own_expected, predicted = expected[name], outputs[name, answers.served_prediction]
+            scale = answers.get_scale(reference.expected[name])
+            difference = np.abs(own_expected - predicted).reshape(len(agreements), -1) / scale
             self.not_finite += int((~np.isfinite(difference)).any(axis=1).sum())
             self.difference = max(self.difference, float(np.nan_to_num(difference, nan=np.inf).max(initial=0)))
-            agreements &= _agree(target, target_expected, predicted, difference, self.tolerance)
-            if (target.name, "decision") in outputs:
-                agreements &= _name_decisions(target, predicted) == outputs[target.name, "decision"]
+            agreements &= answers.agree(own_expected, predicted, difference, self.tolerance)
+            if (name, "decision") in outputs:
+                agreements &= answers.name_decisions(predicted) == outputs[name, "decision"]
         self.agreements.append(agreements)
-
-
-def get_prediction(outputs: Mapping[tuple[str, str], np.ndarray], target: Column) -> np.ndarray:
-    """Get the outputs for a target, in the form of a network's predictions."""
-    for role in ("probabilities", "quantiles", "number"):
-        if (target.name, role) in outputs:
-            return outputs[target.name, role]
-    raise KeyError(target.name)
-
-
-def _agree(
-    target: Column, expected: np.ndarray, predicted: np.ndarray, difference: np.ndarray, tolerance: float
-) -> np.ndarray:
-    """Whether the decisions are equal, `(rows,)`; a tie can be decided either way."""
-    import numpy as np
-
-    if not target.classes:
-        return np.asarray((difference <= tolerance).all(axis=1))
-    point = target_kinds.kind_of(target).predict_point
-    is_equal = point(expected, target) == point(predicted, target)
-    is_equal = is_equal.all(axis=1) if is_equal.ndim == 2 else is_equal
-    return np.asarray(is_equal | (difference <= _TIE_TOLERANCE).all(axis=1))
-
-
-def _name_decisions(target: Column, predicted: np.ndarray) -> np.ndarray:
-    """Convert probabilities to decisions by name, as in the outputs of an artefact."""
-    import numpy as np
-
-    point = target_kinds.kind_of(target).predict_point(predicted, target)
-    if point.ndim == 2:
-        separator = target.state["separator"]
-        names = [
-            separator.join(name for name, is_chosen in zip(target.classes, row, strict=True) if is_chosen)
-            for row in point.tolist()
-        ]
-    else:
-        names = [target.classes[index] for index in point.tolist()]
-    return np.array([name.encode() for name in names], object)
 
 
 def _compare_answers(
@@ -246,14 +204,14 @@ def _compare_answers(
     import numpy as np
 
     default = written.signatures[0]
-    predictions: dict[str, list[np.ndarray]] = {target.name: [] for target in reference.spec.targets}
+    predictions: dict[str, list[np.ndarray]] = {name: [] for name in reference.answers}
     for signature, totals in zip(written.signatures, totals_by_signature[1:], strict=True):
         for inputs, positions in _iterate_batches(reference, signature, default):
             outputs = worker.predict(inputs, signature.name)
             totals.add(reference, {name: values[positions] for name, values in reference.expected.items()}, outputs)
             if signature is default:
-                for target in reference.spec.targets:
-                    predictions[target.name].append(get_prediction(outputs, target))
+                for name, answers in reference.answers.items():
+                    predictions[name].append(outputs[name, answers.served_prediction])
     for edge_case, expected in reference.edge_cases:
         if _accepts(default, edge_case):
             totals_by_signature[0].add(
@@ -328,8 +286,8 @@ def _make_verification(
     difference = max(each.difference for each in totals)
     metrics = {
         name: (model, artefact)
-        for target in reference.spec.targets
-        for name, model, artefact in _compare_metric(target, reference, predictions[target.name])
+        for answers in reference.answers.values()
+        for name, model, artefact in _compare_quality(answers, reference, predictions[answers.name])
     }
     failures = ["It needs bmcli, which is not part of the artefact."] if bmcli_loaded else []
     not_finite = sum(each.not_finite for each in totals)
@@ -363,24 +321,12 @@ def _make_verification(
     )
 
 
-def _compare_metric(
-    target: Column, reference: ReferencePredictions, predictions: np.ndarray
+def _compare_quality(
+    answers: Answers, reference: ReferencePredictions, predictions: np.ndarray
 ) -> Iterator[tuple[str, float, float]]:
-    """Compute a metric of the model and of the artefact: accuracy for classes, R2 for numbers that vary."""
-    import numpy as np
-
-    kind = target_kinds.kind_of(target)
-    truth = kind.decode(reference.rows.truth[target.name], target)
-    prefix = f"{target.name}/" if len(reference.spec.targets) > 1 else ""
-    expected = reference.expected[target.name]
-    if target.classes:
-        model, artefact = (
-            float((kind.predict_point(each, target) == truth).mean()) for each in (expected, predictions)
-        )
-        yield f"{prefix}accuracy", model, artefact
-    elif len(truth) > 1 and np.ptp(truth) > 0 and np.isfinite(predictions).all() and np.isfinite(expected).all():
-        if expected.ndim == 2:
-            median = find_median_index(reference.quantiles[target.name])
-            expected, predictions = expected[:, median], predictions[:, median]
-        model, artefact = (1 - np.square(truth - each).mean() / truth.var() for each in (expected, predictions))
-        yield f"{prefix}r2", float(model), float(artefact)
+    """Compute a metric of the model and of the artefact, with its name, where both have it."""
+    truth = answers.decode(reference.rows.truth[answers.name])
+    model, artefact = (answers.compute_quality(truth, each) for each in (reference.expected[answers.name], predictions))
+    if model is not None and artefact is not None:
+        prefix = f"{answers.name}/" if len(reference.answers) > 1 else ""
+        yield prefix + model.name, float(model.values), float(artefact.values)

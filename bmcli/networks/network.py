@@ -50,7 +50,8 @@ def assemble_network(recipe: Recipe, spec: DataSpec, train_targets: Mapping[str,
     options = recipe.objectives()
     kinds = {name: parts.load("objectives", each.kind) for name, each in options.items()}
     objectives = {
-        name: kind.build(options[name], spec.target(name), train_targets[name]) for name, kind in kinds.items()
+        name: kind.build(options[name], spec.output(name), spec.target(name), train_targets[name])
+        for name, kind in kinds.items()
     }
     model = build_model(recipe, spec)
     if not model.trainable_variables:

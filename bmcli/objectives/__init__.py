@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from pydantic import Field, model_validator
@@ -14,13 +14,18 @@ from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
 from bmcli.recipe.fields import FieldType, KerasObject, Kind, check_mapping, fault, fault_at
 from bmcli.recipe.nodes import format_value
-from bmcli.specs import Column
+from bmcli.recipe.objective import ObjectiveOptions
+from bmcli.specs import Column, DataSpec, OutputSpec
 
 if TYPE_CHECKING:
     import keras
     import numpy as np
 
+    from bmcli.answers import Answers, ServedRole
+
 Direction = Literal["min", "max"]
+
+_SMALL = 1e-7  # of a probability before its logarithm
 
 
 class TargetObjective(Protocol):
@@ -47,6 +52,24 @@ class TargetObjective(Protocol):
         Raises:
             BmcliError: A metric does not suit the target.
         """
+
+    def explain(self, prediction: Any, chosen: Any) -> Any:
+        """Compute the score that attributions explain, `(batch,)` float32.
+
+        Args:
+            prediction: Result of `predict`.
+            chosen: Index of the score of each row, from `Answers.choose_scores`.
+        """
+
+    def serve(self, prediction: Any, role: ServedRole) -> Any:
+        """Compute a tensor of an exported model, one of `Answers.list_served`.
+
+        Args:
+            prediction: Result of `predict`.
+        """
+
+    def with_output(self, output: OutputSpec) -> TargetObjective:
+        """Make the same objective with another state of its output, such as a temperature."""
 
 
 class Metric(Protocol):
@@ -80,10 +103,17 @@ class ObjectiveKind(Protocol):
     def width(self, options: Any, target: Column) -> int:
         """Number of outputs that the network needs for each example."""
 
-    def build(self, options: Any, target: Column, train_targets: Any) -> TargetObjective:
+    def describe(self, options: Any, target: Column) -> OutputSpec:
+        """Describe the output for a target."""
+
+    def make_answers(self, output: OutputSpec, target: Column) -> Answers:
+        """Make the answers of an output, from what a run keeps of it."""
+
+    def build(self, options: Any, output: OutputSpec, target: Column, train_targets: Any) -> TargetObjective:
         """Build the objective of a target.
 
         Args:
+            output: Result of `describe`, or that of a run.
             train_targets: Encoded targets of the training split, from which class weights are computed.
         """
 
@@ -148,14 +178,6 @@ def _check_weight(value: Any) -> float:
     return float(value)
 
 
-class ObjectiveOptions(Kind):
-    """Options of every objective."""
-
-    weight: Annotated[float, Field(gt=0)] = Field(
-        default=1.0, description="Weight of this target's loss among those of several targets."
-    )
-
-
 class ClassOptions(ObjectiveOptions):
     """Options of objectives with classes."""
 
@@ -176,6 +198,14 @@ class ClassOptions(ObjectiveOptions):
         "likelihood of the validation rows (Guo et al. 2017). Exported models include it.",
     )
 
+    @property
+    def decides(self) -> bool:
+        return self.calibrate != "none"
+
+    @property
+    def decides_on_validation(self) -> bool:
+        return self.calibrate != "none"
+
     @model_validator(mode="after")
     def _beta_has_an_effect(self) -> ClassOptions:
         if self.beta is not None and self.class_weights != "effective":
@@ -185,12 +215,76 @@ class ClassOptions(ObjectiveOptions):
         return self
 
 
-def apply_temperature(target: Column, output: Any) -> Any:
-    """Convert logits to float32, and divide them by the temperature of a calibrated target."""
+def describe_outputs(options: Mapping[str, Any], spec: DataSpec) -> DataSpec:
+    """Describe what a network learns from data.
+
+    Args:
+        options: Of the objective of each target.
+    """
+    outputs = [
+        parts.load("objectives", options[target.name].kind).describe(options[target.name], target)
+        for target in spec.targets
+    ]
+    return replace(spec, outputs=tuple(outputs))
+
+
+def open_answers(spec: DataSpec) -> dict[str, Answers]:
+    """Make the answers of all outputs, by their names."""
+    return {
+        output.name: parts.load("objectives", output.objective).make_answers(output, spec.target(output.name))
+        for output in spec.outputs
+    }
+
+
+def describe_classes(objective: str, target: Column, state: Mapping[str, Any] | None = None) -> OutputSpec:
+    """Describe an output of a probability for each class of a target."""
+    return OutputSpec(target.name, objective, (len(target.classes),), names=target.classes, state=state or {})
+
+
+def compute_log_odds(probabilities: Any, chosen: Any) -> Any:
+    """Compute the log-odds of one class in each row, `(batch,)` float32.
+
+    Args:
+        probabilities: `(batch, classes)`.
+        chosen: Class indices, `(batch,)`.
+    """
     from keras import ops
 
-    # The calibration stores the temperature in the target's state after training; before, there is none.
-    logits, temperature = ops.cast(output, "float32"), target.state.get("temperature", 1.0)
+    picked = ops.take_along_axis(ops.cast(probabilities, "float32"), ops.expand_dims(chosen, -1), axis=1)[:, 0]
+    return ops.log(ops.maximum(picked, _SMALL)) - ops.log(ops.maximum(1 - picked, _SMALL))
+
+
+def serve_classes(names: Sequence[str], probabilities: Any, role: ServedRole, decide: Callable[[Any], Any]) -> Any:
+    """Compute a tensor of an exported model with classes.
+
+    Args:
+        names: Of the classes.
+        decide: Computes the decisions as texts, `(batch,)`, from the names as a tensor.
+    """
+    import tensorflow as tf
+
+    if role == "probabilities":
+        return tf.identity(tf.cast(probabilities, "float32"))
+    name_tensor = tf.constant(names)
+    if role == "classes":
+        return tf.tile(name_tensor[tf.newaxis], [tf.shape(probabilities)[0], 1])
+    return decide(name_tensor)
+
+
+def decide_ordered(probabilities: Any, names: Any) -> Any:
+    """Decide for the median category as `OrderedAnswers.predict_points` does, as texts `(batch,)`."""
+    import tensorflow as tf
+
+    reached = 1 - tf.cumsum(tf.cast(probabilities[:, :-1], "float64"), axis=1)
+    return tf.gather(names, tf.reduce_sum(tf.cast(reached > 0.5, "int32"), axis=1))
+
+
+def apply_temperature(output_spec: OutputSpec, output: Any) -> Any:
+    """Convert logits to float32, and divide them by the temperature of a calibrated output."""
+    from keras import ops
+
+    # The calibration stores the temperature in the output's state after training; before, there is none.
+    logits, temperature = ops.cast(output, "float32"), output_spec.state.get("temperature", 1.0)
     return logits if temperature == 1 else logits / temperature
 
 
@@ -244,11 +338,6 @@ def compute_balanced_weights(options: ClassOptions, counts: np.ndarray) -> np.nd
         weights = -1 / np.expm1(rows * math.log(beta))
         weights *= counts.shape[-1] / weights.sum(axis=-1, keepdims=True)
     return weights.astype("float32")
-
-
-def find_median_index(quantiles: Sequence[float]) -> int:
-    """Index of the quantile that is nearest to the median."""
-    return min(range(len(quantiles)), key=lambda at: abs(quantiles[at] - 0.5))
 
 
 def compute_binary_crossentropy(truth: Any, logits: Any, options: Mapping[str, Any]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -21,16 +21,22 @@ from bmcli.objectives import (
     compute_binary_crossentropy,
     compute_categorical_focal_crossentropy,
     compute_class_weights,
+    compute_log_odds,
     create_metric_variables,
+    decide_ordered,
+    describe_classes,
     make_keras_metric,
+    serve_classes,
 )
 from bmcli.quoting import quoted
 from bmcli.recipe import catalogue, fields
 from bmcli.recipe.fields import KerasObject, KerasObjectField, fault, fault_at
-from bmcli.specs import Column
+from bmcli.specs import Column, OutputSpec
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from bmcli.answers import Answers, ServedRole
 
 TARGETS = ("category", "ordered")
 FORM = "softmax"
@@ -151,6 +157,14 @@ class Options(ClassOptions):
         "precision: 0.9}. By default the more probable class is predicted.",
     )
 
+    @property
+    def decides(self) -> bool:
+        return super().decides or self.threshold is not None
+
+    @property
+    def decides_on_validation(self) -> bool:
+        return super().decides_on_validation or isinstance(self.threshold, ThresholdOptions)
+
     @field_validator("loss")
     @classmethod
     def _loss_suits(cls, value: KerasObject | None) -> KerasObject | None:
@@ -181,6 +195,7 @@ class Classification:
         class_weights: `(classes,)` in float32, or None.
     """
 
+    output: OutputSpec
     target: Column
     per_example_loss: Callable[[Any, Any], Any]
     loss_inputs: tuple[str, str]
@@ -200,11 +215,31 @@ class Classification:
     def predict(self, output: Any) -> Any:
         from keras import ops
 
-        return ops.softmax(apply_temperature(self.target, output))
+        return ops.softmax(apply_temperature(self.output, output))
 
     def metrics(self, extra: tuple[KerasObject, ...] = ()) -> dict[str, MetricAdapter]:
         check_metrics(extra, _list_suitable_metrics(len(self.target.classes)), self.target)
         return collect_metrics({"accuracy": KerasObject("sparse_categorical_accuracy")}, extra, self._make_metric)
+
+    def explain(self, prediction: Any, chosen: Any) -> Any:
+        """Compute the log-odds of the chosen class."""
+        return compute_log_odds(prediction, chosen)
+
+    def serve(self, prediction: Any, role: ServedRole) -> Any:
+        return serve_classes(self.target.classes, prediction, role, lambda names: self._decide(prediction, names))
+
+    def with_output(self, output: OutputSpec) -> Classification:
+        return replace(self, output=output)
+
+    def _decide(self, probabilities: Any, names: Any) -> Any:
+        """Decide as `CategoryAnswers.predict_points` and `OrderedAnswers.predict_points` do, `(batch,)`."""
+        import tensorflow as tf
+
+        if self.target.kind == "ordered":
+            return decide_ordered(probabilities, names)
+        if "threshold" in self.output.state:
+            return tf.gather(names, tf.cast(probabilities[:, 1] >= self.output.state["threshold"], "int32"))
+        return tf.gather(names, tf.argmax(probabilities, axis=1))
 
     def _convert_target(self, form: str, target: Any) -> Any:
         """Convert class indices `(batch,)` to the form of a loss."""
@@ -241,7 +276,19 @@ def width(options: Options, target: Column) -> int:
     return len(target.classes)
 
 
-def build(options: Options, target: Column, train_targets: Any) -> Classification:
+def describe(options: Options, target: Column) -> OutputSpec:
+    """Describe the probability of each class."""
+    return describe_classes("classification", target)
+
+
+def make_answers(output: OutputSpec, target: Column) -> Answers:
+    """Make the answers of an output, those of ordered classes for a target in order."""
+    from bmcli.answers.classes import CategoryAnswers, OrderedAnswers
+
+    return (OrderedAnswers if target.kind == "ordered" else CategoryAnswers)(output, target)
+
+
+def build(options: Options, output: OutputSpec, target: Column, train_targets: Any) -> Classification:
     """Build the objective of a target.
 
     Raises:
@@ -264,6 +311,7 @@ def build(options: Options, target: Column, train_targets: Any) -> Classificatio
             suggestion="Leave it out.",
         )
     return Classification(
+        output=output,
         target=target,
         per_example_loss=_focal_loss(loss) if "focal" in loss.kind else _keras_loss(loss),
         loss_inputs=_LOSSES[loss.kind],

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -13,14 +13,17 @@ from bmcli.objectives import (
     NUMBER_METRICS,
     Direction,
     MetricAdapter,
-    ObjectiveOptions,
     check_metrics,
     collect_metrics,
     create_metric_variables,
     make_keras_metric,
 )
 from bmcli.recipe.fields import KerasObject
-from bmcli.specs import Column
+from bmcli.recipe.objective import ObjectiveOptions
+from bmcli.specs import Column, OutputSpec
+
+if TYPE_CHECKING:
+    from bmcli.answers import Answers, ServedRole
 
 TARGETS = ("count",)
 FORM = "number"
@@ -46,6 +49,7 @@ class Options(ObjectiveOptions):
 class Count:
     """The count of one target."""
 
+    output: OutputSpec
     target: Column
     weight: float
 
@@ -66,6 +70,20 @@ class Count:
         check_metrics(extra, METRICS, self.target)
         own = collect_metrics({"mae": KerasObject("mean_absolute_error")}, extra, self._make_metric)
         return {"poisson_deviance": MetricAdapter(keras.metrics.Mean(name="poisson_deviance"), "min", _deviance), **own}
+
+    def explain(self, prediction: Any, chosen: Any) -> Any:
+        """Return the rate."""
+        from keras import ops
+
+        return ops.cast(prediction, "float32")
+
+    def serve(self, prediction: Any, role: ServedRole) -> Any:
+        import tensorflow as tf
+
+        return tf.identity(tf.cast(prediction, "float32"))
+
+    def with_output(self, output: OutputSpec) -> Count:
+        return replace(self, output=output)
 
     def _rate(self, output: Any) -> tuple[Any, Any]:
         """Compute the rate and its logarithm, `(batch,)`."""
@@ -90,8 +108,20 @@ def width(options: Options, target: Column) -> int:
     return 1
 
 
-def build(options: Options, target: Column, train_targets: Any) -> Count:
-    return Count(target, options.weight)
+def describe(options: Options, target: Column) -> OutputSpec:
+    """Describe the rate, one number."""
+    return OutputSpec(target.name, "count", ())
+
+
+def make_answers(output: OutputSpec, target: Column) -> Answers:
+    """Make the answers of an output."""
+    from bmcli.answers.numbers import CountAnswers
+
+    return CountAnswers(output, target)
+
+
+def build(options: Options, output: OutputSpec, target: Column, train_targets: Any) -> Count:
+    return Count(output, target, options.weight)
 
 
 def _deviance(target: Any, prediction: Any) -> tuple[Any]:

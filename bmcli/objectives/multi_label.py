@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator
@@ -19,16 +19,21 @@ from bmcli.objectives import (
     collect_metrics,
     compute_balanced_weights,
     compute_binary_crossentropy,
+    compute_log_odds,
     create_metric_variables,
+    describe_classes,
     make_keras_metric,
     order_class_weights,
+    serve_classes,
 )
 from bmcli.recipe import catalogue
 from bmcli.recipe.fields import KerasObject, KerasObjectField
-from bmcli.specs import Column
+from bmcli.specs import Column, OutputSpec
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from bmcli.answers import Answers, ServedRole
 
 TARGETS = ("labels",)
 FORM = "sigmoid"
@@ -82,6 +87,7 @@ class MultiLabel:
         class_weights: Weights of the absence and the presence of each label, `(labels, 2)` in float32, or None.
     """
 
+    output: OutputSpec
     target: Column
     loss_options: Mapping[str, Any]
     class_weights: np.ndarray | None
@@ -100,7 +106,7 @@ class MultiLabel:
     def predict(self, output: Any) -> Any:
         from keras import ops
 
-        return ops.sigmoid(apply_temperature(self.target, output))
+        return ops.sigmoid(apply_temperature(self.output, output))
 
     def metrics(self, extra: tuple[KerasObject, ...] = ()) -> dict[str, MetricAdapter]:
         check_metrics(extra, METRICS, self.target)
@@ -109,6 +115,24 @@ class MultiLabel:
             "f1_micro": KerasObject("f1_score", {"average": "micro"}),
         }
         return collect_metrics(own, extra, self._make_metric)
+
+    def explain(self, prediction: Any, chosen: Any) -> Any:
+        """Compute the log-odds of the chosen label."""
+        return compute_log_odds(prediction, chosen)
+
+    def serve(self, prediction: Any, role: ServedRole) -> Any:
+        return serve_classes(self.target.classes, prediction, role, lambda names: self._decide(prediction, names))
+
+    def with_output(self, output: OutputSpec) -> MultiLabel:
+        return replace(self, output=output)
+
+    def _decide(self, probabilities: Any, names: Any) -> Any:
+        """Join the names of the labels whose probability exceeds 0.5, `(batch,)`."""
+        import tensorflow as tf
+
+        all_names = tf.tile(names[tf.newaxis], [tf.shape(probabilities)[0], 1])
+        chosen_names = tf.ragged.boolean_mask(all_names, probabilities > 0.5)
+        return tf.strings.reduce_join(chosen_names, axis=1, separator=self.output.state["separator"])
 
     def _make_metric(self, config: KerasObject, name: str, position: int) -> MetricAdapter:
         import numpy as np
@@ -128,15 +152,27 @@ def width(options: Options, target: Column) -> int:
     return len(target.classes)
 
 
-def build(options: Options, target: Column, train_targets: Any) -> MultiLabel:
+def describe(options: Options, target: Column) -> OutputSpec:
+    """Describe the probability of each label."""
+    return describe_classes("multi_label", target, {"separator": target.state["separator"]})
+
+
+def make_answers(output: OutputSpec, target: Column) -> Answers:
+    """Make the answers of an output."""
+    from bmcli.answers.classes import LabelAnswers
+
+    return LabelAnswers(output, target)
+
+
+def build(options: Options, output: OutputSpec, target: Column, train_targets: Any) -> MultiLabel:
     """Build the objective of a target.
 
     Raises:
         BmcliError: A class weight names a label that does not exist.
     """
     defaults = catalogue.get_entry("losses", options.loss.kind)["options"]
-    return MultiLabel(target, {**defaults, **options.loss.options}, _compute_weights(options, target, train_targets),
-                      options.weight)  # fmt: skip
+    weights = _compute_weights(options, target, train_targets)
+    return MultiLabel(output, target, {**defaults, **options.loss.options}, weights, options.weight)
 
 
 def _compute_weights(options: ClassOptions, target: Column, train_targets: Any) -> np.ndarray | None:

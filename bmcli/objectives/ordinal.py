@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
@@ -16,14 +16,20 @@ from bmcli.objectives import (
     check_metrics,
     collect_metrics,
     compute_class_weights,
+    compute_log_odds,
     create_metric_variables,
+    decide_ordered,
+    describe_classes,
     make_keras_metric,
+    serve_classes,
 )
 from bmcli.recipe.fields import KerasObject
-from bmcli.specs import Column
+from bmcli.specs import Column, OutputSpec
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from bmcli.answers import Answers, ServedRole
 
 TARGETS = ("ordered",)
 FORM = "sigmoid"
@@ -58,6 +64,7 @@ class Ordinal:
         class_weights: `(classes,)` in float32, or None.
     """
 
+    output: OutputSpec
     target: Column
     class_weights: np.ndarray | None
     weight: float
@@ -95,6 +102,19 @@ class Ordinal:
         others = collect_metrics({"mae": KerasObject("mean_absolute_error")}, extra, self._make_metric)
         return {"accuracy": accuracy, **others}
 
+    def explain(self, prediction: Any, chosen: Any) -> Any:
+        """Compute the log-odds of the chosen category."""
+        return compute_log_odds(prediction, chosen)
+
+    def serve(self, prediction: Any, role: ServedRole) -> Any:
+        return serve_classes(self.target.classes, prediction, role, lambda names: self._decide(prediction, names))
+
+    def with_output(self, output: OutputSpec) -> Ordinal:
+        return replace(self, output=output)
+
+    def _decide(self, probabilities: Any, names: Any) -> Any:
+        return decide_ordered(probabilities, names)
+
     def _make_metric(self, config: KerasObject, name: str, position: int) -> MetricAdapter:
         import numpy as np
 
@@ -112,13 +132,25 @@ def width(options: Options, target: Column) -> int:
     return len(target.classes) - 1
 
 
-def build(options: Options, target: Column, train_targets: Any) -> Ordinal:
+def describe(options: Options, target: Column) -> OutputSpec:
+    """Describe the probability of each category."""
+    return describe_classes("ordinal", target)
+
+
+def make_answers(output: OutputSpec, target: Column) -> Answers:
+    """Make the answers of an output."""
+    from bmcli.answers.classes import OrderedAnswers
+
+    return OrderedAnswers(output, target)
+
+
+def build(options: Options, output: OutputSpec, target: Column, train_targets: Any) -> Ordinal:
     """Build the objective of a target.
 
     Raises:
         BmcliError: A class weight names a category that does not exist.
     """
-    return Ordinal(target, compute_class_weights(options, target, train_targets), options.weight)
+    return Ordinal(output, target, compute_class_weights(options, target, train_targets), options.weight)
 
 
 def _find_median(prediction: Any) -> Any:

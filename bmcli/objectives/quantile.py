@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
+from bmcli.metrics.quantile import find_median_index
 from bmcli.objectives import (
     NUMBER_METRICS,
     MetricAdapter,
-    ObjectiveOptions,
     check_metrics,
     collect_metrics,
     create_metric_variables,
-    find_median_index,
     make_keras_metric,
     unscale_target,
 )
 from bmcli.recipe.fields import KerasObject, fault
-from bmcli.specs import Column
+from bmcli.recipe.objective import ObjectiveOptions
+from bmcli.specs import Column, OutputSpec
+
+if TYPE_CHECKING:
+    from bmcli.answers import Answers, ServedRole
 
 TARGETS = ("number",)
 FORM = "number"
@@ -53,6 +56,7 @@ class Options(ObjectiveOptions):
 class Quantile:
     """Quantile regression of one target, in increasing order."""
 
+    output: OutputSpec
     target: Column
     quantiles: tuple[float, ...]
     weight: float
@@ -75,6 +79,21 @@ class Quantile:
         if len(self.quantiles) > 1:
             means["coverage"] = MetricAdapter(keras.metrics.Mean(name="coverage"), None, self._compute_coverage)
         return {**means, **collect_metrics({"mae": KerasObject("mean_absolute_error")}, extra, self._make_metric)}
+
+    def explain(self, prediction: Any, chosen: Any) -> Any:
+        """Return the quantile nearest to the median."""
+        from keras import ops
+
+        return ops.cast(prediction[:, find_median_index(self.quantiles)], "float32")
+
+    def serve(self, prediction: Any, role: ServedRole) -> Any:
+        import tensorflow as tf
+
+        served = prediction[:, find_median_index(self.quantiles)] if role == "number" else prediction
+        return tf.identity(tf.cast(served, "float32"))
+
+    def with_output(self, output: OutputSpec) -> Quantile:
+        return replace(self, output=output)
 
     def _pinball(self, error: Any) -> Any:
         """Compute the pinball loss of each quantile, `(batch, quantiles)`.
@@ -124,8 +143,20 @@ def width(options: Options, target: Column) -> int:
     return len(options.quantiles)
 
 
-def build(options: Options, target: Column, train_targets: Any) -> Quantile:
-    return Quantile(target, options.quantiles, options.weight)
+def describe(options: Options, target: Column) -> OutputSpec:
+    """Describe the quantiles in the unit of the target."""
+    return OutputSpec(target.name, "quantile", (len(options.quantiles),), state={"quantiles": list(options.quantiles)})
+
+
+def make_answers(output: OutputSpec, target: Column) -> Answers:
+    """Make the answers of an output."""
+    from bmcli.answers.numbers import QuantileAnswers
+
+    return QuantileAnswers(output, target)
+
+
+def build(options: Options, output: OutputSpec, target: Column, train_targets: Any) -> Quantile:
+    return Quantile(output, target, options.quantiles, options.weight)
 
 
 def _cumulate_quantiles(output: Any) -> Any:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -12,7 +12,6 @@ from bmcli.errors import BmcliError
 from bmcli.objectives import (
     NUMBER_METRICS,
     MetricAdapter,
-    ObjectiveOptions,
     check_loss,
     check_metrics,
     collect_metrics,
@@ -22,7 +21,11 @@ from bmcli.objectives import (
 )
 from bmcli.quoting import quoted
 from bmcli.recipe.fields import KerasObject, KerasObjectField
-from bmcli.specs import Column
+from bmcli.recipe.objective import ObjectiveOptions
+from bmcli.specs import Column, OutputSpec
+
+if TYPE_CHECKING:
+    from bmcli.answers import Answers, ServedRole
 
 TARGETS = ("number",)
 FORM = "number"
@@ -60,6 +63,7 @@ class Regression:
         in_original_unit: Whether the loss takes values in the original unit.
     """
 
+    output: OutputSpec
     target: Column
     keras_loss: Any
     in_original_unit: bool
@@ -83,6 +87,20 @@ class Regression:
         own = {"mae": KerasObject("mean_absolute_error"), "rmse": KerasObject("root_mean_squared_error")}
         return collect_metrics(own, extra, self._make_metric)
 
+    def explain(self, prediction: Any, chosen: Any) -> Any:
+        """Return the number in the unit of the target."""
+        from keras import ops
+
+        return ops.cast(prediction, "float32")
+
+    def serve(self, prediction: Any, role: ServedRole) -> Any:
+        import tensorflow as tf
+
+        return tf.identity(tf.cast(prediction, "float32"))
+
+    def with_output(self, output: OutputSpec) -> Regression:
+        return replace(self, output=output)
+
     def _make_metric(self, config: KerasObject, name: str, position: int) -> MetricAdapter:
         import numpy as np
 
@@ -102,7 +120,19 @@ def width(options: Options, target: Column) -> int:
     return 1
 
 
-def build(options: Options, target: Column, train_targets: Any) -> Regression:
+def describe(options: Options, target: Column) -> OutputSpec:
+    """Describe one number in the unit of the target."""
+    return OutputSpec(target.name, "regression", ())
+
+
+def make_answers(output: OutputSpec, target: Column) -> Answers:
+    """Make the answers of an output."""
+    from bmcli.answers.numbers import NumberAnswers
+
+    return NumberAnswers(output, target)
+
+
+def build(options: Options, output: OutputSpec, target: Column, train_targets: Any) -> Regression:
     """Build the objective of a target.
 
     Raises:
@@ -115,7 +145,7 @@ def build(options: Options, target: Column, train_targets: Any) -> Regression:
         keras_loss = make_keras_object("losses", options.loss, reduction="none", dtype="float32")
     except (ValueError, TypeError) as error:
         raise BmcliError(f"{options.loss.kind}: {error}", path="objective.loss") from error
-    return Regression(target, keras_loss, options.loss.kind in _ORIGINAL_UNIT_LOSSES, options.weight)
+    return Regression(output, target, keras_loss, options.loss.kind in _ORIGINAL_UNIT_LOSSES, options.weight)
 
 
 def _check_domain(loss: str, target: Column, train_targets: Any) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
+
+from bmcli import parts
 from bmcli.recipe.fields import FieldType, Kind, PartField, check_mapping
 
 
@@ -27,18 +30,34 @@ class ObjectiveField(FieldType):
         return {"anyOf": [*one["anyOf"], {"type": "object", "additionalProperties": one}, {"type": "null"}]}
 
 
-def resolve_objectives(objective: Any, targets: Mapping[str, Kind]) -> dict[str, Kind]:
+class ObjectiveOptions(Kind):
+    """Options of every objective."""
+
+    @property
+    def decides(self) -> bool:
+        """Whether predictions depend on a value that is set or chosen after training, as the objective's answers do."""
+        return False
+
+    @property
+    def decides_on_validation(self) -> bool:
+        """Whether such a value is chosen on validation rows."""
+        return False
+
+    weight: Annotated[float, Field(gt=0)] = Field(
+        default=1.0, description="Weight of this target's loss among those of several targets."
+    )
+
+
+def resolve_objectives(objective: Any, targets: Mapping[str, Kind]) -> dict[str, ObjectiveOptions]:
     """Resolve the objective of each target.
 
     Args:
         objective: Objective of all targets, or objectives by target; missing ones follow from the kind of the target.
     """
-    defaults = {
-        "category": "classification", "labels": "multi_label", "ordered": "ordinal", "number": "regression",
-        "count": "count",
-    }  # fmt: skip
-    by_name: Mapping[str, Kind] = dict.fromkeys(targets, objective) if isinstance(objective, Kind) else objective or {}
-    return {
-        name: by_name.get(name) or PartField("objectives").check(defaults[target.kind])
-        for name, target in targets.items()
+    by_name = dict.fromkeys(targets, objective) if isinstance(objective, Kind) else objective or {}
+    usual = {name: parts.load("data.targets", target.kind).OBJECTIVE for name, target in targets.items()}
+    # Any, since the options of a part are known by its room alone.
+    resolved: dict[str, Any] = {
+        name: by_name.get(name) or PartField("objectives").check(kind) for name, kind in usual.items()
     }
+    return resolved

@@ -23,7 +23,7 @@ from bmcli.recipe.evaluate import EvaluateOptions
 from bmcli.recipe.export import ExportOptions
 from bmcli.recipe.fields import KerasObject, Kind, Options, PartField, fault, fault_at
 from bmcli.recipe.nodes import format_value
-from bmcli.recipe.objective import ObjectiveField, resolve_objectives
+from bmcli.recipe.objective import ObjectiveField, ObjectiveOptions, resolve_objectives
 from bmcli.recipe.plugins import PluginOptions, require_plugins
 from bmcli.recipe.runtime import STRATEGY_OPTIONS, RuntimeOptions
 from bmcli.recipe.search import TuneOptions
@@ -127,7 +127,7 @@ class Recipe(Options):
         """The options of each target; those of the source if the recipe names no targets."""
         return self.data.targets_by_name()
 
-    def objectives(self) -> dict[str, Kind]:
+    def objectives(self) -> dict[str, ObjectiveOptions]:
         """The objective of each target: that of the recipe, or the default of the target's kind."""
         return resolve_objectives(self.objective, self.targets())
 
@@ -141,25 +141,13 @@ class Recipe(Options):
             for target, known in suitable.items()
         }
 
-    def quantiles(self) -> dict[str, tuple[float, ...]]:
-        """The predicted quantiles of each target with quantile regression."""
-        return {name: options.quantiles for name, options in self.objectives().items() if hasattr(options, "quantiles")}
-
-    def decisions(self) -> dict[str, Kind]:
-        """The objectives of targets whose temperature or threshold is chosen after training."""
-        return {
-            name: options
-            for name, options in self.objectives().items()
-            if getattr(options, "calibrate", "none") != "none" or getattr(options, "threshold", None) is not None
-        }
+    def decisions(self) -> dict[str, ObjectiveOptions]:
+        """The objectives of targets whose temperature or threshold is set or chosen after training."""
+        return {name: options for name, options in self.objectives().items() if options.decides}
 
     def decides_on_validation(self) -> bool:
         """Whether a temperature or threshold is chosen on validation rows; a threshold in the recipe needs none."""
-        return any(
-            getattr(options, "calibrate", "none") != "none"
-            or not isinstance(getattr(options, "threshold", None), float)
-            for options in self.decisions().values()
-        )
+        return any(options.decides_on_validation for options in self.objectives().values())
 
     def with_default_objectives(self) -> Recipe:
         """The same recipe with all objectives filled in."""

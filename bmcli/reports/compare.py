@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from bmcli.evaluation.comparison import COSTS, Comparison, Contender
-from bmcli.evaluation.directions import get_direction
 from bmcli.evaluation.intervals import Difference
 from bmcli.printable import clean
 from bmcli.reports import figures
@@ -108,7 +107,7 @@ def _make_difference_row(name: str, first: str, difference: Difference) -> Row:
     verdict = {"first": f"{first} is better", "second": f"{name} is better", "": "no significant difference"}[
         difference.better
     ]
-    if not get_direction(difference.metric) and interval is not None and not interval.low <= 0 <= interval.high:
+    if not difference.direction and interval is not None and not interval.low <= 0 <= interval.high:
         verdict = "significant difference"
     return Row(
         (

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bmcli.evaluation.decisions import Decision
-from bmcli.evaluation.threshold import ThresholdChoice
+from bmcli.answers.decisions import Decision
+from bmcli.answers.figures import make_reliability_diagram
+from bmcli.metrics.threshold import ThresholdChoice
 from bmcli.printable import clean
 from bmcli.reports import figures, run_figures
 from bmcli.reports.figures import BLUE, GREY, ORANGE
@@ -48,7 +49,10 @@ def _make_decision_view(each: Decision, index: int) -> DecisionView:
     if each.temperature_scaling is not None:
         calibrations = (("Before", each.temperature_scaling.before), ("After", each.temperature_scaling.after))
         drawings += [
-            (f"{state} temperature scaling", run_figures.draw_reliability(calibration, f"{state.lower()}-{index}"))
+            (
+                f"{state} temperature scaling",
+                run_figures.draw_answer_figure(make_reliability_diagram(calibration), f"{state.lower()}-{index}"),
+            )
             for state, calibration in calibrations
         ]
     if each.threshold is not None:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bmcli.evaluation.fairness import RATES, Fairness, GroupRates, Rate
-from bmcli.evaluation.proportions import Interval
 from bmcli.evaluation.slices import Slices
+from bmcli.metrics.proportions import Interval
 from bmcli.printable import clean
 from bmcli.reports.page import Cell, Heading, Row, format_number, make_number_cell
 

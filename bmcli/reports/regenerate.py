@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bmcli.answers.figures import make_reliability_diagram
 from bmcli.evaluation.folds import CrossValidationResult
 from bmcli.evaluation.learning_curve import LearningCurve
 from bmcli.evaluation.result import Evaluation
+from bmcli.metrics.calibration import Calibration
 from bmcli.printable import clean
 from bmcli.reports import groups, run_figures
 from bmcli.reports.page import Fact, Row, format_number, render_page
@@ -82,7 +84,13 @@ def _list_target_views(pooled: Evaluation) -> Iterator[_FoldTargetView]:
         yield _FoldTargetView(
             clean(name),
             run_figures.draw_confusion(name, matrix, classes, f"confusion-{index}") if matrix else None,
-            run_figures.draw_reliability(calibration, f"reliability-{index}") if calibration else None,
+            _draw_reliability(calibration, f"reliability-{index}"),
             clean(calibration.summary) if calibration else "",
             [make_class_row(row) for row in rows],
         )
+
+
+def _draw_reliability(calibration: Calibration | None, figure_id: str) -> Markup | None:
+    if calibration is None:
+        return None
+    return run_figures.draw_answer_figure(make_reliability_diagram(calibration), figure_id)

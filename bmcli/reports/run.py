@@ -4,29 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bmcli.data import targets as target_kinds
+from bmcli.answers import Answers
+from bmcli.answers.decisions import Decision
+from bmcli.answers.figures import Table
 from bmcli.data.raw_rows import RawSplits
-from bmcli.evaluation.calibration import Calibration
-from bmcli.evaluation.classification import ClassMetrics
-from bmcli.evaluation.decisions import Decision
 from bmcli.evaluation.explanation_record import Explanation
 from bmcli.evaluation.folds import CrossValidationResult
 from bmcli.evaluation.intervals import compute_wilson_interval
 from bmcli.evaluation.learning_curve import LearningCurve
-from bmcli.evaluation.predictions import (
-    Predictions,
-    compute_confidence,
-    find_examples,
-    format_target,
-    predict_points,
-)
-from bmcli.evaluation.proportions import Interval
-from bmcli.evaluation.ranking_curves import compute_ranking_curves
+from bmcli.evaluation.predictions import Predictions, find_examples
 from bmcli.evaluation.result import Evaluation
+from bmcli.metrics.classification import ClassMetrics
+from bmcli.metrics.proportions import Interval
+from bmcli.objectives import open_answers
 from bmcli.printable import clean
 from bmcli.quoting import MAX_SHOWN, brief, listed
 from bmcli.reports import artefacts, decisions, groups, pixels, run_figures, validation
@@ -89,7 +84,6 @@ class RunReportData:
         raw: Cells of the source; without columns if the source has no text cells.
         predicted_rows: The evaluated rows, from which examples are taken.
         evaluation: Of the same rows.
-        quantiles: The predicted quantiles, by target.
         related: Results of other commands.
     """
 
@@ -109,12 +103,16 @@ class RunReportData:
     raw: RawSplits
     predicted_rows: Predictions
     evaluation: Evaluation
-    quantiles: Mapping[str, tuple[float, ...]]
     related: RelatedResults = RelatedResults()
 
     @property
     def spec(self) -> DataSpec:
         return self.prepared.spec
+
+    @cached_property
+    def answers(self) -> dict[str, Answers]:
+        """Answers of the outputs, by name."""
+        return open_answers(self.spec)
 
 
 def render_run_report(data: RunReportData) -> str:
@@ -134,7 +132,7 @@ def render_run_report(data: RunReportData) -> str:
             "curves": run_figures.draw_curves(data.epochs, data.status.get("selected_epoch")),
             "metrics_head": [Heading("metric"), *(Heading(clean(split), True) for split in _list_evaluated(data))],
             "metrics": _make_metric_rows(data),
-            "targets": [_make_target_view(data, column, index) for index, column in enumerate(data.spec.targets)],
+            "targets": [_make_target_view(data, answers, index) for index, answers in enumerate(data.answers.values())],
             "methods": _describe_interval_methods(data.evaluation.intervals),
             "tables": [
                 *groups.make_slice_tables(data.evaluation.slices),
@@ -214,12 +212,11 @@ def _describe_context(data: RunReportData, name: str) -> str:
         bounds = "no confidence interval"
     else:
         bounds = f"{interval.percent} interval {format_number(interval.low)} to {format_number(interval.high)}"
-    target = data.spec.targets[0]
-    if name != "accuracy" or target.kind not in ("category", "ordered"):
+    first = next(iter(data.answers.values()))
+    majority = first.describe_majority(data.predicted_rows.truth[first.name]) if name == "accuracy" else None
+    if majority is None:
         return bounds
-    counts = np.bincount(data.predicted_rows.truth[target.name], minlength=len(target.classes))
-    majority = brief(target.classes[counts.argmax()], MAX_SHOWN)
-    return f"{bounds}; always predicting “{majority}” gives {format_number(counts.max() / counts.sum())}"
+    return f"{bounds}; always predicting “{brief(majority[0], MAX_SHOWN)}” gives {format_number(majority[1])}"
 
 
 _MAX_COLUMNS = 300
@@ -290,21 +287,22 @@ def _make_missing_cell(data: RunReportData, name: str) -> Cell:
 
 def _draw_target_distributions(data: RunReportData) -> Iterator[tuple[str, Markup]]:
     """Draw the distribution of each target in the splits."""
-    for index, column in enumerate(data.spec.targets):
-        decode = target_kinds.kind_of(column).decode
-        splits = [split for split in SPLITS if data.spec.counts[split]]
-        values = {split: decode(data.prepared.split(split).targets[column.name], column) for split in splits}
-        name, figure_id = clean(column.name), f"distribution-{index}"
-        if not column.classes:
-            yield name, run_figures.draw_histogram(column.name, values, figure_id)
+    splits = [split for split in SPLITS if data.spec.counts[split]]
+    for index, (name, answers) in enumerate(data.answers.items()):
+        drawn = {
+            split: answers.get_distribution(answers.decode(data.prepared.split(split).targets[name]))
+            for split in splits
+        }
+        distributions = {split: each for split, each in drawn.items() if each is not None}
+        if not distributions:
+            continue
+        names, figure_id = next(iter(distributions.values())).names, f"distribution-{index}"
+        values = {split: each.values for split, each in distributions.items()}
+        if names:
+            counts = {split: [int(count) for count in values_of_split] for split, values_of_split in values.items()}
+            yield clean(name), run_figures.draw_classes(name, counts, names, figure_id)
         else:
-            counts = {split: _count_classes(column, values_of_split) for split, values_of_split in values.items()}
-            yield name, run_figures.draw_classes(column.name, counts, column.classes, figure_id)
-
-
-def _count_classes(column: Column, values: np.ndarray) -> list[int]:
-    own = values.sum(axis=0) if values.ndim == 2 else np.bincount(values, minlength=len(column.classes))
-    return [int(count) for count in own]
+            yield clean(name), run_figures.draw_histogram(name, values, figure_id)
 
 
 @dataclass(frozen=True)
@@ -321,9 +319,9 @@ def _sample_rows(data: RunReportData) -> _SampleRows:
     split, spec = data.prepared.split("train"), data.spec
     rows = np.unique(np.linspace(0, len(split) - 1, EXAMPLES).astype(int))
     target_texts = []
-    for column in spec.targets:
-        values = target_kinds.kind_of(column).decode(split.targets[column.name][rows], column)
-        target_texts.append([clean(format_target(column, value)) for value in values])
+    for name, answers in data.answers.items():
+        values = answers.decode(split.targets[name][rows])
+        target_texts.append([clean(answers.format_value(value)) for value in values])
     image = next((each for each in spec.inputs if each.kind == "image"), None)
     if image is not None:
         drawn = (_encode_picture(image, split.inputs[image.name][row]) for row in rows)
@@ -379,6 +377,7 @@ class _TargetView:
     Args:
         confusion_rows: The most frequent confusions, where there are too many classes for a figure.
         figures: Titles and figures, side by side.
+        tables: Titles, headings and rows of the tables among the figures.
         calibration: The result of the calibration, as text.
         lists: Titles, descriptions, and examples as rows and as pictures.
     """
@@ -387,6 +386,7 @@ class _TargetView:
     confusion: Markup | None
     confusion_rows: list[Row]
     figures: list[tuple[str, Markup]]
+    tables: list[tuple[str, list[Heading], list[Row]]]
     per_class: list[Row]
     calibration: str
     lists: list[tuple[str, str, list[Row], list[CaptionedPicture]]]
@@ -403,24 +403,39 @@ class CaptionedPicture:
     is_correct: bool
 
 
-def _make_target_view(data: RunReportData, column: Column, index: int) -> _TargetView:
-    truth, predictions = data.predicted_rows.truth[column.name], data.predicted_rows.predictions[column.name]
-    evaluation = data.evaluation
-    matrix, rows = evaluation.confusion.get(column.name), evaluation.per_class.get(column.name, ())
-    calibration = evaluation.calibration.get(column.name)
-    confusion = (
-        run_figures.draw_confusion(column.name, matrix, column.classes, f"confusion-{index}") if matrix else None
-    )
+def _make_target_view(data: RunReportData, answers: Answers, index: int) -> _TargetView:
+    name, evaluation, classes = answers.name, data.evaluation, answers.output.names
+    truth, predictions = data.predicted_rows.truth[name], data.predicted_rows.predictions[name]
+    matrix, rows = evaluation.confusion.get(name), evaluation.per_class.get(name, ())
+    calibration = evaluation.calibration.get(name)
+    confusion = run_figures.draw_confusion(name, matrix, classes, f"confusion-{index}") if matrix else None
+    listed_figures = answers.list_figures(truth, predictions, calibration)
     return _TargetView(
-        clean(column.name),
+        clean(name),
         confusion,
-        _make_confusion_rows(column, np.array(matrix)) if matrix and confusion is None else [],
-        _draw_figures(data, column, truth, predictions, index, calibration),
+        _make_confusion_rows(classes, np.array(matrix)) if matrix and confusion is None else [],
+        [
+            (clean(each.title), run_figures.draw_answer_figure(each, f"figure-{index}-{number}"))
+            for number, each in enumerate(listed_figures)
+            if not isinstance(each, Table)
+        ],
+        [_make_table(each) for each in listed_figures if isinstance(each, Table)],
         [make_class_row(row) for row in rows],
         clean(calibration.summary) if calibration else "",
-        _make_example_lists(data, column, truth, predictions),
-        _make_example_headings(data, column),
+        _make_example_lists(data, answers, truth, predictions),
+        _make_example_headings(data, answers, predictions),
     )
+
+
+def _make_table(table: Table) -> tuple[str, list[Heading], list[Row]]:
+    """Make a table of the answers; a column of numbers is aligned to the right."""
+    first = table.rows[0] if table.rows else ("",) * len(table.head)
+    headings = [Heading(clean(name), not isinstance(cell, str)) for name, cell in zip(table.head, first, strict=True)]
+    rows = [
+        Row(tuple(Cell(clean(cell)) if isinstance(cell, str) else make_number_cell(cell) for cell in row))
+        for row in table.rows
+    ]
+    return clean(table.title), headings, rows
 
 
 PER_CLASS_HEADINGS = [
@@ -443,73 +458,38 @@ def _make_share_cell(value: float | None, hits: int, rows: int) -> Cell:
     return groups.make_interval_cell(value, compute_wilson_interval(hits, rows) if rows and value is not None else None)
 
 
-def _make_confusion_rows(column: Column, counts: np.ndarray) -> list[Row]:
+def _make_confusion_rows(classes: Sequence[str], counts: np.ndarray) -> list[Row]:
     wrong = counts * (1 - np.eye(len(counts), dtype=int))
     order = np.argsort(-wrong, axis=None, kind="stable")[:15]
     pairs = [divmod(int(at), len(counts)) for at in order if wrong.flat[at]]
     return [
-        Row((Cell(clean(column.classes[a])), Cell(clean(column.classes[b])), make_number_cell(int(wrong[a, b]))))
-        for a, b in pairs
-    ]
-
-
-def _draw_figures(
-    data: RunReportData,
-    column: Column,
-    truth: np.ndarray,
-    predictions: np.ndarray,
-    index: int,
-    calibration: Calibration | None,
-) -> list[tuple[str, Markup]]:
-    if not column.classes:
-        point = predict_points(column, predictions, data.quantiles.get(column.name, ()))
-        return [
-            ("Predicted against true", run_figures.draw_predictions(column.name, truth, point, f"predicted-{index}")),
-            ("Errors", run_figures.draw_errors(column.name, truth, point, f"errors-{index}")),
-        ]
-    ranked = sorted(compute_ranking_curves(column, truth, predictions), key=lambda each: each.roc_auc)[
-        : run_figures.MAX_CURVES
-    ]
-    if not ranked:
-        return []
-    suffix = " of the classes with the lowest ROC AUC" if len(column.classes) > len(ranked) > 1 else ""
-    return [
-        (f"ROC{suffix}", run_figures.draw_roc(ranked, f"roc-{index}")),
-        (f"Precision and recall{suffix}", run_figures.draw_precision_recall(ranked, f"pr-{index}")),
-        *([("Calibration", run_figures.draw_reliability(calibration, f"reliability-{index}"))] if calibration else []),
+        Row((Cell(clean(classes[a])), Cell(clean(classes[b])), make_number_cell(int(wrong[a, b])))) for a, b in pairs
     ]
 
 
 def _make_example_lists(
-    data: RunReportData, column: Column, truth: np.ndarray, predictions: np.ndarray
+    data: RunReportData, answers: Answers, truth: np.ndarray, predictions: np.ndarray
 ) -> list[tuple[str, str, list[Row], list[CaptionedPicture]]]:
     """Make the lists of wrong, least confident and correct examples."""
-    quantiles = data.quantiles.get(column.name, ())
-    examples = find_examples(column, truth, predictions, EXAMPLES, quantiles)
-    by_number = not column.classes
+    examples, titles = find_examples(answers, truth, predictions, EXAMPLES), answers.example_titles
     sections = (
-        ("Largest errors" if by_number else "Most wrong",
-         "The largest absolute errors." if by_number else "Errors with the lowest probability of the true class.",
-         examples.wrong),
+        (titles.wrong, titles.order, examples.wrong),
         ("Least confident", "Predictions with the smallest margin, correct or not.", examples.least_confident),
-        ("Smallest errors" if by_number else "Most confident correct", "", examples.correct),
-    )  # fmt: skip
-    point = predict_points(column, predictions, quantiles)
-    confidence = compute_confidence(column, predictions)
-    lists = []
-    for title, meaning, rows in sections:
-        if rows:
-            indices = np.array(rows)
-            lists.append((title, meaning, *_make_examples(data, column, indices, truth, point, confidence)))
-    return lists
+        (titles.correct, "", examples.correct),
+    )
+    return [
+        (title, meaning, *_make_examples(data, answers, np.array(rows), truth, predictions))
+        for title, meaning, rows in sections
+        if rows
+    ]
 
 
-def _make_example_headings(data: RunReportData, column: Column) -> list[Heading]:
-    confidence = [Heading("probability", True)] if column.classes else []
+def _make_example_headings(data: RunReportData, answers: Answers, predictions: np.ndarray) -> list[Heading]:
+    has_confidence = answers.compute_confidence(predictions[:1]) is not None
     return [
         Heading("true"),
         Heading("predicted"),
-        *confidence,
+        *([Heading("probability", True)] if has_confidence else []),
         *(Heading(clean(name)) for name in _list_example_columns(data)),
     ]
 
@@ -520,48 +500,45 @@ def _list_example_columns(data: RunReportData) -> list[str]:
 
 
 def _make_examples(
-    data: RunReportData,
-    column: Column,
-    rows: np.ndarray,
-    truth: np.ndarray,
-    point: np.ndarray,
-    confidence: np.ndarray | None,
+    data: RunReportData, answers: Answers, rows: np.ndarray, truth: np.ndarray, predictions: np.ndarray
 ) -> tuple[list[Row], list[CaptionedPicture]]:
     """Make examples as rows of a table, or as pictures if an input is a picture."""
-    texts = [(format_target(column, truth[i]), format_target(column, point[i])) for i in rows]
+    points, probabilities = answers.predict_points(predictions), answers.compute_confidence(predictions)
+    texts = [(answers.format_value(truth[i]), answers.format_value(points[i])) for i in rows]
+    is_correct = [probabilities is not None and true == predicted for true, predicted in texts]
     image = next((each for each in data.spec.inputs if each.kind == "image"), None)
     if image is not None:
         return [], [
             CaptionedPicture(
                 _encode_picture(image, data.predicted_rows.rows.inputs[image.name][i]),
                 clean(true_text),
-                _format_prediction(
-                    true_text, predicted_text, column, None if confidence is None else float(confidence[i])
-                ),
+                _format_prediction(predicted_text, correct, None if probabilities is None else float(probabilities[i])),
                 true_text == predicted_text,
             )
-            for i, (true_text, predicted_text) in zip(rows, texts, strict=True)
+            for i, (true_text, predicted_text), correct in zip(rows, texts, is_correct, strict=True)
         ]
     cells = [data.raw.cells(name, data.predicted_rows.name, rows) for name in _list_example_columns(data)]
     return [
         Row(
             (
                 Cell(clean(true_text)),
-                Cell(clean(predicted_text), "" if true_text == predicted_text or not column.classes else "failed"),
-                *([] if confidence is None else [make_number_cell(float(confidence[i]), f"{confidence[i]:.3f}")]),
+                Cell(clean(predicted_text), "" if correct or probabilities is None else "failed"),
+                *([] if probabilities is None else [_make_probability_cell(float(probabilities[i]))]),
                 *(_make_example_cell(column_cells[at]) for column_cells in cells),
             )
         )
-        for at, (i, (true_text, predicted_text)) in enumerate(zip(rows, texts, strict=True))
+        for at, (i, (true_text, predicted_text), correct) in enumerate(zip(rows, texts, is_correct, strict=True))
     ], []
 
 
-def _format_prediction(true_text: str, predicted_text: str, column: Column, probability: float | None) -> str:
+def _make_probability_cell(probability: float) -> Cell:
+    return make_number_cell(probability, f"{probability:.3f}")
+
+
+def _format_prediction(predicted_text: str, is_correct: bool, probability: float | None) -> str:
     """Format the caption of a picture, below its true class."""
     probable = "" if probability is None else f" {probability:.2f}"
-    if column.classes and true_text == predicted_text:
-        return f"correct{probable}"
-    return f"predicted {clean(predicted_text)}{probable}"
+    return f"correct{probable}" if is_correct else f"predicted {clean(predicted_text)}{probable}"
 
 
 def _make_example_cell(cell: str) -> Cell:

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bmcli.evaluation.calibration import Calibration
-from bmcli.evaluation.classification import ConfusionMatrix
-from bmcli.evaluation.ranking_curves import RankingCurves
+from bmcli.answers.figures import Curves, Frequencies, Histogram, Scatter
+from bmcli.metrics.classification import ConfusionMatrix
 from bmcli.printable import clean
 from bmcli.reports import figures
 from bmcli.reports.figures import BLUE, GREY, ORANGE, RED
@@ -26,6 +25,9 @@ _COLOURS = (BLUE, ORANGE, RED, GREY, "#7b61c9", "#2f9e77")
 _SPLIT_COLOURS = {"train": GREY, "validation": BLUE, "test": ORANGE}
 _MAX_NUMBERED_CLASSES, _MAX_CONFUSION_CLASSES = 12, 40
 _MAX_NAME_LENGTH = 18
+
+DrawnFigure = Curves | Frequencies | Scatter | Histogram
+"""The figures of answers that are drawn; tables are written as HTML."""
 
 
 def draw_curves(rows: Sequence[Mapping[str, Any]], selected_epoch: int | None) -> list[tuple[str, Markup]]:
@@ -174,54 +176,78 @@ def draw_confusion(name: str, matrix: ConfusionMatrix, labels: Sequence[str], fi
     return figures.render_svg(figure_id, alt_text, (side + 1.4, side + 1.0), draw)
 
 
-def draw_roc(rankings: Sequence[RankingCurves], figure_id: str) -> Markup:
-    """Draw ROC curves."""
+def draw_answer_figure(figure_values: DrawnFigure, figure_id: str) -> Markup:
+    """Draw a figure of the answers of an output."""
+    if isinstance(figure_values, Curves):
+        return _draw_share_curves(figure_values, figure_id)
+    if isinstance(figure_values, Frequencies):
+        return _draw_frequencies(figure_values, figure_id)
+    if isinstance(figure_values, Scatter):
+        return _draw_scatter(figure_values, figure_id)
+    return _draw_errors(figure_values, figure_id)
+
+
+def _draw_share_curves(curves: Curves, figure_id: str) -> Markup:
+    style = "steps-post" if curves.has_steps else "default"
 
     def draw(figure: Figure) -> None:
-        axes = _make_square_axes(figure, "false positive rate", "true positive rate")
+        axes = _make_square_axes(figure, curves.x_label, curves.y_label)
+        if curves.has_diagonal:
+            axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
+        for colour, each in zip(_COLOURS, curves.curves, strict=False):
+            axes.plot(each.x, each.y, color=colour, label=f"{_shorten_name(each.name)} {each.note}", drawstyle=style)
+            if each.level is not None:
+                axes.axhline(each.level, color=colour, linewidth=0.8, linestyle=(0, (1, 3)))
+        figure.legend(loc="outside lower left", ncols=2, title=curves.legend, title_fontsize=8)
+
+    return figures.render_svg(figure_id, clean(curves.title), (3.5, 4.2), draw)
+
+
+def _draw_frequencies(frequencies: Frequencies, figure_id: str) -> Markup:
+    rows = frequencies.counts.sum()
+
+    def draw(figure: Figure) -> None:
+        x_label = figures.shorten(clean(frequencies.x_label), 53)
+        axes = _make_square_axes(figure, x_label, clean(frequencies.y_label))
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
-        for colour, each in zip(_COLOURS, rankings, strict=False):
-            axes.plot(
-                each.false_rates, each.true_rates, color=colour, label=f"{_shorten_name(each.name)} {each.roc_auc:.3f}"
-            )
-        figure.legend(loc="outside lower left", ncols=2, title="area under the curve", title_fontsize=8)
+        for predicted, low, high in zip(frequencies.predicted, frequencies.low, frequencies.high, strict=True):
+            axes.plot([predicted] * 2, [low, high], color=BLUE, linewidth=1)
+        sizes = 10 + 110 * frequencies.counts / rows
+        axes.scatter(frequencies.predicted, frequencies.observed, s=sizes, color=BLUE, linewidths=0, zorder=3)
 
-    return figures.render_svg(figure_id, "ROC curves", (3.5, 4.2), draw)
-
-
-def draw_precision_recall(rankings: Sequence[RankingCurves], figure_id: str) -> Markup:
-    """Draw precision against recall, with the share of the class, the precision of guessing, as a dotted line."""
-
-    def draw(figure: Figure) -> None:
-        axes = _make_square_axes(figure, "recall", "precision")
-        for colour, each in zip(_COLOURS, rankings, strict=False):
-            label = f"{_shorten_name(each.name)} {each.average_precision:.3f}"
-            axes.plot(each.recalls, each.precisions, color=colour, label=label, drawstyle="steps-post")
-            axes.axhline(each.share, color=colour, linewidth=0.8, linestyle=(0, (1, 3)))
-        figure.legend(loc="outside lower left", ncols=2, title="average precision", title_fontsize=8)
-
-    return figures.render_svg(figure_id, "Precision against recall", (3.5, 4.2), draw)
+    return figures.render_svg(figure_id, clean(frequencies.title), (3.5, 3.5), draw)
 
 
-def draw_reliability(calibration: Calibration, figure_id: str) -> Markup:
-    """Draw observed frequency against predicted probability, with intervals; larger dots stand for more rows."""
-    rows = sum(each.count for each in calibration.bins)
+def _draw_scatter(scatter: Scatter, figure_id: str) -> Markup:
+    """Draw at most 600 points."""
+    x, y = scatter.x, scatter.y
+    sample = np.unique(np.linspace(0, len(x) - 1, min(len(x), 600)).astype(int))
 
     def draw(figure: Figure) -> None:
-        axes = _make_square_axes(
-            figure, f"predicted probability of {figures.shorten(clean(calibration.event), 28)}", "observed frequency"
-        )
-        axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
-        for each in calibration.bins:
-            axes.plot([each.probability] * 2, [each.frequency_low, each.frequency_high], color=BLUE, linewidth=1)
-        probabilities, frequencies = (
-            [each.probability for each in calibration.bins],
-            [each.frequency for each in calibration.bins],
-        )
-        sizes = [10 + 110 * each.count / rows for each in calibration.bins]
-        axes.scatter(probabilities, frequencies, s=sizes, color=BLUE, linewidths=0, zorder=3)
+        axes = figure.subplots()
+        figures.draw_grid(axes)
+        limits = [min(x.min(), y.min()), max(x.max(), y.max())]
+        axes.plot(limits, limits, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
+        axes.scatter(x[sample], y[sample], s=9, color=BLUE, alpha=0.5, linewidths=0)
+        axes.set_xlabel(_shorten_label(scatter.x_label))
+        axes.set_ylabel(_shorten_label(scatter.y_label))
 
-    return figures.render_svg(figure_id, "Reliability diagram", (3.5, 3.5), draw)
+    return figures.render_svg(figure_id, clean(scatter.title), (3.5, 3.1), draw)
+
+
+def _draw_errors(histogram: Histogram, figure_id: str) -> Markup:
+    values = histogram.values
+    low, high = np.quantile(values, [0.01, 0.99])
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        figures.draw_grid(axes)
+        axes.hist(values[(values >= low) & (values <= high)], bins=30, color=BLUE)
+        axes.axvline(0, color="black", linewidth=0.7)
+        axes.set_xlabel(_shorten_label(histogram.x_label))
+        axes.set_ylabel("rows")
+
+    return figures.render_svg(figure_id, clean(histogram.title), (3.5, 3.1), draw)
 
 
 def _make_square_axes(figure: Figure, x_label: str, y_label: str) -> Axes:
@@ -239,36 +265,5 @@ def _shorten_name(name: str) -> str:
     return figures.shorten(clean(name), _MAX_NAME_LENGTH)
 
 
-MAX_CURVES = len(_COLOURS)
-
-
-def draw_predictions(name: str, truth: np.ndarray, point: np.ndarray, figure_id: str) -> Markup:
-    """Draw predicted against true numbers, for at most 600 rows."""
-    sample = np.unique(np.linspace(0, len(truth) - 1, min(len(truth), 600)).astype(int))
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        figures.draw_grid(axes)
-        limits = [min(truth.min(), point.min()), max(truth.max(), point.max())]
-        axes.plot(limits, limits, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
-        axes.scatter(truth[sample], point[sample], s=9, color=BLUE, alpha=0.5, linewidths=0)
-        axes.set_xlabel(f"true {_shorten_name(name)}")
-        axes.set_ylabel("predicted")
-
-    return figures.render_svg(figure_id, f"predicted against true {clean(name)}", (3.5, 3.1), draw)
-
-
-def draw_errors(name: str, truth: np.ndarray, point: np.ndarray, figure_id: str) -> Markup:
-    """Draw the distribution of errors, without the lowest and the highest percent."""
-    errors = point - truth
-    low, high = np.quantile(errors, [0.01, 0.99])
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        figures.draw_grid(axes)
-        axes.hist(errors[(errors >= low) & (errors <= high)], bins=30, color=BLUE)
-        axes.axvline(0, color="black", linewidth=0.7)
-        axes.set_xlabel(f"predicted minus true {_shorten_name(name)}")
-        axes.set_ylabel("rows")
-
-    return figures.render_svg(figure_id, f"errors of {clean(name)}", (3.5, 3.1), draw)
+def _shorten_label(text: str) -> str:
+    return figures.shorten(clean(text), 40)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bmcli.evaluation.folds import CrossValidationResult, FoldMean, FoldResult
 from bmcli.evaluation.learning_curve import CurvePoint, LearningCurve
-from bmcli.evaluation.proportions import Interval
+from bmcli.metrics.proportions import Interval
 from bmcli.printable import clean
 from bmcli.reports import figures
 from bmcli.reports.figures import BLUE, GREY, ORANGE

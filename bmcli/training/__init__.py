@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bmcli import parts
+from bmcli import objectives, parts
 from bmcli.native_output import hide_native_stderr
 from bmcli.recipe.fields import dump
 from bmcli.training import compilation_cache
@@ -48,7 +49,8 @@ def prepare_data(recipe: Recipe, cache: Path) -> PreparedData:
 
     # TensorFlow reads them when it is imported, and preparing pictures may import it.
     set_environment_variables(recipe, cache)
-    return prepare(recipe.data, recipe.targets(), recipe.data_seed, cache / "prepared")
+    prepared = prepare(recipe.data, recipe.targets(), recipe.data_seed, cache / "prepared")
+    return replace(prepared, spec=objectives.describe_outputs(recipe.objectives(), prepared.spec))
 
 
 def set_environment_variables(recipe: Recipe, cache: Path) -> None:

@@ -24,6 +24,7 @@ from bmcli.data.sources import get_source
 from bmcli.distribution.launch import allocate_resources, read_last_lines, start_process
 from bmcli.errors import BmcliError, Interrupted, RunFailed
 from bmcli.messages import write_message
+from bmcli.objectives import open_answers
 from bmcli.quoting import quoted
 from bmcli.recipe.load import LoadedRecipe, load_recipe
 from bmcli.recipe.render import render_base
@@ -271,14 +272,14 @@ def require_same_classes(finished: Sequence[FinishedJob]) -> DataSpec:
         RunFailed: The training rows of a job lack a class.
     """
     first = finished[0].spec
-    classes = {column.name: column.classes for column in first.targets}
+    classes = {output.name: output.names for output in first.outputs}
     for other in finished[1:]:
-        for column in other.spec.targets:
-            if column.classes != classes[column.name]:
+        for output in other.spec.outputs:
+            if output.names != classes[output.name]:
                 raise RunFailed(
-                    f"target {quoted(column.name)}: {other.job.name} has other classes in its training rows than "
+                    f"target {quoted(output.name)}: {other.job.name} has other classes in its training rows than "
                     f"{finished[0].job.name}.",
-                    suggestion=f"List them: data.targets.{column.name}.classes.",
+                    suggestion=f"List them: data.targets.{output.name}.classes.",
                 )
     return first
 
@@ -352,7 +353,6 @@ def _write_predictions(
     """
     import numpy as np
 
-    from bmcli.data import targets as target_kinds
     from bmcli.training.predictor import predict
 
     digests = {}
@@ -363,10 +363,9 @@ def _write_predictions(
         predictions = predict(network, rows, trainer.recipe.runtime, trainer.placement)
         arrays = {}
         # By number: names of columns are foreign, and could not all be names of files in an archive.
-        for number, column in enumerate(session.prepared.spec.targets):
-            kind = target_kinds.kind_of(column)
-            arrays[f"truth-{number}"] = kind.decode(rows.targets[column.name], column)
-            arrays[f"prediction-{number}"] = predictions[column.name]
+        for number, (name, answers) in enumerate(open_answers(session.prepared.spec).items()):
+            arrays[f"truth-{number}"] = answers.decode(rows.targets[name])
+            arrays[f"prediction-{number}"] = predictions[name]
         path = run.folder / f"{split}.npz"
         with disk.convert_write_errors(path, sum(array.nbytes for array in arrays.values())):
             np.savez(path, **arrays)  # type: ignore[arg-type]  # mypy matches **arrays with `allow_pickle`, too

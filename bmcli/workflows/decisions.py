@@ -1,33 +1,30 @@
-"""Calibrate a trained network on validation rows: temperatures and thresholds of its targets."""
+"""Decide on validation rows what the predictions of a trained network depend on: temperatures and thresholds."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
-from bmcli.data import targets as target_kinds
+from bmcli.answers.decisions import Decision
 from bmcli.distribution.strategy import Placement
-from bmcli.evaluation.calibration import fit_temperature, rescale_probabilities
-from bmcli.evaluation.decisions import Decision, measure_temperature_scaling
-from bmcli.evaluation.threshold import ThresholdChoice, maximize_f1, maximize_recall, minimize_cost
 from bmcli.networks.network import Network
-from bmcli.recipe.fields import Kind
+from bmcli.objectives import open_answers
 from bmcli.recipe.schema import Recipe
 from bmcli.redaction import introduce
 from bmcli.runs import Run
-from bmcli.specs import Column, DataSpec, PreparedData, Split
+from bmcli.specs import DataSpec, PreparedData
 from bmcli.training.predictor import predict
 from bmcli.workflows.callbacks import ReportCallback
 
 
 @dataclass(frozen=True)
 class CalibratedNetwork:
-    """A trained network with the temperatures and thresholds of its targets.
+    """A trained network with the temperatures and thresholds of its outputs.
 
     Args:
-        spec: Description of the data, with temperatures and thresholds in the states of the targets' columns.
+        spec: Description of the data, with temperatures and thresholds in the states of the outputs.
         decisions: The choice of each on validation rows, with its effect.
     """
 
@@ -44,65 +41,24 @@ class CalibratedNetwork:
 def calibrate_network(
     recipe: Recipe, network: Network, prepared: PreparedData, placement: Placement, log: ReportCallback
 ) -> CalibratedNetwork:
-    """Choose the temperature and the threshold of each target whose objective has the option.
+    """Decide the temperature and the threshold of each output whose objective has the option.
 
     They are kept in the data's spec, with which a run is evaluated, predicts and is exported.
     """
     spec, options_by_target = prepared.spec, recipe.decisions()
     if not options_by_target:
         return CalibratedNetwork(network, spec)
-    rows = prepared.split("validation")
-    predictions = predict(network, rows, recipe.runtime, placement) if recipe.decides_on_validation() else {}
-    calibrated = {
-        name: _calibrate_target(spec.target(name), options, rows, predictions.get(name), log)
-        for name, options in options_by_target.items()
-    }
-    columns = {name: column for name, (column, _) in calibrated.items()}
-    spec = replace(spec, targets=tuple(columns.get(column.name, column) for column in spec.targets))
-    # Any, since the protocol of objectives cannot state that each of them is a dataclass.
-    objectives: dict[str, Any] = dict(network.objectives)
-    objectives |= {name: replace(objectives[name], target=column) for name, column in columns.items()}
-    decisions = tuple(decision for _, decision in calibrated.values())
-    return CalibratedNetwork(replace(network, objectives=objectives), spec, decisions)
-
-
-def _calibrate_target(
-    column: Column, options: Kind, rows: Split, predictions: np.ndarray | None, log: ReportCallback
-) -> tuple[Column, Decision]:
-    """Choose temperature and threshold of a target.
-
-    Returns:
-        Its column with both in its state, and the decision.
-    """
-    state, decision = dict(column.state), Decision(column.name, 0)
-    threshold = getattr(options, "threshold", None)
-    if predictions is None:
-        return replace(column, state={**state, "threshold": threshold}), decision
-    truth = target_kinds.kind_of(column).decode(rows.targets[column.name], column)
-    decision = replace(decision, rows=len(truth))
-    if getattr(options, "calibrate", "none") == "temperature":
-        independent = column.kind == "labels"  # a sigmoid for each label, no softmax over all
-        state["temperature"] = temperature = fit_temperature(truth, predictions, independent)
-        scaled = rescale_probabilities(predictions, temperature, independent)
-        decision = replace(
-            decision, temperature_scaling=measure_temperature_scaling(column, truth, predictions, scaled, temperature)
-        )
-        predictions = scaled
-        log(introduce(column.name, f"temperature {temperature:.3f}, fitted on {len(truth):,} validation rows"))
-    if isinstance(threshold, float):
-        state["threshold"] = threshold
-    elif threshold is not None:
-        # After the temperature, since the threshold applies to scaled probabilities.
-        chosen = _choose_threshold(threshold, truth == 1, predictions[:, 1])
-        state["threshold"] = chosen.value
-        decision = replace(decision, positive=column.classes[1], threshold=chosen)
-        log(introduce(column.name, decision.summary))
-    return replace(column, state=state), decision
-
-
-def _choose_threshold(options: Any, positive: np.ndarray, scores: np.ndarray) -> ThresholdChoice:
-    if options.goal == "f1":
-        return maximize_f1(positive, scores)
-    if options.goal == "cost":
-        return minimize_cost(positive, scores, options.false_positive, options.false_negative)
-    return maximize_recall(positive, scores, options.precision)
+    answers, rows = open_answers(spec), prepared.split("validation")
+    predictions: Mapping[str, np.ndarray] = {}
+    if recipe.decides_on_validation():
+        predictions = predict(network, rows, recipe.runtime, placement)
+    objectives, decisions = dict(network.objectives), []
+    for name, options in options_by_target.items():
+        truth = answers[name].decode(rows.targets[name]) if predictions else None
+        calibrated = answers[name].calibrate(options, truth, predictions.get(name))
+        for message in calibrated.messages:
+            log(introduce(name, message))
+        spec = spec.with_output(calibrated.output)
+        objectives[name] = objectives[name].with_output(calibrated.output)
+        decisions.append(calibrated.decision)
+    return CalibratedNetwork(replace(network, objectives=objectives), spec, tuple(decisions))

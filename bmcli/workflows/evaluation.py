@@ -12,17 +12,18 @@ from bmcli.errors import BmcliError, Fault, prefix_faults
 from bmcli.quoting import quoted
 from bmcli.raw_columns import RawColumn, RowFault
 from bmcli.recipe.schema import Recipe
-from bmcli.specs import Column, DataSpec
+from bmcli.specs import DataSpec
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from bmcli.answers import Answers
     from bmcli.data.sources import SourceRows
     from bmcli.evaluation.fairness import Fairness
     from bmcli.evaluation.intervals import Resampling
     from bmcli.evaluation.result import Evaluation
     from bmcli.evaluation.slices import Slices, Slicing
-    from bmcli.evaluation.weighted_metrics import WeightedMetrics
+    from bmcli.metrics.weighted_metrics import WeightedMetrics
 
 _Result = TypeVar("_Result")
 
@@ -75,22 +76,29 @@ Arrays = Mapping[str, "np.ndarray"]
 
 
 def evaluate_predictions(
-    recipe: Recipe, spec: DataSpec, truth: Arrays, predictions: Arrays, raw_columns: RawColumnReader
+    recipe: Recipe,
+    spec: DataSpec,
+    answers: Mapping[str, Answers],
+    truth: Arrays,
+    predictions: Arrays,
+    raw_columns: RawColumnReader,
 ) -> Evaluation:
     """Compute the metrics of predictions, their intervals, calibration, slices and fairness.
 
     Args:
-        truth, predictions: By target, in the form of `metrics.measure`.
+        answers: Of the outputs, by name.
+        truth, predictions: By output, in the form of `metrics.measure`.
         raw_columns: Raw columns of the same rows.
     """
-    from bmcli.evaluation import calibration, metrics
+    from bmcli.evaluation import metrics
+    from bmcli.evaluation.agreement import measure_calibrations
     from bmcli.evaluation.intervals import compute_intervals, resample_metrics
-    from bmcli.evaluation.weighted_metrics import join_metrics
+    from bmcli.metrics.weighted_metrics import join_metrics
 
-    arguments = (truth, predictions, spec.targets, recipe.evaluate.top_k, recipe.quantiles())
+    arguments = (truth, predictions, answers, recipe.evaluate.top_k)
     evaluation = metrics.measure(*arguments)
     resampling = make_resampling(recipe, raw_columns)
-    fairness, weighted_group_metrics = _compare_groups(recipe, spec, truth, predictions, raw_columns)
+    fairness, weighted_group_metrics = _compare_groups(recipe, answers, truth, predictions, raw_columns)
     group_metrics, undefined = join_metrics(*weighted_group_metrics).measure(evaluation.count)
     evaluation = replace(
         evaluation,
@@ -105,8 +113,8 @@ def evaluate_predictions(
         # Metrics that are undefined on all rows are among the weighted ones.
         intervals={name: interval for name, interval in intervals.items() if name in evaluation.metrics},
         without_interval={name: reason for name, reason in reasons.items() if name in evaluation.metrics},
-        calibration=calibration.measure_targets(truth, predictions, spec.targets),
-        slices=tuple(_compare_slices(recipe, spec, truth, predictions, raw_columns, resampling)),
+        calibration=measure_calibrations(truth, predictions, answers),
+        slices=tuple(_compare_slices(recipe, spec, answers, truth, predictions, raw_columns, resampling)),
     )
 
 
@@ -131,18 +139,18 @@ def check_evaluation(recipe: Recipe, spec: DataSpec) -> None:
     """
     from bmcli.evaluation import fairness
     from bmcli.evaluation.gates import check_names
-    from bmcli.evaluation.metrics import metric_names
+    from bmcli.evaluation.metrics import list_metrics
+    from bmcli.objectives import open_answers
 
     options = recipe.evaluate
     group_columns = () if options.fairness is None else options.fairness.columns
-    group_metrics = tuple(name for column in group_columns for name in fairness.metric_names(column))
+    group_metrics = tuple(name for column in group_columns for name in fairness.list_metrics(column))
+    answers = open_answers(spec)
     faults: list[Fault] = []
     checks: tuple[Callable[[], object], ...] = (
-        lambda: check_names(
-            options.gates, (*metric_names(spec.targets, options.top_k, recipe.quantiles()), *group_metrics)
-        ),
+        lambda: check_names(options.gates, (*list_metrics(answers, options.top_k), *group_metrics)),
         lambda: _check_columns(recipe, spec),
-        lambda: None if options.fairness is None else _choose_fairness_target(recipe, spec),
+        lambda: None if options.fairness is None else _choose_fairness_output(recipe, answers),
         lambda: _check_decisions(recipe, spec),
     )
     # All checks run, so that the user sees all faults at once.
@@ -183,38 +191,41 @@ def _check_columns(recipe: Recipe, spec: DataSpec) -> None:
 
 
 def _compare_groups(
-    recipe: Recipe, spec: DataSpec, truth: Arrays, predictions: Arrays, raw_columns: RawColumnReader
+    recipe: Recipe,
+    answers: Mapping[str, Answers],
+    truth: Arrays,
+    predictions: Arrays,
+    raw_columns: RawColumnReader,
 ) -> tuple[tuple[Fairness, ...], tuple[WeightedMetrics, ...]]:
     """Compare the groups of the recipe's fairness options; also return the metrics between them, for resampling."""
-    from bmcli.data import targets as target_kinds
     from bmcli.evaluation import fairness
 
     options = recipe.evaluate.fairness
     if options is None:
         return (), ()
-    target, positive = _choose_fairness_target(recipe, spec)
-    is_positive = truth[target.name] == positive
-    selected = target_kinds.kind_of(target).predict_point(predictions[target.name], target) == positive
+    chosen, positive = _choose_fairness_output(recipe, answers)
+    is_positive = truth[chosen.name] == positive
+    selected = chosen.select_class(predictions[chosen.name], positive)
     slicings = [
         _make_slicing(raw_columns, name, f"evaluate.fairness.columns.{position}")
         for position, name in enumerate(options.columns)
     ]
-    name = target.classes[positive]
+    name = chosen.output.names[positive]
     return (
-        tuple(fairness.measure_fairness(slicing, target.name, name, is_positive, selected) for slicing in slicings),
+        tuple(fairness.measure_fairness(slicing, chosen.name, name, is_positive, selected) for slicing in slicings),
         tuple(fairness.make_weighted_metrics(slicing, is_positive, selected) for slicing in slicings),
     )
 
 
-def _choose_fairness_target(recipe: Recipe, spec: DataSpec) -> tuple[Column, int]:
-    """Choose the target and the index of the class by which groups are compared.
+def _choose_fairness_output(recipe: Recipe, answers: Mapping[str, Answers]) -> tuple[Answers, int]:
+    """Choose the output and the index of the class by which groups are compared.
 
     Raises:
-        BmcliError: No target has classes, or several have and the recipe names none of them.
+        BmcliError: No output has classes, or several have and the recipe names none of them.
     """
     options = recipe.evaluate.fairness
     assert options is not None
-    candidates = {column.name: column for column in spec.targets if column.kind in ("category", "ordered")}
+    candidates = {name: each for name, each in answers.items() if each.has_one_class}
     if (len(candidates) != 1) if options.target is None else (options.target not in candidates):
         message = (
             f"no target {quoted(options.target)} with classes."
@@ -227,44 +238,43 @@ def _choose_fairness_target(recipe: Recipe, spec: DataSpec) -> tuple[Column, int
             else "Fairness compares the rates at which a class is predicted; leave it out."
         )
         raise BmcliError(message, path="evaluate.fairness.target", suggestion=suggestion)
-    column = candidates[options.target] if options.target else next(iter(candidates.values()))
-    if options.positive is not None and options.positive not in column.classes:
+    chosen = candidates[options.target] if options.target else next(iter(candidates.values()))
+    names = chosen.output.names
+    if options.positive is not None and options.positive not in names:
         raise BmcliError(
-            f"target {quoted(column.name)} has no class {quoted(options.positive)}.",
+            f"target {quoted(chosen.name)} has no class {quoted(options.positive)}.",
             path="evaluate.fairness.positive",
-            suggestion=parts.did_you_mean(options.positive, column.classes),
+            suggestion=parts.did_you_mean(options.positive, names),
         )
-    return column, column.classes.index(options.positive) if options.positive else len(column.classes) - 1
+    return chosen, names.index(options.positive) if options.positive else len(names) - 1
 
 
 def _compare_slices(
     recipe: Recipe,
     spec: DataSpec,
+    answers: Mapping[str, Answers],
     truth: Arrays,
     predictions: Arrays,
     raw_columns: RawColumnReader,
     resampling: Resampling,
 ) -> Iterator[Slices]:
-    """Compare the slices of the recipe, for each target."""
-    from bmcli.evaluation import metrics, slices
+    """Compare the slices of the recipe, for each output."""
+    from bmcli.evaluation import slices
 
     slicings = tuple(_list_slicings(recipe, spec, raw_columns))
-    quantiles = recipe.quantiles()
-    for column in spec.targets if slicings else ():
-        arrays = truth[column.name], predictions[column.name]
-        levels = quantiles.get(column.name, ())
-        metric, values = metrics.compute_row_metric(column, *arrays, levels)
-        weighted_metrics = metrics.make_target_metrics(column, *arrays, recipe.evaluate.top_k, levels)
-        yield slices.compare_slices(column.name, metric, values, slicings, weighted_metrics, resampling)
+    for name, each in answers.items() if slicings else ():
+        metric, values, _ = each.compute_row_metric(truth[name], predictions[name])
+        weighted_metrics = each.make_weighted_metrics(truth[name], predictions[name], recipe.evaluate.top_k)
+        yield slices.compare_slices(name, metric, values, slicings, weighted_metrics, resampling)
 
 
 def _list_slicings(recipe: Recipe, spec: DataSpec, raw_columns: RawColumnReader) -> Iterator[Slicing]:
+    from bmcli.data.targets import get_source_columns
     from bmcli.evaluation import slices
 
     options = recipe.evaluate
     if options.slices == "all":
-        # A target made of several columns keeps their names in its state.
-        of_targets = {name for column in spec.targets for name in column.state.get("columns", (column.name,))}
+        of_targets = {name for column in spec.targets for name in get_source_columns(column)}
         excluded = {*of_targets, recipe.data.split.column}
         names = [
             name

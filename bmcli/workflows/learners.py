@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bmcli import disk, parts, training
 from bmcli.distillations import DistillationComparison, NetworkResult
 from bmcli.errors import BmcliError, Fault, GateMissed
+from bmcli.objectives import open_answers
 from bmcli.quoting import quoted
 from bmcli.recipe.distill import DistillOptions, TrainedTeacherOptions
 from bmcli.recipe.load import LoadedRecipe, load_recipe
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from bmcli.distillation.teacher_ensemble import TeacherEnsemble
     from bmcli.evaluation.result import Evaluation
-    from bmcli.evaluation.weighted_metrics import WeightedMetrics
+    from bmcli.metrics.weighted_metrics import WeightedMetrics
     from bmcli.networks.network import Network
     from bmcli.specs import DataSpec, Split
 
@@ -118,7 +119,7 @@ def evaluate_teachers(
         sum(model.count_params() for model in models),
         sum(map(_count_bytes, models)),
         _measure_teacher_latency_s(ensemble, network, prepared.split(split)),
-        compute_reliability(truth, predictions, spec.targets),
+        compute_reliability(truth, predictions, open_answers(spec)),
         evaluation.confusion,
     )
     return TeacherEvaluation(result, predictions, truth, ensemble.note)
@@ -136,13 +137,12 @@ def _predict(ensemble: TeacherEnsemble, network: Network, split: str) -> tuple[P
 def _evaluate(recipe: Recipe, spec: DataSpec, truth: Predictions, predictions: Predictions) -> Evaluation:
     from bmcli.evaluation.metrics import measure
 
-    return measure(truth, predictions, spec.targets, recipe.evaluate.top_k, recipe.quantiles())
+    return measure(truth, predictions, open_answers(spec), recipe.evaluate.top_k)
 
 
 def _check_metrics(options: DistillOptions, recipe: Recipe, spec: DataSpec) -> None:
     """Refuse gates and a metric that the evaluation will not have, and a split without rows."""
-    from bmcli.evaluation.directions import get_direction
-    from bmcli.evaluation.metrics import metric_names
+    from bmcli.evaluation.metrics import list_metrics
 
     split = recipe.evaluate.split
     if not spec.counts.get(split):
@@ -150,13 +150,13 @@ def _check_metrics(options: DistillOptions, recipe: Recipe, spec: DataSpec) -> N
             f"there are no {split} rows to compare student and baseline on.", path="evaluate.split",
             suggestion=f"Give data.split a share for {split}, or name another split.",
         )  # fmt: skip
-    names = metric_names(spec.targets, recipe.evaluate.top_k, recipe.quantiles())
+    names = list_metrics(open_answers(spec), recipe.evaluate.top_k)
     faults = [
         Fault(f"no metric {quoted(name)} for these targets.", f"distill.teacher_gate.{name}",
               suggestion=parts.did_you_mean(name, names))
         for name in options.teacher_gate if name not in names
     ]  # fmt: skip
-    if options.metric != "auto" and (options.metric not in names or not get_direction(options.metric)):
+    if options.metric != "auto" and (options.metric not in names or not names[options.metric].direction):
         metric = quoted(options.metric)
         message = f"neither more nor less of {metric} is better." if options.metric in names else f"no metric {metric}."
         faults.append(Fault(message, "distill.metric",
@@ -175,7 +175,7 @@ def _check_teacher_gate(
 
     metrics = _evaluate(recipe, spec, truth, predictions).metrics
     first = ", ".join(f"{name} {value:.4g}" for name, value in list(metrics.items())[:1])
-    errors = [each.error for each in compute_reliability(truth, predictions, spec.targets).values()]
+    errors = [each.error for each in compute_reliability(truth, predictions, open_answers(spec)).values()]
     calibration = "".join(f", calibration error {error:.3g}" for error in errors)
     log(f"teacher on {len(next(iter(truth.values()))):,} {split} rows: {first}{calibration}")
     missed_gates = find_missed_gates(options.teacher_gate, metrics)
@@ -199,28 +199,30 @@ def compare_learners(
         loaded: Recipe of the distillation.
     """
     from bmcli.evaluation.agreement import compute_agreement_by_class, compute_gain
-    from bmcli.evaluation.directions import get_direction
+    from bmcli.evaluation.metrics import list_metrics
 
     generations = [_evaluate_learner("student", runs, context) for runs in trained_runs.students]
     student = generations[-1]
     baseline = _evaluate_learner("baseline", trained_runs.baselines, context) if trained_runs.baselines else None
     last = trained_runs.students[-1][0]
     recipe, spec = load_recipe(str(last.lock)).recipe, read_data_spec(last)
+    answers = open_answers(spec)
     rows = len(next(iter(teachers.truth.values())))
     metric = options.metric
     if metric == "auto":
-        metric = next(name for name in student.result.metrics if get_direction(name))
+        info = list_metrics(answers, recipe.evaluate.top_k)
+        metric = next(name for name in student.result.metrics if info[name].direction)
     gain = None
     if baseline is not None:
         weighted_metrics = (baseline.weighted_metrics, student.weighted_metrics)
         gain = compute_gain(metric, teachers.result, baseline.result, student.result, rows, weighted_metrics)
-    categories = [column for column in spec.targets if column.kind == "category"]
+    classified = {name: each.output.names for name, each in answers.items() if each.has_one_class}
     agreement = {
-        column.name: compute_agreement_by_class(
-            teachers.truth[column.name], teachers.predictions[column.name], student.predictions[column.name],
-            baseline.predictions[column.name] if baseline else None, column.classes,
+        name: compute_agreement_by_class(
+            teachers.truth[name], teachers.predictions[name], student.predictions[name],
+            baseline.predictions[name] if baseline else None, classes,
         )
-        for column in categories
+        for name, classes in classified.items()
     }  # fmt: skip
     epochs = last.read_epochs()
     losses = _list_loss_names(epochs[0]) if epochs else []
@@ -234,7 +236,7 @@ def compare_learners(
         students=tuple(generation.result for generation in generations),
         gain=gain,
         agreement=agreement,
-        classes={column.name: column.classes for column in categories},
+        classes=classified,
         curves=tuple({name: epoch.get(name) for name in losses} for epoch in epochs),
         teacher_note=teachers.note,
         seconds=0.0,  # the caller measures the whole distillation
@@ -256,9 +258,7 @@ def _evaluate_learner(name: str, runs: Sequence[Run], context: TrainingContext) 
         predictions, truth = predict(network, rows, recipe.runtime, placement), decode_targets(spec, rows)
         evaluation = _evaluate(recipe, spec, truth, predictions)
         metrics_by_seed.append(dict(evaluation.metrics))
-        weighted_metrics.append(
-            make_weighted_metrics(truth, predictions, spec.targets, recipe.evaluate.top_k, recipe.quantiles())
-        )
+        weighted_metrics.append(make_weighted_metrics(truth, predictions, open_answers(spec), recipe.evaluate.top_k))
         if first is None:
             first = (
                 predictions,
@@ -266,7 +266,7 @@ def _evaluate_learner(name: str, runs: Sequence[Run], context: TrainingContext) 
                     network.model.count_params(),
                     _count_bytes(network.model),
                     measure_latency_s(network, rows),
-                    compute_reliability(truth, predictions, spec.targets),
+                    compute_reliability(truth, predictions, open_answers(spec)),
                     evaluation.confusion,
                 ),
             )

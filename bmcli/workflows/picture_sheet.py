@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bmcli import disk, training
-from bmcli.data import targets as target_kinds
 from bmcli.errors import BmcliError
+from bmcli.objectives import open_answers
 from bmcli.recipe.schema import Recipe
 from bmcli.specs import Column, PreparedData
 
@@ -77,19 +77,11 @@ def _augment_pictures(
     low, high = column.state["range"]
     # The range is that of the training rows: empty if all have one colour, and exceeded by some augmentations.
     pixels = np.clip((pixels - low) / (high - low or 1.0), 0.0, 1.0)
-    target = prepared.spec.targets[0]
-    values = target_kinds.kind_of(target).decode(np.asarray(split.targets[target.name][rows]), target)
-    return pixels, [_format_target(target, value) for value in values]
+    answers = next(iter(open_answers(prepared.spec).values()))
+    values = answers.decode(np.asarray(split.targets[answers.name][rows]))
+    return pixels, [_shorten(answers.format_value(value)) for value in values]
 
 
-def _format_target(target: Column, value: Any) -> str:
-    """Format a target as a title, shortened."""
-    import numpy as np
-
-    if not target.classes:
-        text = f"{float(value):g}"
-    elif np.ndim(value):
-        text = ", ".join(name for name, is_set in zip(target.classes, value, strict=True) if is_set)
-    else:
-        text = target.classes[int(value)]
+def _shorten(text: str) -> str:
+    """Shorten a title."""
     return text if len(text) <= 20 else text[:17] + "..."

@@ -6,22 +6,21 @@ import contextlib
 import io
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from bmcli import disk
 from bmcli.data import sources
-from bmcli.data import targets as target_kinds
 from bmcli.errors import BmcliError
-from bmcli.objectives import find_median_index
 from bmcli.quoting import quoted
 from bmcli.raw_columns import RawColumn, is_text_column
-from bmcli.specs import Column
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
+
+    from bmcli.answers import Answers
 
 TableFormat = Literal["csv", "parquet", "jsonl"]
 
@@ -40,26 +39,14 @@ def list_formats() -> dict[str, TableFormat]:
 
 
 def make_table(
-    kept_columns: Mapping[str, RawColumn],
-    predictions: Mapping[str, np.ndarray],
-    targets: Sequence[Column],
-    quantiles: Mapping[str, Sequence[float]],
+    kept_columns: Mapping[str, RawColumn], predictions: Mapping[str, np.ndarray], answers: Mapping[str, Answers]
 ) -> pa.Table:
-    """Make a table of kept columns, followed by those of each target.
-
-    A target `price` with numbers has a column `price`; if its quantiles are predicted, that is the middle one, beside
-    columns such as `price_quantile_0.9`. A target `species` with classes or labels has a column `species` and columns
-    such as `species_probability_Gentoo`.
-
-    Args:
-        predictions: By target: probabilities `(rows, classes)`, numbers `(rows,)`, or `(rows, quantiles)`.
-        quantiles: Levels of the predicted quantiles, for targets that have them.
-    """
+    """Make a table of kept columns, followed by those of each output, by `Answers.make_columns`."""
     import pyarrow as pa
 
     columns = {name: _convert_kept_column(name, rows) for name, rows in kept_columns.items()}
-    for column in targets:
-        columns |= _make_target_columns(column, predictions[column.name], quantiles.get(column.name, ()))
+    for name, each in answers.items():
+        columns |= each.make_columns(predictions[name])
     return pa.table(columns)
 
 
@@ -73,51 +60,6 @@ def _convert_kept_column(name: str, rows: RawColumn) -> Any:
             f"column {quoted(name)} does not have one value per row.", suggestion="Leave it out of --keep."
         )
     return pa.array(rows)
-
-
-def _make_target_columns(column: Column, predicted: np.ndarray, quantiles: Sequence[float]) -> dict[str, Any]:
-    import pyarrow as pa
-
-    if not column.classes:
-        return _make_number_columns(predicted, column.name, quantiles)
-    point = target_kinds.kind_of(column).predict_point(predicted, column)
-    probabilities = {
-        f"{column.name}_probability_{name}": pa.array(predicted[:, i]) for i, name in enumerate(column.classes)
-    }
-    return {column.name: make_decoded_column(point, column), **probabilities}
-
-
-def make_decoded_column(truth: np.ndarray, column: Column) -> pa.Array:
-    """Make a column of a decoded target: names of classes, labels joined in one cell, or numbers."""
-    import pyarrow as pa
-
-    if not column.classes:
-        return pa.array(truth)
-    return pa.array(_join_labels(truth, column)) if truth.ndim == 2 else _name_classes(truth, column)
-
-
-def _make_number_columns(predicted: np.ndarray, name: str, quantiles: Sequence[float]) -> dict[str, Any]:
-    import pyarrow as pa
-
-    if not quantiles:
-        return {name: pa.array(predicted)}
-    levels = {f"{name}_quantile_{level:g}": pa.array(predicted[:, i]) for i, level in enumerate(quantiles)}
-    return {name: pa.array(predicted[:, find_median_index(quantiles)]), **levels}
-
-
-def _name_classes(point: np.ndarray, column: Column) -> pa.Array:
-    import pyarrow as pa
-
-    return pa.array(column.classes, pa.string()).take(pa.array(point))
-
-
-def _join_labels(point: np.ndarray, column: Column) -> list[str]:
-    """Join the labels of each row in one cell, with the separator that the data uses."""
-    separator = column.state["separator"]
-    return [
-        separator.join(name for name, is_set in zip(column.classes, row, strict=True) if is_set)
-        for row in point.tolist()
-    ]
 
 
 TableWriter = Callable[["pa.Table"], None]

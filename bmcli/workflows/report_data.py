@@ -67,7 +67,6 @@ def write_report(
         raw=_read_raw_rows(recipe, prepared),
         predicted_rows=predicted_rows,
         evaluation=evaluation,
-        quantiles=recipe.quantiles(),
         related=_read_related_results(run, log),
     )
     disk.write_atomically(run.report, render_run_report(data).encode(), disk.PRIVATE_MODE)
@@ -75,7 +74,7 @@ def write_report(
 
 def _read_related_results(run: Run, log: ReportCallback) -> RelatedResults:
     """Read the results of other commands from the run; damaged ones are left out."""
-    from bmcli.evaluation.decisions import Decision
+    from bmcli.answers.decisions import Decision
     from bmcli.evaluation.folds import CrossValidationResult
     from bmcli.evaluation.learning_curve import LearningCurve
     from bmcli.reports.costs import Cost

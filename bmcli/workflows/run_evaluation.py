@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from bmcli import disk, runs
 from bmcli.errors import BmcliError, GateMissed
+from bmcli.objectives import open_answers
 from bmcli.recipe.schema import Recipe
 from bmcli.runs import Run
 from bmcli.specs import DataSpec, Split
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from bmcli.distribution.strategy import Placement
     from bmcli.evaluation.gates import MissedGate
     from bmcli.evaluation.predictions import Predictions
-    from bmcli.evaluation.proportions import Interval
     from bmcli.evaluation.result import Evaluation
+    from bmcli.metrics.proportions import Interval
     from bmcli.networks.network import Network
 
 
@@ -92,7 +93,8 @@ def evaluate_rows(
         )  # fmt: skip
     predicted = predict_rows(recipe, network, spec, rows, split, placement)
     raw_columns = RawColumnReader(recipe, split, raw)
-    evaluation = evaluate_predictions(recipe, spec, predicted.truth, predicted.predictions, raw_columns)
+    answers = open_answers(spec)
+    evaluation = evaluate_predictions(recipe, spec, answers, predicted.truth, predicted.predictions, raw_columns)
     if run is not None:
         # Evaluations on other rows stay beside it.
         run.write(run.evaluation, {**run.read_evaluations(), split: {"at": runs.now(), **evaluation.to_json()}})
@@ -112,9 +114,7 @@ def predict_rows(
 
 def decode_targets(spec: DataSpec, rows: Split) -> dict[str, np.ndarray]:
     """Decode the targets of encoded rows, by name."""
-    from bmcli.data import targets as target_kinds
-
-    return {c.name: target_kinds.kind_of(c).decode(rows.targets[c.name], c) for c in spec.targets}
+    return {name: each.decode(rows.targets[name]) for name, each in open_answers(spec).items()}
 
 
 def read_evaluation(run: Run, split: str, log: ReportCallback) -> Evaluation | None:

@@ -173,8 +173,8 @@ def decided(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Run:
 
 
 def _state(run: Run) -> dict[str, float]:
-    (target,) = json.loads(run.data.read_text())["targets"]
-    return target["state"]
+    (output,) = json.loads(run.data.read_text())["outputs"]
+    return output["state"]
 
 
 def test_a_temperature_is_kept_with_the_run_and_improves_probabilities(bmcli: Bmcli, decided: Run) -> None:

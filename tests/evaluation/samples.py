@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bmcli.evaluation.metrics import make_weighted_metrics, measure
 from bmcli.evaluation.result import Evaluation
-from bmcli.evaluation.weighted_metrics import WeightedMetrics
+from bmcli.metrics.weighted_metrics import WeightedMetrics
 from bmcli.specs import Column
-from tests.evaluation.columns import category, count, labels, number, ordered
+from tests.evaluation.columns import category, count, labels, make_weighted_metrics, measure, number, ordered
 
 TOP_K = 2
 KINDS = ("two classes", "five classes", "ordered", "labels", "number", "quantiles", "count")

@@ -9,11 +9,10 @@ import pytest
 from scipy import stats
 from sklearn import metrics as reference
 
-from bmcli.evaluation.classification import MAX_RANKED_CLASSES, compute_areas
-from bmcli.evaluation.metrics import measure
 from bmcli.evaluation.result import Evaluation
+from bmcli.metrics.classification import MAX_RANKED_CLASSES, compute_areas
 from bmcli.specs import Column
-from tests.evaluation.columns import category, count, labels, number, ordered
+from tests.evaluation.columns import category, count, labels, measure, number, ordered
 
 FLOOR = float(np.finfo(np.float32).eps)
 

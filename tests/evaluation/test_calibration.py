@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import brier_score_loss
 
-from bmcli.evaluation.calibration import (
+from bmcli.metrics.calibration import (
     Calibration,
     compute_brier_score,
     compute_calibration_error,

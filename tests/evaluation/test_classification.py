@@ -15,9 +15,8 @@ from sklearn.datasets import load_breast_cancer, load_digits, load_iris
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from bmcli.evaluation.metrics import measure, metric_names
 from bmcli.evaluation.result import Evaluation
-from tests.evaluation.columns import category
+from tests.evaluation.columns import category, measure, metric_names
 
 Predicted = tuple[np.ndarray, np.ndarray]
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bmcli.evaluation import metrics
 from bmcli.evaluation.comparison import Comparison, Contender
 from bmcli.evaluation.intervals import Resampling, compute_differences, resample_metrics
+from tests.evaluation.columns import make_weighted_metrics
 from tests.reports.comparisons import COLUMN, comparison, contender
 
 
@@ -57,7 +57,7 @@ def test_a_run_without_a_cost_is_not_on_its_front() -> None:
 
 def test_less_is_better_of_an_error() -> None:
     one, other = (replace(contender(name, 10, 0.5), metrics={"mae": mae}) for name, mae in (("a", 3.0), ("b", 2.0)))
-    found = Comparison("test", 10, "mae", (one, other), {}, {}, "other rows.", {}, {})
+    found = Comparison("test", 10, "mae", "min", (one, other), {}, {}, "other rows.", {}, {})
     assert found.best.name == "b"
     assert [each.name for each in found.pareto_front("parameters")] == ["b"]
 
@@ -83,7 +83,7 @@ def test_what_is_compared_passes_as_plain_values() -> None:
 def test_a_model_has_no_difference_from_itself() -> None:
     truth = np.array([0, 1] * 20)
     probabilities = np.eye(2, dtype="float32")[truth]
-    weighted = metrics.make_weighted_metrics({"label": truth}, {"label": probabilities}, (COLUMN,), 5)
+    weighted = make_weighted_metrics({"label": truth}, {"label": probabilities}, (COLUMN,), 5)
     found = compute_differences(*[resample_metrics(weighted, 40, Resampling(resamples=100))] * 2)
     assert found["accuracy"].better == ""
     assert isinstance(contender("a", 1, 1.0), Contender)

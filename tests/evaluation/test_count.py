@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from bmcli.evaluation.metrics import measure, metric_names
 from bmcli.evaluation.result import Evaluation
-from tests.evaluation.columns import count
+from tests.evaluation.columns import count, measure, metric_names
 
 
 def evaluate(truth: np.ndarray, rates: np.ndarray) -> Evaluation:

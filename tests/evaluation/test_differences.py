@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from bmcli.distillations import DistillationGain, NetworkResult
-from bmcli.evaluation import ordinal, regression
 from bmcli.evaluation.agreement import compute_gain
 from bmcli.evaluation.comparison import Comparison
-from bmcli.evaluation.differences import subtract_metrics
 from bmcli.evaluation.folds import average_folds
 from bmcli.evaluation.intervals import Resampling, compute_differences, resample_metrics
-from bmcli.evaluation.weighted_metrics import WeightedMetrics, make_weighted_means
+from bmcli.metrics import ordinal, regression
+from bmcli.metrics.differences import subtract_metrics
+from bmcli.metrics.info import ERROR, SHARE
+from bmcli.metrics.weighted_metrics import WeightedMetrics, make_weighted_means
 from tests.reports.comparisons import contender
 
 NOISY = 0.1 + 0.2  # 0.30000000000000004
@@ -28,7 +29,8 @@ def _make_learner(*values: float, metric: str = "accuracy") -> NetworkResult:
 
 
 def _make_metrics(values: np.ndarray, metric: str = "accuracy") -> WeightedMetrics:
-    return WeightedMetrics(make_weighted_means({metric: values}))
+    info = {metric: ERROR if metric in ("log_loss", "mae") else SHARE}
+    return WeightedMetrics(make_weighted_means({metric: values}), info=info)
 
 
 def _compute_gain(
@@ -85,13 +87,13 @@ def test_contenders_that_differ_by_rounding_are_a_tie() -> None:
         replace(contender(name, parameters, 0.5), metrics={"accuracy": value})
         for name, parameters, value in (("small", 10, 0.3), ("large", 20, NOISY))
     )
-    comparison = Comparison("test", ROWS, "accuracy", (large, small), {}, {}, "other rows.", {}, {})
+    comparison = Comparison("test", ROWS, "accuracy", "max", (large, small), {}, {}, "other rows.", {}, {})
     assert comparison.best is small
     assert comparison.pareto_front("parameters") == (small,)
 
 
 def test_equal_folds_have_no_deviation() -> None:
-    mean = average_folds("accuracy", [0.1, 0.1, 0.1], 0.5)
+    mean = average_folds(SHARE, [0.1, 0.1, 0.1], 0.5)
     assert mean.standard_deviation == 0
     assert mean.low == mean.mean == mean.high
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from bmcli.evaluation.fairness import Fairness, make_weighted_metrics, measure_fairness, metric_names
+from bmcli.evaluation.fairness import Fairness, list_metrics, make_weighted_metrics, measure_fairness
 from bmcli.evaluation.intervals import Resampling, compute_intervals, resample_metrics
 from bmcli.evaluation.slices import Slicing
 
@@ -39,7 +39,7 @@ def test_differences_and_ratios_are_those_of_the_rates() -> None:
         name: float(v[0])
         for name, v in make_weighted_metrics(slicing, there, selected).compute(np.ones((2000, 1))).items()
     }
-    assert set(found) == set(metric_names("sex"))
+    assert set(found) == set(list_metrics("sex"))
     for rate in ("selection_rate", "true_positive_rate"):
         low, high = sorted(getattr(group, rate).value for group in groups)
         assert found[f"fairness/sex/{rate}_difference"] == pytest.approx(high - low)

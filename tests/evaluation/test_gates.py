@@ -9,9 +9,8 @@ from pydantic import ValidationError
 
 from bmcli.errors import BmcliError
 from bmcli.evaluation.gates import Gate, check_names, find_missed_gates
-from bmcli.evaluation.metrics import metric_names
 from bmcli.recipe.schema import EvaluateOptions
-from tests.evaluation.columns import category, number
+from tests.evaluation.columns import category, metric_names, number
 
 NAMES = metric_names((category(*"abc"),), 5)
 

@@ -7,7 +7,6 @@ import json
 import numpy as np
 import pytest
 
-from bmcli.evaluation import classification, regression
 from bmcli.evaluation.intervals import (  # fmt: skip
     Difference,
     Interval,
@@ -18,7 +17,8 @@ from bmcli.evaluation.intervals import (  # fmt: skip
     compute_wilson_interval,
     resample_metrics,
 )
-from bmcli.evaluation.weighted_metrics import WeightedMetrics, make_weighted_means
+from bmcli.metrics import classification, regression
+from bmcli.metrics.weighted_metrics import WeightedMetrics, make_weighted_means
 from tests.evaluation.samples import KINDS, case
 
 CLASSES = ("no", "yes")

@@ -7,6 +7,7 @@ import pytest
 
 from bmcli.evaluation.intervals import Resampling
 from bmcli.evaluation.learning_curve import LearningCurve, RowScores, compute_learning_curve
+from bmcli.metrics.info import ERROR, SHARE
 
 SHARES = (0.1, 0.2, 0.4, 0.7, 1.0)
 HOW = Resampling(resamples=200)
@@ -19,7 +20,7 @@ def _accuracies(train: tuple[float, ...], validation: tuple[float, ...], rows: i
         RowScores(share, np.arange(int(rows * share)) < at * int(rows * share), luck < right)
         for share, at, right in zip(SHARES, train, validation, strict=True)
     ]
-    return compute_learning_curve("label", "accuracy", trainings, HOW)
+    return compute_learning_curve("label", "accuracy", SHARE, trainings, HOW)
 
 
 def test_where_errors_still_fall_and_training_rows_are_fitted_more_data_helps() -> None:
@@ -45,14 +46,16 @@ def test_of_errors_less_is_better() -> None:
     dice = np.random.default_rng(0)
     noise = dice.random(400)
     trainings = [RowScores(s, noise[: int(400 * s)] * 0.1, noise * (2 - s)) for s in SHARES]
-    found = compute_learning_curve("price", "mae", trainings, HOW)
+    found = compute_learning_curve("price", "mae", ERROR, trainings, HOW)
     assert found.more_data_helps
     assert found.gain_per_doubling < 0
     assert found.error_ratio == pytest.approx(0.1)
 
 
 def test_one_share_leaves_open_what_more_data_brings() -> None:
-    found = compute_learning_curve("label", "accuracy", [RowScores(1.0, np.arange(60) > 5, np.arange(60) > 9)], HOW)
+    found = compute_learning_curve(
+        "label", "accuracy", SHARE, [RowScores(1.0, np.arange(60) > 5, np.arange(60) > 9)], HOW
+    )
     assert found.gain_from_more_rows is None
     assert "too few training rows" in found.summary
 

@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bmcli.errors import BmcliError, RunFailed
-from bmcli.evaluation.classification import ClassMetrics
-from bmcli.evaluation.metrics import measure, metric_names
 from bmcli.evaluation.result import Evaluation
-from tests.evaluation.columns import category, number
+from bmcli.metrics.classification import ClassMetrics
+from tests.evaluation.columns import category, measure, metric_names, number
 
 TARGETS = (category("cat", "dog", name="animal"), number("age"))
 TRUTH = {"animal": np.array([0, 1, 1]), "age": np.array([1.0, 2.0, 4.0])}

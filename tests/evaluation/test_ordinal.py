@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as reference
 
-from bmcli.evaluation.metrics import measure, metric_names
-from bmcli.evaluation.ordinal import METRIC_NAMES, spearman
 from bmcli.evaluation.result import Evaluation
-from tests.evaluation.columns import ordered
+from bmcli.metrics.ordinal import METRICS, spearman
+from tests.evaluation.columns import measure, metric_names, ordered
 
 GRADES = ordered("poor", "fair", "good", "best")
 
@@ -31,7 +30,7 @@ def test_figures_are_those_of_scikit_learn_for_the_median() -> None:
     truth, probabilities = drawn()
     median = (np.cumsum(probabilities, axis=1)[:, :-1] < 0.5).sum(axis=1)
     found = evaluate(truth, probabilities).metrics
-    assert tuple(found) == METRIC_NAMES == metric_names((GRADES,), 5)
+    assert tuple(found) == tuple(METRICS) == metric_names((GRADES,), 5)
     assert found["accuracy"] == pytest.approx(reference.accuracy_score(truth, median))
     assert found["mae"] == pytest.approx(reference.mean_absolute_error(truth, median))
     kappa = reference.cohen_kappa_score(truth, median, weights="quadratic")
@@ -76,4 +75,4 @@ def test_spearman_is_that_of_scipy(pairs: list[tuple[int, int]]) -> None:
 def test_every_metric_has_a_value_or_a_reason(pairs: list[tuple[int, int]]) -> None:
     truth, predicted = np.array(pairs).T
     found = evaluate(truth, np.eye(4, dtype="float32")[predicted])
-    assert {*found.metrics, *found.undefined} == set(METRIC_NAMES)
+    assert {*found.metrics, *found.undefined} == set(METRICS)

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from bmcli.evaluation.metrics import measure, metric_names
 from bmcli.evaluation.result import Evaluation
-from tests.evaluation.columns import category, number
+from tests.evaluation.columns import category, measure, metric_names, number
 
 QUANTILES = (0.05, 0.5, 0.95)
 

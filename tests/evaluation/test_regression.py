@@ -12,9 +12,8 @@ from hypothesis.extra import numpy as arrays
 from sklearn.datasets import load_diabetes
 from sklearn.linear_model import Ridge
 
-from bmcli.evaluation.metrics import measure
 from bmcli.evaluation.result import Evaluation
-from tests.evaluation.columns import number
+from tests.evaluation.columns import measure, number
 
 
 def evaluate(truth: Sequence[float] | np.ndarray, predictions: Sequence[float] | np.ndarray) -> Evaluation:

@@ -17,7 +17,8 @@ from bmcli.evaluation.slices import (
     cross_slicings,
     make_slicing,
 )
-from bmcli.evaluation.weighted_metrics import WeightedMetrics, make_weighted_means
+from bmcli.metrics.info import ERROR
+from bmcli.metrics.weighted_metrics import WeightedMetrics, make_weighted_means
 
 HOW = Resampling(resamples=200)
 
@@ -106,7 +107,8 @@ def test_small_slices_are_counted_and_left_out() -> None:
 def test_for_errors_more_is_worse() -> None:
     errors = np.where(np.arange(200) % 2, 2.0, 1.0) + np.random.default_rng(0).random(200)
     parts = (make_slicing("parity", (np.arange(200) % 2).astype(float)),)
-    found = compare_slices("y", "mae", errors, parts, WeightedMetrics(make_weighted_means({"mae": errors})), HOW)
+    figures = WeightedMetrics(make_weighted_means({"mae": errors}), info={"mae": ERROR})
+    found = compare_slices("y", "mae", errors, parts, figures, HOW)
     assert (found.slices[0].name, found.significantly_worse) == ("1", 1)
 
 

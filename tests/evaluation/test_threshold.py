@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, precision_score, recall_score
 
-from bmcli.evaluation.threshold import ThresholdChoice, maximize_f1, maximize_recall, minimize_cost
+from bmcli.metrics.threshold import ThresholdChoice, maximize_f1, maximize_recall, minimize_cost
 
 DICE = np.random.default_rng(4)
 TRUTH = DICE.random(300) < 0.3

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from bmcli.evaluation import classification, fairness
-from bmcli.evaluation.directions import get_bounds, get_direction
-from bmcli.evaluation.metrics import metric_names
-from bmcli.evaluation.weighted_metrics import make_weighted_areas
+from bmcli.evaluation import fairness
+from bmcli.metrics import classification
+from bmcli.metrics.weighted_metrics import make_weighted_areas
+from tests.evaluation.columns import metric_names
 from tests.evaluation.samples import KINDS, TOP_K, case
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -83,27 +83,35 @@ def test_areas_of_many_classes_are_left_out_with_a_reason() -> None:
 
 
 def test_directions_of_metrics() -> None:
-    assert [get_direction(name) for name in ("label/accuracy", "price/mae", "pinball_0.1", "coverage")] == [
-        "max", "min", "min", "",
-    ]  # fmt: skip
+    info = {**case("two classes", 9, 0).weighted.info, **case("quantiles", 9, 0).weighted.info}
+    assert [info[name].direction for name in ("accuracy", "mae", "pinball_0.1", "coverage")] == [
+        "max",
+        "min",
+        "min",
+        "",
+    ]
 
 
 @every_kind
 def test_metrics_of_resamples_stay_within_their_bounds(kind: str) -> None:
     weights = np.random.default_rng(0).multinomial(40, np.full(40, 1 / 40), 200).T
-    for name, values in case(kind, 40, 0, skill=-1.0).weighted.compute(weights).items():
-        low, high = get_bounds(name)
+    weighted = case(kind, 40, 0, skill=-1.0).weighted
+    for name, values in weighted.compute(weights).items():
+        low, high = weighted.info[name].low, weighted.info[name].high
         assert (low, high) != (-np.inf, np.inf), name
         assert low <= np.nanmin(values) <= np.nanmax(values) <= high + 1e-12, name
 
 
 def test_bounds_of_metrics() -> None:
-    named = {name: get_bounds(name) for name in ("label/top_5_accuracy", "price/r2", "pinball_0.1", "spearman", "any")}
-    assert named == {
-        "label/top_5_accuracy": (0, 1), "price/r2": (-np.inf, 1), "pinball_0.1": (0, np.inf), "spearman": (-1, 1),
+    kinds = ("five classes", "quantiles", "ordered")
+    info = {name: each for kind in kinds for name, each in case(kind, 9, 0).weighted.info.items()}
+    info["any"] = case("number", 9, 0).weighted.get_info("any")
+    names = ("top_2_accuracy", "r2", "pinball_0.1", "spearman", "any")
+    assert {name: (info[name].low, info[name].high) for name in names} == {
+        "top_2_accuracy": (0, 1), "r2": (-np.inf, 1), "pinball_0.1": (0, np.inf), "spearman": (-1, 1),
         "any": (-np.inf, np.inf),
     }  # fmt: skip
 
 
 def test_differences_and_ratios_between_groups_are_shares() -> None:
-    assert {get_bounds(name) for name in fairness.metric_names("sex")} == {(0, 1)}
+    assert {(each.low, each.high) for each in fairness.list_metrics("sex").values()} == {(0, 1)}

@@ -85,9 +85,8 @@ def random_network(run: OpenedRun, number: int) -> Network:
 def make_context(run: OpenedRun, network: Network | None = None) -> ExplanationContext:
     """Make the context of a run, or of another network with its data."""
     train = run.prepared.split("train")
-    quantiles = run.recipe.quantiles()
     chosen = network or run.network
-    return ExplanationContext(chosen, lambda: random_network(run, 0), run.prepared.spec, quantiles, train)
+    return ExplanationContext(chosen, lambda: random_network(run, 0), run.prepared.spec, train)
 
 
 def predict(run: OpenedRun, network: Network | None = None) -> Predictions:

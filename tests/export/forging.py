@@ -100,7 +100,7 @@ def whole(**changes: Any) -> dict[str, Any]:
         "name": "a",
         "created": "2026-01-31T12:00:00+0000",
         "license": None,
-        "targets": [{"name": "y", "kind": "number", "classes": [], "decision": "the number itself"}],
+        "targets": [{"name": "y", "kind": "number", "classes": [], "decision": "the number itself", "state": {}}],
         "columns": [{"name": "x", "kind": "number", "meaning": "a number", "preprocessing": "inside"}],
         "notes": [],
         "weights": {"model": weight, "artefact": weight},

@@ -311,8 +311,15 @@ MISFITS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "a file of the user": (lambda values: values["source"].update(table="/etc/passwd"), "source.table: no option"),
     "options that no source has": (lambda values: values["source"].update(command="rm"), "source.command"),
     "a threshold of three classes": (
-        lambda values: values["targets"][0]["state"].update(threshold=0.5), "a threshold without two classes"
+        lambda values: values["outputs"][0]["state"].update(threshold=0.5), "a threshold without two classes"
     ),
+    "text in place of a threshold": (
+        lambda values: values["outputs"][0]["state"].update(temperature="1"), "is not that of classification"
+    ),
+    "an output of classes that the target has not": (
+        lambda values: values["outputs"][0]["names"].append("sometimes"), "are not those of its target"
+    ),
+    "an objective that is none": (lambda values: values["outputs"][0].update(objective="os"), "no objective 'os'"),
     "classes of a number": (lambda values: values["targets"][1].update(classes=["a"]), "classes do not fit the kind"),
 }  # fmt: skip
 
@@ -359,11 +366,13 @@ def test_answers_of_another_shape_are_rejected(bmcli: Bmcli, own: Callable[[str]
 
     def rename(values: dict[str, Any]) -> None:
         values["targets"][0]["classes"].append("sometimes")
+        values["outputs"][0]["names"].append("sometimes")
+        values["outputs"][0]["shape"] = [4]
 
     forge_preprocessing(folder, rename)
     done = bmcli("predict", folder, "rows.csv")
     assert done.code == 4
-    assert "expected floats of shape (1, 4) for 'arrived', received float32 of shape (1, 3)" in done.err
+    assert "expected float32 of shape (1, 4) for 'arrived', received float32 of shape (1, 3)" in done.err
 
 
 @pytest.mark.parametrize("name", CASES)

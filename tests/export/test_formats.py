@@ -103,8 +103,8 @@ def test_thresholds_and_temperatures_are_inside(of_table: ExportResult, written:
     described = card.read(of_table.run.exports / "saved_model")
     (lost,) = (target for target in described["targets"] if target["name"] == "lost")
     assert lost["decision"] == "'yes' if its probability is at least 0.55"
-    column = read_data_spec(of_table.run).target("lost")
-    assert lost["temperature"] == column.state["temperature"] != 1
+    output = read_data_spec(of_table.run).output("lost")
+    assert lost["state"]["temperature"] == output.state["temperature"] != 1
     found = written.signatures["serving_default"](**requested(written, INSTANCES))
     chances = found["lost_probabilities"].numpy()[:, 1]
     assert found["lost"].numpy().tolist() == [b"yes" if chance >= 0.55 else b"no" for chance in chances]

@@ -49,9 +49,8 @@ def test_defaults_learn_digits(kind: str, options: dict[str, Any], steps: int, a
     keras.utils.set_random_seed(0)
     data = spec(column("image", (8, 8, 1)), targets=(category("label", DIGITS),))
     network = parts.load("models", kind).build(PartField("models").check({"kind": kind, **options}), data, heads(data))
-    objective = parts.load("objectives", "classification").build(
-        PartField("objectives").check("classification"), data.targets[0], labels[:1437]
-    )
+    part, chosen = parts.load("objectives", "classification"), PartField("objectives").check("classification")
+    objective = part.build(chosen, part.describe(chosen, data.targets[0]), data.targets[0], labels[:1437])
     _train(network, objective, images[:1437], labels[:1437], steps)
     probabilities = objective.predict(network({"image": tf.constant(images[1437:])})["label"]).numpy()
     assert np.mean(probabilities.argmax(-1) == labels[1437:]) > accuracy

@@ -16,7 +16,7 @@ ROWS = 40
 
 CLASSES = Column("label", "category", (), "int32", classes=("a", "b", "c", "d"))
 GRADES = Column("grade", "ordered", (), "int32", classes=("poor", "fair", "good", "best"))
-TAGS = Column("tags", "labels", (3,), "uint8", classes=("red", "round", "small"))
+TAGS = Column("tags", "labels", (3,), "uint8", classes=("red", "round", "small"), state={"separator": ";"})
 VISITS = Column("visits", "count", (), "float32", state={"mean": 4.0})
 PRICE = Column("price", "number", (), "float32", state={"mean": 20.0, "scale": 2.0})
 INCOME = Column("income", "number", (), "float32", state={"mean": 5.0, "scale": 0.5, "log": True})
@@ -52,9 +52,8 @@ class Case(NamedTuple):
 
     def build(self, train_targets: Any = None, **more: Any) -> TargetObjective:
         train_targets = self.truth() if train_targets is None else train_targets
-        built: TargetObjective = parts.load("objectives", self.kind).build(
-            self._checked(**more), self.target, train_targets
-        )
+        part, options = parts.load("objectives", self.kind), self._checked(**more)
+        built: TargetObjective = part.build(options, part.describe(options, self.target), self.target, train_targets)
         return built
 
     def _checked(self, **more: Any) -> Any:

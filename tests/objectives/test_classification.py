@@ -29,7 +29,7 @@ REQUIRED = {
 
 def build(target: Column = THREE, train_targets: Any = None, **options: Any) -> classification.Classification:
     checked = PartField("objectives").check({"kind": "classification", **options})
-    return classification.build(checked, target, train_targets)
+    return classification.build(checked, classification.describe(checked, target), target, train_targets)
 
 
 def rows(target: Column, count: int = 6) -> tuple[np.ndarray, np.ndarray]:

@@ -21,7 +21,8 @@ CASE = CASES["multi_label"]
 
 def build(train_targets: Any = None, **options: Any) -> multi_label.MultiLabel:
     checked = PartField("objectives").check({"kind": "multi_label", **options})
-    return multi_label.build(checked, TAGS, CASE.truth() if train_targets is None else train_targets)
+    chosen = CASE.truth() if train_targets is None else train_targets
+    return multi_label.build(checked, multi_label.describe(checked, TAGS), TAGS, chosen)
 
 
 def losses(objective: multi_label.MultiLabel) -> np.ndarray:

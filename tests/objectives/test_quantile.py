@@ -12,7 +12,8 @@ from hypothesis.extra.numpy import arrays
 from pydantic import ValidationError
 from sklearn.metrics import mean_pinball_loss
 
-from bmcli.objectives import find_median_index, quantile
+from bmcli.metrics.quantile import find_median_index
+from bmcli.objectives import quantile
 from bmcli.recipe.fields import KerasObject
 from tests.objectives.cases import CASES, INCOME, PRICE
 

@@ -24,7 +24,7 @@ LOSSES = [*regression._STANDARDISED_LOSSES, *regression._ORIGINAL_UNIT_LOSSES]
 
 def build(train_targets: Any = TRUTH, **options: Any) -> regression.Regression:
     checked = PartField("objectives").check({"kind": "regression", **options})
-    return regression.build(checked, PRICE, train_targets)
+    return regression.build(checked, regression.describe(checked, PRICE), PRICE, train_targets)
 
 
 def expected(loss: str) -> np.ndarray:

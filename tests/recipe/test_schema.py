@@ -236,4 +236,3 @@ def test_a_target_may_be_called_kind(tmp_path: Path) -> None:
     assert {name: each.kind for name, each in recipe.objectives().items()} == {
         "kind": "classification", "price": "quantile"
     }  # fmt: skip
-    assert recipe.quantiles() == {"price": (0.1, 0.5, 0.9)}

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from bmcli.evaluation import metrics
 from bmcli.evaluation.comparison import Comparison, Contender
 from bmcli.evaluation.intervals import (
     ResampledMetrics,
@@ -15,8 +14,9 @@ from bmcli.evaluation.intervals import (
     compute_intervals,
     resample_metrics,
 )
-from bmcli.evaluation.weighted_metrics import WeightedMetrics
+from bmcli.metrics.weighted_metrics import WeightedMetrics
 from bmcli.specs import Column
+from tests.evaluation.columns import make_weighted_metrics, measure
 
 ROWS = 300
 COLUMN = Column("label", "category", (), "int32", classes=("no", "yes"))
@@ -32,7 +32,7 @@ def answers(accuracy: float) -> tuple[dict[str, np.ndarray], dict[str, np.ndarra
 
 
 def weighted(accuracy: float) -> WeightedMetrics:
-    return metrics.make_weighted_metrics(*answers(accuracy), (COLUMN,), 5)
+    return make_weighted_metrics(*answers(accuracy), (COLUMN,), 5)
 
 
 def drawn(accuracy: float) -> ResampledMetrics:
@@ -42,7 +42,7 @@ def drawn(accuracy: float) -> ResampledMetrics:
 def contender(name: str, parameters: int, accuracy: float) -> Contender:
     """A run with a curve, whose costs grow with its parameters."""
     truth, predictions = answers(accuracy)
-    found = metrics.measure(truth, predictions, (COLUMN,), 5)
+    found = measure(truth, predictions, (COLUMN,), 5)
     around, _ = compute_intervals(drawn(accuracy))
     epochs = [{"epoch": e, "train/loss": 1 / e, "validation/loss": 1.2 / e} for e in (1, 2, 3)]
     kept = {name: each for name, each in around.items() if name in found.metrics}
@@ -62,4 +62,4 @@ def comparison(models: Mapping[str, tuple[int, float]]) -> Comparison:
         if name != best
     }
     recipes = {"model.hidden": tuple(f"[{each[0]}]" for each in models.values())}
-    return Comparison("test", ROWS, "accuracy", contenders, recipes, {}, "", first, others)
+    return Comparison("test", ROWS, "accuracy", "max", contenders, recipes, {}, "", first, others)

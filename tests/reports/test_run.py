@@ -15,6 +15,7 @@ from bmcli.evaluation.folds import CrossValidationResult, FoldResult, summarize_
 from bmcli.evaluation.intervals import Resampling, compute_wilson_interval
 from bmcli.evaluation.learning_curve import LearningCurve, RowScores, compute_learning_curve
 from bmcli.evaluation.result import Evaluation
+from bmcli.metrics.info import SHARE
 from bmcli.records import write_record
 from bmcli.reports.artefacts import ArtefactSummary, make_artefact_rows
 from bmcli.reports.costs import Cost, Latency
@@ -42,10 +43,14 @@ def hostile(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Run:
     rounds = [FoldResult(n, 100, 50, {k: v - n / 100 for k, v in metrics.items()}, 4, 1.5) for n in (1, 2, 3)]
     right = np.arange(90) % 3 > 0
     learned = compute_learning_curve(
-        "target & <i>", "accuracy", [RowScores(s, right[: int(90 * s)], right) for s in (0.4, 1.0)], Resampling(100)
+        "target & <i>",
+        "accuracy",
+        SHARE,
+        [RowScores(s, right[: int(90 * s)], right) for s in (0.4, 1.0)],
+        Resampling(100),
     )
     run.write(run.validation, {
-        "folds": summarize_folds(f"by '{trained.SCRIPT}'", rounds, evaluation).to_json(),
+        "folds": summarize_folds(f"by '{trained.SCRIPT}'", rounds, evaluation, {}).to_json(),
         "learning_curve": {"targets": [learned.to_json()]},
     })  # fmt: skip
     run.write(run.origin, {"sentences": [f"The winner of the search {trained.SCRIPT}."]})

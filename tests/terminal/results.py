@@ -39,8 +39,6 @@ from bmcli.data.profiling.column_profile import ColumnProfile
 from bmcli.data.profiling.roles import ColumnRole
 from bmcli.distillations import Distillation, DistillationComparison, DistillationGain, NetworkResult
 from bmcli.errors import BmcliError
-from bmcli.evaluation.calibration import Calibration, CalibrationBin
-from bmcli.evaluation.classification import ClassMetrics
 from bmcli.evaluation.comparison import Comparison, Contender
 from bmcli.evaluation.explanation_record import (
     Explanation,
@@ -55,10 +53,12 @@ from bmcli.evaluation.gates import Gate, MissedGate
 from bmcli.evaluation.intervals import Difference
 from bmcli.evaluation.learning_curve import CurvePoint, LearningCurve
 from bmcli.evaluation.predictions import Predictions
-from bmcli.evaluation.proportions import Interval
 from bmcli.evaluation.result import Evaluation
 from bmcli.evaluation.slices import Slice, Slices
 from bmcli.export.verify import Verification
+from bmcli.metrics.calibration import Calibration, CalibrationBin
+from bmcli.metrics.classification import ClassMetrics
+from bmcli.metrics.proportions import Interval
 from bmcli.networks.network import Network
 from bmcli.recipe.distill import DistillOptions
 from bmcli.recipe.search import SearchParameter
@@ -151,7 +151,7 @@ def make_cross_validation() -> CrossValidationRun:
 def make_learning_curve() -> LearningCurveResult:
     few = CurvePoint(0.4, 400, 0.9, make_interval(0.88, 0.92), 0.8, make_interval(0.75, 0.85))
     every = CurvePoint(1.0, 1000, 0.88, None, 0.84, None)
-    more = Difference("accuracy", 0.8, 0.84, make_interval(0.01, 0.07), 0.02, "paired bootstrap")
+    more = Difference("accuracy", 0.8, 0.84, make_interval(0.01, 0.07), 0.02, "paired bootstrap", direction="max")
     return LearningCurveResult(RUN, (LearningCurve("label", "accuracy", (few, every), more, 0.03),), (0.05, 0.1))
 
 
@@ -173,10 +173,11 @@ def make_comparison() -> ComparisonResult:
     intervals = {"accuracy": make_interval(0.88, 0.92)}
     small = Contender("small", "runs/small/1", {"accuracy": 0.9}, intervals, 1000, 5000, 0.0004, 1.5, ())
     large = Contender("large", "runs/large/1", {"accuracy": 0.91}, {}, 250000, 1100000, 0.003, None, ())
-    difference = Difference("accuracy", 0.9, 0.91, make_interval(-0.01, 0.03), 0.4, "paired bootstrap")
-    back = Difference("accuracy", 0.91, 0.9, make_interval(-0.03, 0.01), 0.4, "paired bootstrap")
+    difference = Difference("accuracy", 0.9, 0.91, make_interval(-0.01, 0.03), 0.4, "paired bootstrap", direction="max")
+    back = Difference("accuracy", 0.91, 0.9, make_interval(-0.03, 0.01), 0.4, "paired bootstrap", direction="max")
     found = Comparison(
-        "test", 240, "accuracy", (small, large), {"model.hidden": ("[8]", "[512, 512]")}, {"rows": ("240", "250")}, "",
+        "test", 240, "accuracy", "max", (small, large),
+        {"model.hidden": ("[8]", "[512, 512]")}, {"rows": ("240", "250")}, "",
         {"large": {"accuracy": difference}}, {"small": back},
     )  # fmt: skip
     return ComparisonResult(found, Path("comparison.html"))

@@ -16,12 +16,13 @@ from bmcli import disk
 from bmcli.errors import BmcliError
 from bmcli.specs import Column
 from bmcli.workflows.prediction_table import make_table, open_writer
+from tests.evaluation.columns import answers_of
 
 
 def test_several_labels_stand_in_one_cell() -> None:
     column = Column("tags", "labels", (3,), "uint8", classes=("a", "b", "c"), state={"separator": ";"})
     probabilities = np.array([[0.9, 0.2, 0.8], [0.1, 0.2, 0.3]], "float32")
-    rows = make_table({}, {"tags": probabilities}, (column,), {}).to_pylist()
+    rows = make_table({}, {"tags": probabilities}, answers_of(column)).to_pylist()
     assert [row["tags"] for row in rows] == ["a;c", ""]
     assert list(rows[0]) == ["tags", "tags_probability_a", "tags_probability_b", "tags_probability_c"]
     assert rows[0]["tags_probability_c"] == pytest.approx(0.8)
@@ -29,13 +30,17 @@ def test_several_labels_stand_in_one_cell() -> None:
 
 def test_an_ordered_class_is_the_median() -> None:
     column = Column("grade", "ordered", (), "int32", classes=("low", "middle", "high"))
-    (row,) = make_table({}, {"grade": np.array([[0.4, 0.25, 0.35]], "float32")}, (column,), {}).to_pylist()
+    (row,) = make_table({}, {"grade": np.array([[0.4, 0.25, 0.35]], "float32")}, answers_of(column)).to_pylist()
     assert row["grade"] == "middle"
 
 
 def test_quantiles_have_columns_of_their_own() -> None:
     column = Column("price", "number", (), "float32", state={"mean": 0.0, "scale": 1.0})
-    made = make_table({}, {"price": np.array([[1.0, 2.0, 9.0]], "float32")}, (column,), {"price": (0.05, 0.5, 0.95)})
+    made = make_table(
+        {},
+        {"price": np.array([[1.0, 2.0, 9.0]], "float32")},
+        answers_of(column, quantiles={"price": (0.05, 0.5, 0.95)}),
+    )
     assert made.to_pylist() == [
         {"price": 2.0, "price_quantile_0.05": 1.0, "price_quantile_0.5": 2.0, "price_quantile_0.95": 9.0}
     ]
@@ -44,14 +49,14 @@ def test_quantiles_have_columns_of_their_own() -> None:
 def test_columns_are_kept_first_and_as_they_are() -> None:
     column = Column("visits", "count", (), "float32")
     kept = {"id": pa.chunked_array([["007", None]]), "day": np.array([3, 4])}
-    made = make_table(kept, {"visits": np.array([1.5, 2.5], "float32")}, (column,), {})
+    made = make_table(kept, {"visits": np.array([1.5, 2.5], "float32")}, answers_of(column))
     assert made.to_pylist() == [{"id": "007", "day": 3, "visits": 1.5}, {"id": None, "day": 4, "visits": 2.5}]
 
 
 def test_arrays_cannot_be_kept() -> None:
     column = Column("y", "number", (), "float32")
     with pytest.raises(BmcliError, match="not have one value per row"):
-        make_table({"x": np.zeros((1, 2))}, {"y": np.zeros(1, "float32")}, (column,), {})
+        make_table({"x": np.zeros((1, 2))}, {"y": np.zeros(1, "float32")}, answers_of(column))
 
 
 def test_no_cell_of_a_csv_file_is_a_formula(tmp_path: Path) -> None:

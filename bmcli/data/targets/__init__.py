@@ -24,6 +24,7 @@ class TargetKind(Protocol):
     """Interface of the modules of this folder. Unlike inputs, a target must not be missing or unknown."""
 
     Options: type[Kind]
+    OBJECTIVE: str  # kind of the objective that a recipe without one gets
 
     def fit(self, name: str, rows: RawColumn, options: Any) -> Column:
         """Fit classes or scale on the training rows.
@@ -46,11 +47,11 @@ class TargetKind(Protocol):
     def decode(self, encoded: np.ndarray, column: Column) -> np.ndarray:
         """Decode rows for evaluation: class indices, 0 and 1 by label, or numbers in the original unit."""
 
-    def predict_point(self, predictions: np.ndarray, column: Column) -> np.ndarray:
-        """Reduce predictions to a single answer per row, in the form of `decode`.
+    def count_classes(self, truth: np.ndarray, column: Column) -> np.ndarray | None:
+        """Count the rows of each class or label, `(classes,)`; None for a target without classes.
 
         Args:
-            predictions: Probabilities `(rows, classes)`, or numbers in the original unit `(rows,)`.
+            truth: Decoded rows.
         """
 
 
@@ -153,6 +154,13 @@ def lookup_classes(rows: RawColumn, classes: tuple[str, ...]) -> np.ndarray:
         cell = raw_columns.format_cell(rows, row)
         raise RowFault(row, f"expected a class of the training rows, received {cell}.", hint)
     return indices
+
+
+def count_indices(truth: np.ndarray, column: Column) -> np.ndarray:
+    """Count the rows of each class, from class indices."""
+    import numpy as np
+
+    return np.bincount(truth, minlength=len(column.classes))
 
 
 def require_numbers(rows: RawColumn) -> np.ndarray:

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from bmcli import parts
-from bmcli.data.targets import ClassNames, check_classes, find_classes, lookup_classes, make_class_column, names_to_text
+from bmcli.data.targets import (
+    ClassNames,
+    check_classes,
+    count_indices,
+    find_classes,
+    lookup_classes,
+    make_class_column,
+    names_to_text,
+)
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
 from bmcli.raw_columns import RawColumn
@@ -16,6 +24,9 @@ from bmcli.specs import Column
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+OBJECTIVE = "classification"
 
 
 class Options(Kind):
@@ -57,11 +68,6 @@ def decode(encoded: np.ndarray, column: Column) -> np.ndarray:
     return encoded
 
 
-def predict_point(predictions: np.ndarray, column: Column) -> np.ndarray:
-    """Predict the most probable class, the first in a tie.
-
-    If a threshold was chosen for two classes, predict the second class when its probability reaches the threshold.
-    """
-    if "threshold" in column.state:
-        return (predictions[:, 1] >= column.state["threshold"]).astype("int64")
-    return predictions.argmax(axis=1)
+def count_classes(truth: np.ndarray, column: Column) -> np.ndarray:
+    """Count the rows of each class."""
+    return count_indices(truth, column)

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+OBJECTIVE = "count"
+
+
 class Options(Kind):
     """A count per row, such as events per hour."""
 
@@ -54,9 +57,8 @@ def decode(encoded: np.ndarray, column: Column) -> np.ndarray:
     return encoded.astype("float64")
 
 
-def predict_point(predictions: np.ndarray, column: Column) -> np.ndarray:
-    """Return the predicted rates unchanged."""
-    return predictions
+def count_classes(truth: np.ndarray, column: Column) -> None:
+    """There are no classes."""
 
 
 def _read_counts(rows: RawColumn) -> np.ndarray:

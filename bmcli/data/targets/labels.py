@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+OBJECTIVE = "multi_label"
+
+
 class Options(Kind):
     """Several labels per row, in one cell; an empty cell has no labels.
 
@@ -114,9 +117,9 @@ def decode(encoded: np.ndarray, column: Column) -> np.ndarray:
     return encoded
 
 
-def predict_point(predictions: np.ndarray, column: Column) -> np.ndarray:
-    """Predict each label whose probability exceeds 0.5."""
-    return (predictions > 0.5).astype("uint8")
+def count_classes(truth: np.ndarray, column: Column) -> np.ndarray:
+    """Count the rows with each label."""
+    return truth.sum(axis=0, dtype="int64")
 
 
 def _is_matrix(rows: RawColumn) -> bool:

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from bmcli.data.targets import ClassNames, check_classes, find_classes, lookup_classes, make_class_column, names_to_text
+from bmcli.data.targets import (
+    ClassNames,
+    check_classes,
+    count_indices,
+    find_classes,
+    lookup_classes,
+    make_class_column,
+    names_to_text,
+)
 from bmcli.errors import BmcliError
 from bmcli.quoting import listed, quoted
 from bmcli.raw_columns import RawColumn
@@ -16,6 +24,9 @@ from bmcli.specs import Column
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+OBJECTIVE = "ordinal"
 
 
 class Options(Kind):
@@ -55,12 +66,6 @@ def decode(encoded: np.ndarray, column: Column) -> np.ndarray:
     return encoded
 
 
-def predict_point(predictions: np.ndarray, column: Column) -> np.ndarray:
-    """Predict the median category: the highest whose probability of being reached exceeds 0.5 (Shi et al. 2021).
-
-    The median minimises the expected distance in ranks.
-    """
-    import numpy as np
-
-    above = 1 - np.cumsum(predictions[:, :-1], axis=1, dtype="float64")
-    return (above > 0.5).sum(axis=1)
+def count_classes(truth: np.ndarray, column: Column) -> np.ndarray:
+    """Count the rows of each category."""
+    return count_indices(truth, column)

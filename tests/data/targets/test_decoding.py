@@ -9,6 +9,7 @@ import pytest
 
 from bmcli import parts
 from bmcli.data import targets
+from tests.evaluation.columns import answers_of
 
 NUMBERS = np.array([2.5, -0.5, 1e3, 0.0])
 CASES: dict[str, tuple[Any, dict[str, Any], Any]] = {
@@ -48,4 +49,5 @@ def test_sure_predictions_come_to_the_truth(case: str) -> None:
     column = part.fit("y", rows, part.Options(**options))
     truth = part.decode(part.encode(rows, column), column)
     sure = np.eye(len(column.classes))[truth] if column.classes and truth.ndim == 1 else truth.astype("float64")
-    np.testing.assert_array_equal(part.predict_point(sure, column), truth)
+    (answers,) = answers_of(column).values()
+    np.testing.assert_array_equal(answers.predict_points(sure), truth)

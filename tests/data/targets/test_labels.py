@@ -129,10 +129,6 @@ def test_a_wrong_option_is_a_fault(options: dict[str, Any], message: str) -> Non
         labels.Options(**options)
 
 
-def test_a_label_is_predicted_if_it_is_more_probable_than_not() -> None:
-    assert labels.predict_point(np.array([[0.5, 0.51], [0.49, 1.0]]), fit(ROWS)).tolist() == [[0, 1], [0, 1]]
-
-
 def records(**columns: Any) -> pa.ChunkedArray:
     return join_columns(columns, tuple(columns))
 

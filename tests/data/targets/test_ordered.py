@@ -66,18 +66,3 @@ def test_one_category_is_a_fault() -> None:
 def test_categories_are_two_or_more_that_differ(classes: tuple[str, ...]) -> None:
     with pytest.raises(ValidationError, match="classes"):
         ordered.Options(classes=classes)
-
-
-def test_the_prediction_is_the_median() -> None:
-    column = fit(text(*GRADES), classes=GRADES)
-    probabilities = np.array([[0.4, 0.25, 0.35], [0.6, 0.2, 0.2], [0.1, 0.3, 0.6], [0.5, 0.5, 0.0]])
-    assert ordered.predict_point(probabilities, column).tolist() == [1, 0, 2, 0]
-
-
-def test_no_answer_is_nearer_in_expectation_than_the_median() -> None:
-    probabilities = np.random.default_rng(0).dirichlet(np.ones(6), 200)
-    ranks = np.arange(6)
-    distances = probabilities @ np.abs(ranks[:, None] - ranks)
-    column = fit(ranks)
-    chosen = ordered.predict_point(probabilities, column)
-    np.testing.assert_allclose(distances[np.arange(200), chosen], distances.min(axis=1))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from bmcli.evaluation.differences import subtract_metrics
-from bmcli.evaluation.weighted_metrics import MetricSamples, WeightedMetrics, divide
+from bmcli.metrics.differences import subtract_metrics
+from bmcli.metrics.info import ERROR, EXPLAINED_VARIANCE
+from bmcli.metrics.weighted_metrics import MetricSamples, WeightedMetrics, divide
 
-METRIC_NAMES = ("mae", "rmse", "r2")
-LESS_IS_BETTER = ("mae", "rmse")
+METRICS = {"mae": ERROR, "rmse": ERROR, "r2": EXPLAINED_VARIANCE}
 
 
 def make_weighted_metrics(truth: np.ndarray, predictions: np.ndarray) -> WeightedMetrics:
@@ -40,7 +40,7 @@ def make_weighted_metrics(truth: np.ndarray, predictions: np.ndarray) -> Weighte
                 "r2": np.where(constant, np.nan, subtract_metrics(1.0, divide(squared, variance))),
             }
 
-    return WeightedMetrics(compute, undefined=_explain_no_variance(truth))
+    return WeightedMetrics(compute, undefined=_explain_no_variance(truth), info=METRICS)
 
 
 def _explain_no_variance(truth: np.ndarray) -> dict[str, str]:

@@ -7,26 +7,26 @@ from functools import cache
 
 import numpy as np
 
-from bmcli.evaluation import calibration, weighted_metrics
-from bmcli.evaluation.classification import make_mean_areas, make_weighted_rankings
-from bmcli.evaluation.weighted_metrics import MetricSamples, WeightedMetrics, divide
+from bmcli.metrics import calibration, weighted_metrics
+from bmcli.metrics.classification import make_mean_areas, make_weighted_rankings
+from bmcli.metrics.info import ERROR, ERROR_SHARE, SHARE
+from bmcli.metrics.weighted_metrics import MetricSamples, WeightedMetrics, divide
 
 _FLOOR = float(np.finfo(np.float32).eps)
 
-METRIC_NAMES = (
-    "subset_accuracy",
-    "hamming_loss",
-    "f1_micro",
-    "f1_macro",
-    "f1_samples",
-    "roc_auc_macro",
-    "pr_auc_macro",
-    "pr_auc_micro",
-    "log_loss",
-    "brier",
-    "calibration_error",
-)
-LESS_IS_BETTER = ("hamming_loss", "log_loss", "brier", "calibration_error")
+METRICS = {
+    "subset_accuracy": SHARE,
+    "hamming_loss": ERROR_SHARE,
+    "f1_micro": SHARE,
+    "f1_macro": SHARE,
+    "f1_samples": SHARE,
+    "roc_auc_macro": SHARE,
+    "pr_auc_macro": SHARE,
+    "pr_auc_micro": SHARE,
+    "log_loss": ERROR,
+    "brier": ERROR_SHARE,
+    "calibration_error": ERROR_SHARE,
+}
 
 _RANKING_METRICS = ("roc_auc_macro", "pr_auc_macro", "pr_auc_micro")
 _UNDEFINED = {
@@ -83,7 +83,7 @@ def make_weighted_metrics(truth: np.ndarray, predicted: np.ndarray, probabilitie
         return {**mean_metrics(weights), **f1, **rankings.compute(weights), **calibration_error}
 
     return WeightedMetrics(
-        compute, shares, {"calibration_error": gaps}, rankings.left_out, rankings.compute_left_out, _UNDEFINED
+        compute, shares, {"calibration_error": gaps}, rankings.left_out, rankings.compute_left_out, _UNDEFINED, METRICS
     )
 
 

@@ -6,14 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from bmcli.evaluation import calibration
-from bmcli.evaluation.calibration import Calibration
-from bmcli.evaluation.threshold import ThresholdChoice
+from bmcli.metrics.calibration import Calibration
+from bmcli.metrics.threshold import ThresholdChoice
 from bmcli.quoting import quoted
 from bmcli.records import validate_as
-from bmcli.specs import Column
+from bmcli.specs import OutputSpec
 
 
 @dataclass(frozen=True)
@@ -82,25 +79,15 @@ class Decision:
         return validate_as(cls, values)
 
 
-def measure_temperature_scaling(
-    column: Column, truth: np.ndarray, unscaled: np.ndarray, scaled: np.ndarray, temperature: float
-) -> TemperatureScaling:
-    """Measure the effect of a temperature.
+@dataclass(frozen=True)
+class CalibratedOutput:
+    """An output with what was decided after training.
 
     Args:
-        truth: Class indices `(n,)`, or 0 and 1 `(n, labels)`.
-        unscaled, scaled: Probabilities before and after, `(n, classes or labels)`.
+        output: With the decided values in its state.
+        messages: What was decided, as sentences.
     """
-    truth = truth.astype(np.int64)
-    if column.kind == "labels":
-        before_and_after = [calibration.measure_labels(truth, probabilities) for probabilities in (unscaled, scaled)]
-    else:
-        before_and_after = [
-            calibration.measure_classes(truth, probabilities, column.classes) for probabilities in (unscaled, scaled)
-        ]
-    independent = column.kind == "labels"
-    losses = (
-        calibration.compute_log_loss(truth, unscaled, independent),
-        calibration.compute_log_loss(truth, scaled, independent),
-    )
-    return TemperatureScaling(temperature, losses, before_and_after[0], before_and_after[1])
+
+    output: OutputSpec
+    decision: Decision
+    messages: tuple[str, ...] = ()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from bmcli.evaluation.classification import compute_areas
-from bmcli.specs import Column
+from bmcli.metrics.classification import compute_areas
 
 _POINTS = 200
 
@@ -32,7 +32,9 @@ class RankingCurves:
     precisions: np.ndarray
 
 
-def compute_ranking_curves(column: Column, truth: np.ndarray, probabilities: np.ndarray) -> tuple[RankingCurves, ...]:
+def compute_ranking_curves(
+    classes: Sequence[str], truth: np.ndarray, probabilities: np.ndarray
+) -> tuple[RankingCurves, ...]:
     """Compute curves for each class or label with positive and negative rows; of two classes, for the second.
 
     Args:
@@ -40,12 +42,12 @@ def compute_ranking_curves(column: Column, truth: np.ndarray, probabilities: np.
         probabilities: `(n, classes)`.
     """
     is_multi_label = truth.ndim == 2
-    first = len(column.classes) - 1 if len(column.classes) == 2 and not is_multi_label else 0
+    first = len(classes) - 1 if len(classes) == 2 and not is_multi_label else 0
     curves = []
-    for index in range(first, len(column.classes)):
+    for index in range(first, len(classes)):
         positive = truth[:, index].astype(bool) if is_multi_label else truth == index
         if positive.any() and not positive.all():
-            curves.append(_compute_curves(column.classes[index], positive, probabilities[:, index]))
+            curves.append(_compute_curves(classes[index], positive, probabilities[:, index]))
     return tuple(curves)
 
 

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from bmcli.evaluation.proportions import LEVEL, wilson_bounds
-from bmcli.evaluation.weighted_metrics import divide
+from bmcli.metrics.proportions import LEVEL, wilson_bounds
+from bmcli.metrics.weighted_metrics import divide
 from bmcli.quoting import quoted
 from bmcli.records import validate_as
-from bmcli.specs import Column
 
 BINS = 15
 SIMULATIONS = 200  # samples of labels that are drawn from the probabilities
@@ -83,20 +82,6 @@ class Calibration:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Calibration:
         return validate_as(cls, values)
-
-
-def measure_targets(
-    truth: Mapping[str, np.ndarray], predictions: Mapping[str, np.ndarray], targets: tuple[Column, ...]
-) -> dict[str, Calibration]:
-    """Measure the calibration of each target that has unordered classes or labels."""
-    calibrations = {}
-    for column in targets:
-        name = column.name
-        if column.kind == "category":
-            calibrations[name] = measure_classes(truth[name].astype(np.int64), predictions[name], column.classes)
-        elif column.kind == "labels":
-            calibrations[name] = measure_labels(truth[name], predictions[name])
-    return calibrations
 
 
 def measure_classes(

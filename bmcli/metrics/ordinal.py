@@ -6,13 +6,19 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bmcli.evaluation import weighted_metrics
-from bmcli.evaluation.classification import log_losses
-from bmcli.evaluation.differences import subtract_metrics
-from bmcli.evaluation.weighted_metrics import MetricSamples, WeightedMetrics, divide
+from bmcli.metrics import weighted_metrics
+from bmcli.metrics.classification import log_losses
+from bmcli.metrics.differences import subtract_metrics
+from bmcli.metrics.info import CORRELATION, ERROR, SHARE
+from bmcli.metrics.weighted_metrics import MetricSamples, WeightedMetrics, divide
 
-METRIC_NAMES = ("accuracy", "mae", "quadratic_kappa", "spearman", "log_loss")
-LESS_IS_BETTER = ("mae", "log_loss")
+METRICS = {
+    "accuracy": SHARE,
+    "mae": ERROR,
+    "quadratic_kappa": CORRELATION,
+    "spearman": CORRELATION,
+    "log_loss": ERROR,
+}
 
 _UNDEFINED = {
     "quadratic_kappa": "every row has one category, and it is predicted for all.",
@@ -52,7 +58,7 @@ def make_weighted_metrics(truth: np.ndarray, predicted: np.ndarray, probabilitie
             "spearman": rank_correlation(weights),
         }
 
-    return WeightedMetrics(compute, shares, undefined=_UNDEFINED)
+    return WeightedMetrics(compute, shares, undefined=_UNDEFINED, info=METRICS)
 
 
 def spearman(first: np.ndarray, second: np.ndarray) -> float | None:

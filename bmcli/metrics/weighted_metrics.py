@@ -13,6 +13,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from bmcli.metrics.info import UNKNOWN, MetricInfo
+
 MetricSamples = dict[str, np.ndarray]
 
 _Value = TypeVar("_Value")
@@ -30,6 +32,7 @@ class WeightedMetrics:
         left_out: Reasons by name, for metrics that are not resampled.
         compute_left_out: Like `compute`, for the metrics that are left out; it suits a single sample.
         undefined: Reasons by name, for metrics that are undefined on all rows without a value that is too large.
+        info: Direction and bounds by name, in the order of display.
     """
 
     compute: Callable[[np.ndarray], MetricSamples]
@@ -38,6 +41,11 @@ class WeightedMetrics:
     left_out: Mapping[str, str] = field(default_factory=dict)
     compute_left_out: Callable[[np.ndarray], MetricSamples] = lambda weights: {}
     undefined: Mapping[str, str] = field(default_factory=dict)
+    info: Mapping[str, MetricInfo] = field(default_factory=dict)
+
+    def get_info(self, name: str) -> MetricInfo:
+        """Get direction and bounds of a metric."""
+        return self.info.get(name, UNKNOWN)
 
     def measure(self, rows: int) -> tuple[dict[str, float], dict[str, str]]:
         """Compute the metrics of all rows, and the reasons why others are undefined."""
@@ -67,6 +75,7 @@ def join_with_prefixes(parts: Sequence[tuple[str, WeightedMetrics]]) -> Weighted
         join(lambda part: part.left_out),
         lambda weights: join(lambda part: part.compute_left_out(weights)),
         join(lambda part: part.undefined),
+        join(lambda part: part.info),
     )
 
 

@@ -10,14 +10,13 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from bmcli.evaluation import calibration, weighted_metrics
-from bmcli.evaluation.weighted_metrics import MetricSamples, WeightedMetrics, divide
+from bmcli.metrics import calibration, weighted_metrics
+from bmcli.metrics.info import ERROR, ERROR_SHARE, SHARE, MetricInfo
+from bmcli.metrics.weighted_metrics import MetricSamples, WeightedMetrics, divide
 from bmcli.quoting import quoted
 
 AVERAGES = ("macro", "micro", "weighted")
 RANKING_METRICS = ("roc_auc", "pr_auc")
-CALIBRATION_METRICS = ("brier", "calibration_error")
-LESS_IS_BETTER = ("log_loss", *CALIBRATION_METRICS)
 
 MAX_RANKED_CLASSES = 100  # with more classes, the areas of thousands of samples take minutes
 
@@ -49,11 +48,14 @@ class ClassMetrics:
         return {"class": self.name, **{key: value for key, value in vars(self).items() if key != "name"}}
 
 
-def metric_names(classes: int, top_k: int) -> tuple[str, ...]:
+def list_metrics(classes: int, top_k: int) -> dict[str, MetricInfo]:
     """List the metrics of a target with this number of classes, in the order of display."""
     top = (f"top_{top_k}_accuracy",) if classes > top_k else ()
     averaged = (f"{figure}_{average}" for figure in ("precision", "recall", "f1") for average in AVERAGES)
-    return ("accuracy", *top, *averaged, *RANKING_METRICS, "log_loss", *CALIBRATION_METRICS)
+    shares = dict.fromkeys(("accuracy", *top, *averaged, *RANKING_METRICS), SHARE)
+    # The Brier score of three classes or more is that of all of them, at most 2.
+    brier = MetricInfo("min", 0.0, 1.0 if classes == 2 else 2.0)
+    return {**shares, "log_loss": ERROR, "brier": brier, "calibration_error": ERROR_SHARE}
 
 
 def is_among_top_k(truth: np.ndarray, probabilities: np.ndarray, k: int) -> np.ndarray:
@@ -126,7 +128,13 @@ def make_weighted_metrics(
 
     undefined = dict.fromkeys(RANKING_METRICS, f"every row is of class {quoted(names[truth[0]])}.")
     return WeightedMetrics(
-        compute, shares, {"calibration_error": gaps}, rankings.left_out, rankings.compute_left_out, undefined
+        compute,
+        shares,
+        {"calibration_error": gaps},
+        rankings.left_out,
+        rankings.compute_left_out,
+        undefined,
+        list_metrics(classes, top_k),
     )
 
 

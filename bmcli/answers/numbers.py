@@ -1,0 +1,187 @@
+"""Answers that are numbers: a number, a count, or quantiles of a number."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bmcli.answers import Answers, ExampleTitles, ExampleScores, RowValues, ServedAnswer, ServedRole, TruthDistribution
+from bmcli.answers.figures import AnswerFigure, Histogram, Scatter
+from bmcli.metrics import count, quantile, regression
+from bmcli.metrics.calibration import Calibration
+from bmcli.metrics.info import ERROR, MetricInfo
+from bmcli.metrics.weighted_metrics import WeightedMetrics
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class NumericAnswers(Answers):
+    """What answers with a number for each row have in common."""
+
+    @abstractmethod
+    def compute_widths(self, predictions: np.ndarray) -> np.ndarray | None:
+        """Compute the width of a predicted interval, `(rows,)`; None without one."""
+
+    def format_value(self, value: np.ndarray) -> str:
+        return f"{float(value):.5g}"
+
+    def score_rows(self, truth: np.ndarray, predictions: np.ndarray) -> ExampleScores:
+        """Score by the absolute error, and by the width between the outer quantiles."""
+        errors = np.abs(self.predict_points(predictions) - truth)
+        return ExampleScores(errors, self.compute_widths(predictions), errors <= np.median(errors))
+
+    @property
+    def example_titles(self) -> ExampleTitles:
+        return ExampleTitles("Largest errors", "The largest absolute errors.", "Smallest errors")
+
+    def measure_correctness(self, truth: np.ndarray, predictions: np.ndarray) -> float:
+        return -float(np.abs(truth - self.predict_points(predictions)).mean())
+
+    def get_distribution(self, truth: np.ndarray) -> TruthDistribution:
+        return TruthDistribution((), truth)
+
+    def list_figures(
+        self, truth: np.ndarray, predictions: np.ndarray, calibration: Calibration | None
+    ) -> Sequence[AnswerFigure]:
+        points = self.predict_points(predictions)
+        return (
+            Scatter("Predicted against true", f"true {self.name}", "predicted", truth, points),
+            Histogram("Errors", f"predicted minus true {self.name}", points - truth),
+        )
+
+    def make_truth_column(self, truth: np.ndarray) -> pa.Array:
+        import pyarrow as pa
+
+        return pa.array(truth)
+
+    def choose_scores(self, predictions: np.ndarray) -> np.ndarray:
+        return np.zeros(len(predictions), "int32")
+
+    def name_score(self, index: int) -> str:
+        return self.name
+
+    def describe_decision(self) -> str:
+        return "the number, in the unit of the target"
+
+    def get_scale(self, predictions: np.ndarray) -> float:
+        """Get the standard deviation of the predictions."""
+        return float(predictions.std()) or 1.0
+
+    def agree(
+        self, expected: np.ndarray, predicted: np.ndarray, differences: np.ndarray, tolerance: float
+    ) -> np.ndarray:
+        return np.asarray((differences <= tolerance).all(axis=1))
+
+    def compute_quality(self, truth: np.ndarray, predictions: np.ndarray) -> RowValues | None:
+        if len(truth) < 2 or np.ptp(truth) == 0 or not np.isfinite(predictions).all():
+            return None
+        return RowValues("r2", np.asarray(1 - np.square(truth - self.predict_points(predictions)).mean() / truth.var()))
+
+
+@dataclass(frozen=True)
+class NumberAnswers(NumericAnswers):
+    """A number in the unit of the target, `(rows,)`."""
+
+    def predict_points(self, predictions: np.ndarray) -> np.ndarray:
+        return predictions
+
+    def compute_widths(self, predictions: np.ndarray) -> np.ndarray | None:
+        return None
+
+    def list_metrics(self, top_k: int) -> Mapping[str, MetricInfo]:
+        return regression.METRICS
+
+    def make_weighted_metrics(self, truth: np.ndarray, predictions: np.ndarray, top_k: int) -> WeightedMetrics:
+        return regression.make_weighted_metrics(np.asarray(truth), np.asarray(predictions))
+
+    def compute_row_metric(self, truth: np.ndarray, predictions: np.ndarray) -> RowValues:
+        return RowValues("mae", np.abs(truth - predictions.astype(np.float64)), ERROR)
+
+    def compute_row_losses(self, truth: np.ndarray, predictions: np.ndarray) -> RowValues:
+        return RowValues("squared error", (truth - predictions.astype(np.float64)) ** 2)
+
+    def make_columns(self, predictions: np.ndarray) -> dict[str, pa.Array]:
+        return {self.name: self.make_truth_column(predictions)}
+
+    def list_served(self) -> tuple[ServedAnswer, ...]:
+        return (ServedAnswer("number", "", (), "float32"),)
+
+    @property
+    def served_prediction(self) -> ServedRole:
+        return "number"
+
+
+@dataclass(frozen=True)
+class CountAnswers(NumberAnswers):
+    """The rate of a count, `(rows,)`."""
+
+    def list_metrics(self, top_k: int) -> Mapping[str, MetricInfo]:
+        return count.METRICS
+
+    def make_weighted_metrics(self, truth: np.ndarray, predictions: np.ndarray, top_k: int) -> WeightedMetrics:
+        return count.make_weighted_metrics(np.asarray(truth), np.asarray(predictions))
+
+    def compute_row_losses(self, truth: np.ndarray, predictions: np.ndarray) -> RowValues:
+        return RowValues("Poisson deviance", count.compute_deviances(truth, predictions))
+
+
+@dataclass(frozen=True)
+class QuantileAnswers(NumericAnswers):
+    """Quantiles in the unit of the target, `(rows, quantiles)`, in increasing order. State: `quantiles`."""
+
+    @property
+    def quantiles(self) -> tuple[float, ...]:
+        return tuple(self.output.state["quantiles"])
+
+    def predict_points(self, predictions: np.ndarray) -> np.ndarray:
+        """Predict the quantile nearest to the median."""
+        return predictions[:, quantile.find_median_index(self.quantiles)]
+
+    def compute_widths(self, predictions: np.ndarray) -> np.ndarray | None:
+        return predictions[:, -1] - predictions[:, 0] if len(self.quantiles) > 1 else None
+
+    def list_metrics(self, top_k: int) -> Mapping[str, MetricInfo]:
+        return quantile.list_metrics(self.quantiles)
+
+    def make_weighted_metrics(self, truth: np.ndarray, predictions: np.ndarray, top_k: int) -> WeightedMetrics:
+        return quantile.make_weighted_metrics(np.asarray(truth), np.asarray(predictions), self.quantiles)
+
+    def compute_row_metric(self, truth: np.ndarray, predictions: np.ndarray) -> RowValues:
+        losses = quantile.compute_pinball_losses(truth, predictions, self.quantiles).mean(axis=1)
+        return RowValues("pinball", losses, ERROR)
+
+    def compute_row_losses(self, truth: np.ndarray, predictions: np.ndarray) -> RowValues:
+        return RowValues("pinball loss", self.compute_row_metric(truth, predictions).values)
+
+    def make_columns(self, predictions: np.ndarray) -> dict[str, pa.Array]:
+        """Make a column of the middle quantile, and one of each quantile, such as `price_quantile_0.9`."""
+        levels = {
+            f"{self.name}_quantile_{level:g}": self.make_truth_column(predictions[:, index])
+            for index, level in enumerate(self.quantiles)
+        }
+        return {self.name: self.make_truth_column(self.predict_points(predictions)), **levels}
+
+    def check_output(self) -> None:
+        levels = self.output.state.get("quantiles")
+        if (
+            not isinstance(levels, (list, tuple))
+            or not all(isinstance(each, float) and 0 < each < 1 for each in levels)
+            or self.output.shape != (len(levels),)
+            or not levels
+        ):
+            raise ValueError(f"the output {self.name!r} has no quantiles between 0 and 1, one for each number")
+
+    def list_served(self) -> tuple[ServedAnswer, ...]:
+        return (
+            ServedAnswer("number", "", (), "float32"),
+            ServedAnswer("quantiles", "_quantiles", (len(self.quantiles),), "float32"),
+        )
+
+    @property
+    def served_prediction(self) -> ServedRole:
+        return "quantiles"
