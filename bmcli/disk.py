@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import re
 import secrets
@@ -294,6 +293,8 @@ def describe_non_file(path: Path | str) -> str:
 
 def compute_sha256(path: Path) -> str:
     """Compute the SHA-256 of a file; raises OSError if it cannot be read."""
+    import hashlib  # not at the top: OpenSSL takes 3 ms of every start
+
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
