@@ -8,7 +8,6 @@ A package announces its parts as entry points of the group `bmcli.parts`, such a
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.util
 import json
 import os
@@ -206,6 +205,8 @@ def _announce(found: dict[str, _Announcement], name: str, part: _Announcement) -
 
 def _load_file(file: Path) -> Mapping[str, Any]:
     """Run a file of `--plugin` and return its parts."""
+    import hashlib  # not at the top: OpenSSL takes 3 ms of every start
+
     module_name = f"bmcli_plugin_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}_{file.stem}"
     spec = importlib.util.spec_from_file_location(module_name, file)
     if spec is None or spec.loader is None:
@@ -234,6 +235,8 @@ def _list_package(module: str) -> Sequence[Path]:
 
 
 def _hash_files(files: Sequence[Path]) -> str:
+    import hashlib  # as above
+
     digest = hashlib.sha256()
     for file in files:
         content = file.read_bytes()
