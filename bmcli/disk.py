@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import re
-import secrets
-import shutil
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -159,7 +156,8 @@ def free_bytes(path: Path) -> int | None:
     """Free bytes of the file system of a path; None if they are unknown."""
     for folder in (path, *path.absolute().parents):
         with contextlib.suppress(OSError):
-            return shutil.disk_usage(folder).free
+            values = os.statvfs(folder)
+            return values.f_bavail * values.f_frsize
     return None
 
 
@@ -174,7 +172,7 @@ def write_atomically(path: Path, content: bytes, mode: int = 0o666) -> None:
         mode: Permissions of the file, restricted by the umask.
     """
     # Beside the file: a rename is atomic only within one file system.
-    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    temporary = path.with_name(f".{path.name}-{os.urandom(4).hex()}")
     with convert_write_errors(path, len(content)):
         try:
             write_and_flush(temporary, content, mode)
@@ -196,7 +194,7 @@ def create_new_file(path: Path) -> Iterator[Path]:
     Raises:
         FileExistsError: The file exists, perhaps because another process was faster.
     """
-    temporary = path.with_name(f".{secrets.token_hex(4)}-{path.name}")
+    temporary = path.with_name(f".{os.urandom(4).hex()}-{path.name}")
     with convert_write_errors(path):
         try:
             yield temporary
@@ -228,6 +226,8 @@ def make_private_folder(folder: Path) -> None:
 def remove(path: Path) -> None:
     """Remove a file, a link, or a folder with its content, if it exists."""
     if path.is_dir() and not path.is_symlink():
+        import shutil  # not at the top: its decompressors take 2 ms of every start
+
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
@@ -276,6 +276,8 @@ def find_irregular_entry(folder: Path) -> tuple[Path, str] | None:
 def try_to_remove(path: Path) -> None:
     """Remove a file, a link, or a folder with its content, ignoring errors; links are not followed."""
     if path.is_dir() and not path.is_symlink():
+        import shutil  # as above
+
         shutil.rmtree(path, ignore_errors=True)
     else:
         with contextlib.suppress(OSError):
@@ -294,6 +296,8 @@ def describe_non_file(path: Path | str) -> str:
 
 def compute_sha256(path: Path) -> str:
     """Compute the SHA-256 of a file; raises OSError if it cannot be read."""
+    import hashlib  # not at the top: OpenSSL takes 3 ms of every start
+
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 import sys
 from pathlib import Path
 
@@ -22,6 +21,8 @@ def read_processor_name() -> str:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
+        import platform  # not at the top: most commands start without it
+
         return platform.processor() or platform.machine()
 
 

@@ -6,7 +6,6 @@ take no time.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 from collections.abc import Collection, Iterable, Iterator
@@ -87,6 +86,8 @@ def reset_suggestions() -> None:
 
 def nearest(word: str, words: Iterable[str]) -> str | None:
     """Find the word that a user most likely meant; None if none is similar, or after too many comparisons."""
+    import difflib  # not at the top: most commands start without it
+
     # Comparing takes time proportional to the product of both lengths, so long words are left out.
     candidates = [each for each in words if len(each) <= _MAX_LENGTH] if len(word) <= _MAX_LENGTH else []
     if _Comparisons.words > _MAX_COMPARISONS:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -76,6 +75,8 @@ def parse_record(content: bytes) -> dict[str, Any]:
 
 def compute_record_digest(value: Mapping[str, Any]) -> str:
     """Compute the SHA-256 of a JSON object, independent of the order of its keys and its indentation."""
+    import hashlib  # not at the top: OpenSSL takes 3 ms of every start
+
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bmcli import training
-from bmcli.data import files
 from bmcli.errors import BmcliError
-from bmcli.recipe import students
 from bmcli.recipe.load import LoadedRecipe
 from bmcli.recipe.space import load_search
 
@@ -45,6 +43,8 @@ def validate(target: str, overrides: Sequence[str], cache: Path | None) -> Valid
         BmcliError: With all faults.
     """
     loaded = load_search(target, overrides)
+    from bmcli.recipe import students  # not at the top: a recipe with faults is refused before it is needed
+
     try:
         students.check_student(loaded)
         require_files(loaded)
@@ -55,7 +55,9 @@ def validate(target: str, overrides: Sequence[str], cache: Path | None) -> Valid
 
 def require_files(loaded: LoadedRecipe) -> None:
     """Refuse a recipe whose source files do not exist on this machine; remote files are not checked."""
-    from bmcli.data.sources import get_source  # not at the top: a recipe with faults is refused before it is needed
+    # Not at the top: a recipe with faults is refused before they are needed.
+    from bmcli.data import files
+    from bmcli.data.sources import get_source
 
     missing = [path for path in get_source(loaded.recipe.data).local_files() if not path.exists()]
     if missing:

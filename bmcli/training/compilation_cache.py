@@ -9,7 +9,6 @@ are removed before TensorFlow reads them. Where other users could write, or no k
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -28,6 +27,8 @@ _PURPOSE = "program compiled by XLA"
 def cache_folder(root: Path) -> Path:
     """Folder of the programs for this processor and this version of TensorFlow; others cannot use them."""
     here = f"{machine.read_processor_name()} {version('tensorflow')}"
+    import hashlib  # not at the top: OpenSSL takes 3 ms of every start
+
     return (root / "xla" / hashlib.sha256(here.encode()).hexdigest()[:16]).absolute()
 
 
