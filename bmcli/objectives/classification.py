@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from bmcli.errors import BmcliError
+from bmcli.models import VECTOR, Features, build_linear_head
 from bmcli.objectives import (
     ClassOptions,
     Direction,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 TARGETS = ("category", "ordered")
+REQUEST = VECTOR
 FORM = "softmax"
 
 _EPSILON = 1e-7
@@ -236,9 +238,9 @@ class Classification:
         return metric
 
 
-def width(options: Options, target: Column) -> int:
-    """One logit per class."""
-    return len(target.classes)
+def build_head(options: Options, target: Column, features: Features) -> Any:
+    """Build one logit per class."""
+    return build_linear_head(features, len(target.classes))
 
 
 def build(options: Options, target: Column, train_targets: Any) -> Classification:

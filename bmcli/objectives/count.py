@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from bmcli.models import VECTOR, Features, build_linear_head
 from bmcli.objectives import (
     NUMBER_METRICS,
     Direction,
@@ -23,6 +24,7 @@ from bmcli.recipe.fields import KerasObject
 from bmcli.specs import Column
 
 TARGETS = ("count",)
+REQUEST = VECTOR
 FORM = "number"
 # A percentage of a count of 0 is undefined.
 METRICS: Mapping[str, Direction] = {
@@ -85,9 +87,9 @@ class Count:
         return metric
 
 
-def width(options: Options, target: Column) -> int:
-    """One output: the logarithm of the rate."""
-    return 1
+def build_head(options: Options, target: Column, features: Features) -> Any:
+    """Build one output: the logarithm of the rate."""
+    return build_linear_head(features, 1)
 
 
 def build(options: Options, target: Column, train_targets: Any) -> Count:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
+from bmcli.models import VECTOR, Features, build_linear_head
 from bmcli.objectives import (
     NUMBER_METRICS,
     MetricAdapter,
@@ -23,6 +24,7 @@ from bmcli.recipe.fields import KerasObject, fault
 from bmcli.specs import Column
 
 TARGETS = ("number",)
+REQUEST = VECTOR
 FORM = "number"
 METRICS = NUMBER_METRICS
 
@@ -119,9 +121,9 @@ class Quantile:
         return self._unscale_truth(target), prediction[:, at : at + 1]
 
 
-def width(options: Options, target: Column) -> int:
-    """One number per quantile."""
-    return len(options.quantiles)
+def build_head(options: Options, target: Column, features: Features) -> Any:
+    """Build one number per quantile."""
+    return build_linear_head(features, len(options.quantiles))
 
 
 def build(options: Options, target: Column, train_targets: Any) -> Quantile:

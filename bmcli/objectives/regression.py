@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 
 from bmcli.data import targets
 from bmcli.errors import BmcliError
+from bmcli.models import VECTOR, Features, build_linear_head
 from bmcli.objectives import (
     NUMBER_METRICS,
     MetricAdapter,
@@ -25,6 +26,7 @@ from bmcli.recipe.fields import KerasObject, KerasObjectField
 from bmcli.specs import Column
 
 TARGETS = ("number",)
+REQUEST = VECTOR
 FORM = "number"
 METRICS = NUMBER_METRICS
 
@@ -97,9 +99,9 @@ class Regression:
         return ops.reshape(unscale_target(self.target, target), (-1, 1)), ops.reshape(prediction, (-1, 1))
 
 
-def width(options: Options, target: Column) -> int:
-    """One output: the standardised number."""
-    return 1
+def build_head(options: Options, target: Column, features: Features) -> Any:
+    """Build one output: the standardised number."""
+    return build_linear_head(features, 1)
 
 
 def build(options: Options, target: Column, train_targets: Any) -> Regression:

@@ -50,7 +50,8 @@ class Options(BaseModel):
         """Make pydantic's schema, with defaults as they are written in a recipe: `1m` instead of 60 seconds."""
         described = handler.resolve_ref_schema(handler(schema))
         optional = {name for name, field in cls.model_fields.items() if not field.is_required()}
-        written = cls.model_construct().model_dump(include=optional)  # unlike a validation, without required values
+        # Unlike a validation, without required values.
+        written = cls.model_construct().model_dump(include=optional, by_alias=True)
         for name, value in written.items():
             described["properties"][name]["default"] = dump(value)
         return described
@@ -76,7 +77,8 @@ def add_suggestion(detail: Any, model: type[BaseModel] | None = None) -> InitErr
     context = detail.get("ctx", {})
     reason: Any = detail["type"]
     if model is not None and reason == "extra_forbidden" and len(detail["loc"]) == 1:
-        hint = parts.did_you_mean(str(detail["loc"][0]), model.model_fields)
+        known = [field.alias or name for name, field in model.model_fields.items()]
+        hint = parts.did_you_mean(str(detail["loc"][0]), known)
         reason = fault("unknown_key", "no such key.", hint)
     elif "suggestion" in context:
         reason = PydanticCustomError(reason, "{text}", context)  # pydantic gives only the name of a custom type
@@ -126,7 +128,7 @@ class FieldType:
 def dump(value: Any) -> Any:
     """Convert a checked value to plain YAML values; checking these gives the same value."""
     if isinstance(value, BaseModel):
-        return value.model_dump()
+        return value.model_dump(by_alias=True)
     if isinstance(value, KerasObject):
         options = {name: dump(item) for name, item in value.options.items()}
         return {"kind": value.kind, **options} if options else value.kind
