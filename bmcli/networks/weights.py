@@ -25,7 +25,7 @@ Part = Literal["network", "backbone"] | Sequence[str]
 
 @dataclass(frozen=True)
 class SavedNetwork:
-    """A saved serving model, and what its run says of it.
+    """A saved serving model and its description.
 
     Args:
         path: The `.keras` file.

@@ -43,7 +43,7 @@ def fault(kind: str, message: str, suggestion: str = "") -> PydanticCustomError:
 class Options(BaseModel):
     """Base class of all sections of a recipe: strict types, no unknown keys, finite numbers, frozen."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, serialize_by_alias=True)
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
@@ -51,7 +51,7 @@ class Options(BaseModel):
         described = handler.resolve_ref_schema(handler(schema))
         optional = {name for name, field in cls.model_fields.items() if not field.is_required()}
         # Unlike a validation, without required values.
-        written = cls.model_construct().model_dump(include=optional, by_alias=True)
+        written = cls.model_construct().model_dump(include=optional)
         for name, value in written.items():
             described["properties"][name]["default"] = dump(value)
         return described
@@ -128,7 +128,7 @@ class FieldType:
 def dump(value: Any) -> Any:
     """Convert a checked value to plain YAML values; checking these gives the same value."""
     if isinstance(value, BaseModel):
-        return value.model_dump(by_alias=True)
+        return value.model_dump()
     if isinstance(value, KerasObject):
         options = {name: dump(item) for name, item in value.options.items()}
         return {"kind": value.kind, **options} if options else value.kind

@@ -52,7 +52,7 @@ def _is_within(steps: tuple[Any, ...], found: Mapping[tuple[Any, ...], Any]) -> 
 
 def _dump_without_defaults(kind: Kind) -> Any:
     """Dump the options of a part that differ from their defaults; only its name if none does."""
-    written = kind.model_dump(exclude_defaults=True, by_alias=True)
+    written = kind.model_dump(exclude_defaults=True)
     options = {name: dump(value) for name, value in written.items() if name != "kind"}
     return {"kind": kind.kind, **options} if options else kind.kind
 

@@ -127,7 +127,7 @@ def test_features_that_a_family_lacks_name_those_that_give_them(
     make_family: MakeTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(classification, "REQUEST", STEPS)
-    with pytest.raises(BmcliError, match="mlp does not give features as steps .* which classification") as caught:
+    with pytest.raises(BmcliError, match=r"mlp does not give features as steps .* which classification") as caught:
         make_family("mlp")
     fault = caught.value.faults[0]
     assert fault.path == "model.kind"
