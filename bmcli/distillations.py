@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from typing_extensions import TypedDict
 
-from bmcli import disk, records, runs
+from bmcli import disk, records, run_folders, runs
 from bmcli.disk import format_path
 from bmcli.errors import BmcliError
 from bmcli.recipe import students
@@ -205,7 +205,7 @@ def find_distillation(root: Path, text: str) -> Distillation:
     """
     for folder in (Path(text), Path(text) / "latest", root / text / "latest", root / f"{text}-distill" / "latest"):
         if _is_distillation(folder):
-            distillation = Distillation(runs.resolve_latest(folder))
+            distillation = Distillation(run_folders.resolve_latest(folder))
             runs.require_regular_files(distillation.folder)
             return distillation
     raise BmcliError(

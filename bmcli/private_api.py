@@ -19,13 +19,20 @@ def flatten_layers(model: Any) -> list[Any]:
     return list(model._flatten_layers())
 
 
-def get_only_node(operation: Any) -> Any:
-    """Get the only call of an operation of a functional model, with `input_tensors` and `outputs`.
+def list_nodes(model: Any) -> list[Any]:
+    """List the inputs and the calls of operations in a functional model, in the order of the data flow.
 
-    The public `operation.input` and `operation.output` lose the order of several tensors.
+    Each node has `operation`, `is_input`, `input_tensors` and `output_tensors`. The public `operation.input` and
+    `operation.output` lose the order of several tensors, and belong to the first call, perhaps one in another model.
     """
-    (node,) = operation._inbound_nodes
-    return node
+    # Keras counts depth from the outputs, so the largest is the first.
+    return [node for depth in sorted(model._nodes_by_depth, reverse=True) for node in model._nodes_by_depth[depth]]
+
+
+def get_sources(tensor: Any) -> list[Any]:
+    """Get the symbolic tensors from which an operation computes a tensor; none for an input of a model."""
+    history = tensor._keras_history
+    return list(history.operation._inbound_nodes[history.node_index].input_tensors)
 
 
 def get_first_outputs(layer: Any) -> Any:

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from typing_extensions import TypedDict
 
-from bmcli import disk, parts, records, stopping, trust
+from bmcli import disk, parts, records, run_folders, stopping, trust
 from bmcli.disk import DamagedFile, convert_write_errors, format_path, write_atomically
 from bmcli.errors import BmcliError
 from bmcli.redaction import redact_details
@@ -97,7 +97,7 @@ class Run:
     @property
     def lock(self) -> Path:
         """The resolved recipe; a training with it gives the same weights."""
-        return self.folder / "recipe.lock.yaml"
+        return self.folder / run_folders.LOCK
 
     @property
     def environment(self) -> Path:
@@ -106,6 +106,11 @@ class Run:
     @property
     def data(self) -> Path:
         return self.folder / "data.json"
+
+    @property
+    def start(self) -> Path:
+        """The weights that the network took from another run."""
+        return self.folder / "start.json"
 
     @property
     def metrics(self) -> Path:
@@ -606,9 +611,9 @@ def find(root: Path, target: str) -> Run:
     Raises:
         BmcliError: There is no such run, or it contains links, or its lock was changed.
     """
-    folder = find_folder(root, target)
+    folder = run_folders.find_folder(root, target)
     if folder is not None:
-        run = Run(resolve_latest(folder))
+        run = Run(run_folders.resolve_latest(folder))
         require_regular_files(run.folder)
         run.require_lock()
         return run
@@ -620,44 +625,10 @@ def find(root: Path, target: str) -> Run:
     )
 
 
-def find_folder(root: Path, target: str) -> Path | None:
-    """Find the directory of a run by path or name, without checking its content; None if there is none."""
-    for folder in (Path(target), Path(target) / "latest", root / target, root / target / "latest"):
-        if _is_run(folder):
-            return folder
-    return None
-
-
-def _is_run(folder: Path) -> bool:
-    """Whether a folder is that of a run; also without its lock, so that the missing lock is reported."""
-
-    def holds(name: str) -> bool:
-        return os.path.lexists(folder / name)  # pathlib raises for names that the system refuses
-
-    return holds("recipe.lock.yaml") or (holds("recipe.yaml") and holds("data.json"))
-
-
-def resolve_latest(folder: Path) -> Path:
-    """Resolve a folder that is a link, such as `latest`.
-
-    Raises:
-        BmcliError: It is a `latest` whose target is not a folder beside it.
-    """
-    if folder.name == "latest" and folder.is_symlink():
-        target = os.readlink(folder)
-        beside = folder.parent / target
-        if target != Path(target).name or target == ".." or beside.is_symlink():
-            raise BmcliError(
-                f"{format_path(folder)}: a link to {target}, expected a run beside it.",
-                suggestion="Remove the link, or name the run's directory.",
-            )
-    return folder.resolve()
-
-
 def list_runs(root: Path) -> list[Run]:
     """List all runs below a folder, oldest first."""
     folders = sorted(root.absolute().glob("*/*"), key=lambda folder: folder.name)
-    return [Run(folder) for folder in folders if not folder.is_symlink() and _is_run(folder)]
+    return [Run(folder) for folder in folders if not folder.is_symlink() and run_folders.is_run(folder)]
 
 
 def now() -> str:

@@ -30,8 +30,11 @@ def test_operations_and_tensors_of_a_functional_model_lead_to_each_other() -> No
     model = network()
     dropout = model.layers[-1]
     assert private_api.get_operation(model.output) is dropout
-    assert private_api.get_only_node(dropout).outputs[0] is model.output
-    assert private_api.get_operation(private_api.get_only_node(dropout).input_tensors[0]) is model.layers[-2]
+    first, *_, last = private_api.list_nodes(model)
+    assert (first.is_input, last.is_input, last.operation) == (True, False, dropout)
+    assert last.output_tensors == [model.output]
+    assert private_api.get_operation(last.input_tensors[0]) is model.layers[-2]
+    assert private_api.get_sources(model.output) == last.input_tensors
     assert private_api.get_first_outputs(dropout) == [model.output]
 
 

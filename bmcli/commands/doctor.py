@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from bmcli import __version__, plugins, trust
+from bmcli import __version__, plugins, run_folders, trust
 from bmcli.errors import BmcliError
 from bmcli.native_output import hide_native_stderr
 from bmcli.runs import locate_cache, require_private
@@ -59,7 +59,7 @@ def check_machine() -> list[Check]:
         *_check_plugins(),
         _check_cache(locate_cache()),
         _check_key(),
-        _check_folder("runs", Path(os.environ.get("BMCLI_RUNS", "runs")), "Give another folder with --runs."),
+        _check_folder("runs", run_folders.get_default_root(), "Give another folder with --runs."),
     ]
 
 

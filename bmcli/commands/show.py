@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bmcli import parts, runs
+from bmcli import parts, run_folders, runs
 from bmcli.errors import BmcliError
 from bmcli.recipe import nodes
 from bmcli.recipe.fields import dump
@@ -44,7 +44,7 @@ def _render_resolved(target: str, overrides: Sequence[str], root: Path) -> str:
     try:
         find_recipe(target)
     except BmcliError as no_recipe:
-        if runs.find_folder(root, target) is None:
+        if run_folders.find_folder(root, target) is None:
             raise no_recipe from None
         return runs.find(root, target).lock.read_text(encoding="utf-8")
     loaded = load_recipe(target, overrides)

@@ -137,14 +137,21 @@ def select_largest_channels(layer: Any, count: int) -> np.ndarray:
 def _pair_layers(model: keras.Model, narrower: keras.Model, select_channels: ChannelSelector) -> Iterator[LayerPairing]:
     """Yield all layers with weights, from the inputs on."""
     flows: dict[int, KeptChannels] = {}
-    # In Keras' order of operations every tensor is computed before it is used.
-    for number, (layer, other) in enumerate(zip(model.operations, narrower.operations, strict=True)):
-        node = private_api.get_only_node(layer)
+    paired: list[Any] = []
+    nodes = zip(private_api.list_nodes(model), private_api.list_nodes(narrower), strict=True)
+    for number, (node, narrower_node) in enumerate(nodes):
+        layer, other = node.operation, narrower_node.operation
         inputs = [flows[id(tensor)] for tensor in node.input_tensors]
-        after = _propagate_channels(layer, other, inputs, node.outputs[0], number, select_channels)
-        for tensor in node.outputs:
-            flows[id(tensor)] = after if tensor is node.outputs[0] else _keep_all_channels(tensor)
+        after = _propagate_channels(layer, other, inputs, node.output_tensors[0], number, select_channels)
+        for tensor in node.output_tensors:
+            flows[id(tensor)] = after if tensor is node.output_tensors[0] else _keep_all_channels(tensor)
         if getattr(layer, "weights", None):
+            if layer in paired:
+                raise BmcliError(
+                    f"{layer.name} is applied more than once, so its channels cannot be removed.", path="train.prune",
+                    suggestion="Prune weights instead of channels.",
+                )  # fmt: skip
+            paired.append(layer)
             yield LayerPairing(layer, other, inputs[0], after)
 
 

@@ -138,6 +138,27 @@ def resolve_inputs(
     return inputs
 
 
+def match_inputs(rows: SourceRows, options: DataOptions, fitted: Sequence[Column]) -> Mapping[str, Kind]:
+    """Return the kinds of inputs that are fitted already.
+
+    Raises:
+        BmcliError: The recipe lists other inputs, or the source lacks one.
+    """
+    names = [column.name for column in fitted]
+    if options.inputs is not None and list(options.inputs) != names:
+        raise BmcliError(
+            f"expected the inputs {', '.join(names)}, as the run of `model.from` was trained; received "
+            f"{', '.join(options.inputs)}.",
+            path="data.inputs",
+            suggestion="List the same inputs in the same order.",
+        )
+    faults = [missing_column_fault(name, "model.from", rows) for name in names if name not in rows.columns]
+    if faults:
+        raise BmcliError(*faults)
+    part = PartField("inputs")
+    return options.inputs or {column.name: part.check(column.kind) for column in fitted}
+
+
 def build_crosses(options: DataOptions, inputs: Mapping[str, Kind], fitted: Mapping[str, Column]) -> tuple[Column, ...]:
     """Build the crosses of inputs as columns that the network computes itself.
 

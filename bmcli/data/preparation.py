@@ -38,7 +38,9 @@ PREPARATION_VERSION = 5
 """Part of every key. Raise it whenever the same source and options give other arrays, or their description changes."""
 
 
-def prepare(options: DataOptions, targets: Mapping[str, Kind], seed: int, cache: Path) -> PreparedData:
+def prepare(
+    options: DataOptions, targets: Mapping[str, Kind], seed: int, cache: Path, fitted: Sequence[Column] = ()
+) -> PreparedData:
     """Return the encoded splits of a source, from the cache if the same bytes were prepared with the same options.
 
     A damaged entry of the cache is made again, with a warning.
@@ -47,6 +49,7 @@ def prepare(options: DataOptions, targets: Mapping[str, Kind], seed: int, cache:
         targets: Target options by name.
         seed: Seed of the split and the sample.
         cache: Folder of the cache, with one folder for each key; created if necessary.
+        fitted: All inputs as another training fitted them; by default they are fitted on the training rows.
 
     Raises:
         BmcliError: The source, a column or a cell is at fault, or the cache cannot be written.
@@ -55,11 +58,11 @@ def prepare(options: DataOptions, targets: Mapping[str, Kind], seed: int, cache:
     # Fingerprint and rows are read one after the other: if a file changes in between, the key would name other data.
     stamps = _read_stamps(source)
     fingerprint = source.fingerprint()
-    key = _compute_key(options, targets, seed, fingerprint)
+    key = _compute_key(options, targets, seed, fingerprint, fitted)
 
     def make(folder: Path) -> None:
         draft = store.PreparedDataWriter(folder)
-        spec = _prepare_source(options, targets, seed, draft)
+        spec = _prepare_source(options, targets, seed, fitted, draft)
         changed = {file for file, _ in _read_stamps(source).items() ^ stamps.items()}
         if changed:
             first = min(map(files.format_path, changed))
@@ -133,23 +136,37 @@ def read_serving_arrays(
 
 
 def _prepare_source(
-    options: DataOptions, targets: Mapping[str, Kind], seed: int, draft: store.PreparedDataWriter
+    options: DataOptions,
+    targets: Mapping[str, Kind],
+    seed: int,
+    fitted_inputs: Sequence[Column],
+    draft: store.PreparedDataWriter,
 ) -> DataSpec:
     """Read and split a source, write its encoded columns to the draft one at a time, and return their description."""
     rows, invalid_cells, skipped_rows = read_valid_rows(options, targets)
     with prefix_faults(rows.origin):
-        spec = _encode_source(rows, options, targets, seed, draft)
+        spec = _encode_source(rows, options, targets, seed, fitted_inputs, draft)
     return replace(spec, invalid_cells=invalid_cells, skipped_rows=skipped_rows)
 
 
 def _encode_source(
-    rows: SourceRows, options: DataOptions, targets: Mapping[str, Kind], seed: int, draft: store.PreparedDataWriter
+    rows: SourceRows,
+    options: DataOptions,
+    targets: Mapping[str, Kind],
+    seed: int,
+    fitted_inputs: Sequence[Column],
+    draft: store.PreparedDataWriter,
 ) -> DataSpec:
     indices, stratified_by = splits.split_rows(rows, options, targets, seed)
     weights = _read_split_weights(rows, options.weight, indices)
     for split, values in weights.items():
         draft.write(split, "weights", values.shape, "float32", [values])
-    inputs = columns.resolve_inputs(invalid.RowSubset(rows.columns, indices["train"]), options, targets)
+    known = {column.name: column for column in fitted_inputs}
+    inputs = (
+        columns.match_inputs(rows, options, fitted_inputs)
+        if known
+        else columns.resolve_inputs(invalid.RowSubset(rows.columns, indices["train"]), options, targets)
+    )
     source = get_source(options)
     training_files = source.describe_files("train")
     # Files are numbered, never named after columns: a column's name is foreign text and could name any path. An empty
@@ -162,7 +179,8 @@ def _encode_source(
         (role, name), (file, kind) = key, item
         raw = columns.join_columns(rows.columns, get_target_columns(name, kind) if role == "targets" else (name,))
         with prefix_faults(training_files):
-            column = _fit_column(role, name, kind, raw, indices["train"])
+            is_known = role == "inputs" and name in known
+            column = known[name] if is_known else _fit_column(role, name, kind, raw, indices["train"])
         for split in SPLITS:
             shape = (len(indices[split]), *column.shape)
             write, path = (draft.write, file) if file else (draft.append, get_stack_name(column))
@@ -265,7 +283,9 @@ def _suggest_missing(cell: str | None, missing: Sequence[str]) -> str:
     return f"Add it to `missing: {json.dumps([text for text in (*missing, cell) if text], ensure_ascii=False)}`."
 
 
-def _compute_key(options: DataOptions, targets: Mapping[str, Kind], seed: int, fingerprint: str) -> str:
+def _compute_key(
+    options: DataOptions, targets: Mapping[str, Kind], seed: int, fingerprint: str, fitted: Sequence[Column]
+) -> str:
     """Compute the SHA-256 of everything that determines the arrays; the paths of the files do not."""
     values = options.model_dump()
     values.pop("augment")  # applied in each training step, not in preparation
@@ -273,6 +293,8 @@ def _compute_key(options: DataOptions, targets: Mapping[str, Kind], seed: int, f
     values["source"].pop("path", None)
     values["source"]["splits"] = get_source(options).splits()
     values["targets"] = {name: target.model_dump() for name, target in targets.items()}
+    if fitted:
+        values["fitted"] = [vars(column) for column in fitted]
     return hashlib.sha256(json.dumps([PREPARATION_VERSION, fingerprint, seed, values]).encode()).hexdigest()
 
 

@@ -20,6 +20,7 @@ from bmcli.distribution import strategy
 from bmcli.distribution.strategy import Placement
 from bmcli.errors import BmcliError
 from bmcli.networks import network
+from bmcli.networks.weights import SavedNetwork, load_weights
 from bmcli.quoting import quoted
 from bmcli.recipe.distill import DistillationOptions, TrainedTeacherOptions
 from bmcli.recipe.load import load_recipe
@@ -94,8 +95,9 @@ def _load_teacher(
     teacher_recipe, teacher_spec = load_recipe(str(run.lock)).recipe.after_training(), read_data_spec(run)
     strategy.set_random_state(teacher_recipe.seed, teacher_recipe.train.precision)
     with placement.strategy.scope(), _locate_faults(path):
-        model = network.build_model(teacher_recipe, teacher_spec)
-        network.load_model_weights(Path(options.model), model, teacher_spec, digest=options.sha256)
+        built = network.build_network(teacher_recipe, teacher_spec)
+        load_weights(SavedNetwork(Path(options.model), teacher_spec, options.sha256), built)
+    model = built.model
     model.trainable = False
     converters = {
         column.name: _build_converter(column, teacher_spec, teacher_recipe, recipe, run.display_path, path)

@@ -142,11 +142,9 @@ def list_layer_outputs(network: Network) -> list[tuple[keras.layers.Layer, Any]]
 
 def _iterate_operations(model: keras.Model) -> Iterator[tuple[list[Any], list[Any]]]:
     """Yield outputs and inputs of each operation of a network, in topological order."""
-    # Keras counts depth from the outputs, so the largest is the first in the order of the data flow.
-    for depth in sorted(model._nodes_by_depth, reverse=True):
-        for node in model._nodes_by_depth[depth]:
-            if not node.is_input:
-                yield keras.tree.flatten(node.outputs), list(node.input_tensors)
+    for node in private_api.list_nodes(model):
+        if not node.is_input:
+            yield list(node.output_tensors), list(node.input_tensors)
 
 
 def _is_real(tensor: Any) -> bool:

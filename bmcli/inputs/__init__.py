@@ -114,18 +114,27 @@ NETWORK_NAME = "network"
 with the name of an input."""
 
 
+BACKBONE_NAME = "backbone"
+"""Name of the part of a saved network before its heads. No input has it, for the same reason."""
+
+
 def make_tensor_names(columns: Iterable[Column]) -> dict[str, str]:
     """Make unique names of Keras inputs by column, with the characters that a SavedModel's signature allows."""
-    names: dict[str, str] = {}
-    taken = {NETWORK_NAME}
-    for column in columns:
-        plain = re.sub(r"[^A-Za-z0-9_.-]", "_", column.name)
+    return make_unique_names((column.name for column in columns), (NETWORK_NAME, BACKBONE_NAME))
+
+
+def make_unique_names(names: Iterable[str], taken: Iterable[str]) -> dict[str, str]:
+    """Make names that are allowed in TensorFlow, of which none is another or a taken one."""
+    unique: dict[str, str] = {}
+    taken = set(taken)
+    for original in names:
+        plain = re.sub(r"[^A-Za-z0-9_.-]", "_", original)
         name = plain if plain[:1].isalnum() else f"column_{plain}"  # Names in TensorFlow begin with a letter or digit.
         while name in taken:
             name += "_"
-        names[column.name] = name
+        unique[original] = name
         taken.add(name)
-    return names
+    return unique
 
 
 def build_serving_inputs(spec: DataSpec) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -71,11 +71,13 @@ class KerasFile:
         path: The original file, for messages.
         private_copy: A private copy of it, named `*.keras`.
         config: Content of config.json, which describes the model; its classes are not checked yet.
+        digest: SHA-256 of the file.
     """
 
     path: Path
     private_copy: Path
     config: Mapping[str, Any]
+    digest: str
 
     def require_known_classes(self) -> None:
         """Refuse all classes but the layers of Keras that run no code of the file, and those of this package.
@@ -149,7 +151,7 @@ def open_keras_file(path: Path, digest: str | None = None) -> Iterator[KerasFile
             raise BmcliError(f"{shown_path}: damaged, not a Keras archive ({_first_line(error)}).") from None
         except Exception as error:  # the decompressor has error classes that are not public
             raise BmcliError(f"{shown_path}: damaged, cannot be unpacked ({_first_line(error)}).") from None
-        yield KerasFile(path, Path(copy.name), config)
+        yield KerasFile(path, Path(copy.name), config, actual_digest)
 
 
 def count_weights(path: Path) -> int:

@@ -1,12 +1,13 @@
-"""Model families: each builds a Keras network from encoded inputs to one output per target."""
+"""Model families: each builds a backbone, from encoded inputs to features on which objectives build their heads."""
 
 from __future__ import annotations
 
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from pydantic import Field
@@ -16,6 +17,7 @@ from bmcli.errors import BmcliError
 from bmcli.inputs import Feature
 from bmcli.quoting import quoted
 from bmcli.recipe.fields import Activation, Initializer, KerasObject, Kind, Options, Regularizer, fault_at
+from bmcli.recipe.model import ModelOptions, ModelSource
 from bmcli.specs import DataSpec
 
 if TYPE_CHECKING:
@@ -33,23 +35,93 @@ _GROUP = 16  # channels that are normalized together, as in table 3 of Wu and He
 _MOMENTUM = 0.9  # of moving averages: Keras' 0.99 is still far off after the few hundred steps of a small table
 
 
+Form = Literal["vector", "steps", "map", "pyramid"]
+
+
+@dataclass(frozen=True)
+class FeatureRequest:
+    """Features that a head needs.
+
+    Args:
+        form: `vector`, `(batch, width)`; `steps`, `(batch, steps, width)`; `map`, `(batch, rows, columns, channels)`;
+            or `pyramid`, a tuple of maps of which each has fewer rows and columns than the one before.
+        causal: Whether no step may depend on later ones.
+    """
+
+    form: Form
+    causal: bool = False
+
+    def __str__(self) -> str:
+        return f"causal {self.form}" if self.causal else self.form
+
+
+VECTOR, STEPS, CAUSAL_STEPS = FeatureRequest("vector"), FeatureRequest("steps"), FeatureRequest("steps", causal=True)
+MAP, PYRAMID = FeatureRequest("map"), FeatureRequest("pyramid")
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a backbone computes from the inputs of an example, in one form.
+
+    Args:
+        tensor: A Keras tensor of the shape of the form.
+        mask: For steps, true at each that is no padding, `(batch, steps)`; None if all are valid.
+        linear: For a family that has its own linear map from its vector to the outputs of a target: makes it, given the
+            number of outputs. It reads `tensor` alone.
+    """
+
+    tensor: Any
+    mask: Any = None
+    linear: Callable[[int], Any] | None = None
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """The graph that a family builds.
+
+    Args:
+        inputs: Input tensors by column, as `create_inputs` makes them.
+        features: By request, those that the family gives.
+        by_target: Features by target, instead of those that all targets share.
+    """
+
+    inputs: Mapping[str, Any]
+    features: Mapping[FeatureRequest, Features]
+    by_target: Mapping[str, Features] = field(default_factory=dict)
+
+    def find_features(self, target: str, request: FeatureRequest) -> Features | None:
+        """Find the features of a target; None if the family does not give them."""
+        return self.by_target.get(target) or self.features.get(request)
+
+
 class ModelFamily(Protocol):
     """The interface of a module in this folder."""
 
-    Options: type[Kind]
+    Options: type[ModelOptions]
 
     def convolves(self, options: Any) -> bool:
         """Whether the network has convolutions, which decides settings of TensorFlow and the use of XLA."""
 
-    def build(self, options: Any, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
-        """Build a network `{input: encoded} -> {target: (batch, heads[target])}`, whose outputs are logits or numbers.
+    def forms(self, options: Any, spec: DataSpec) -> tuple[FeatureRequest, ...]:
+        """List the features that the family gives for these inputs; none if it does not accept them."""
+
+    def build(self, options: Any, spec: DataSpec, requests: Collection[FeatureRequest]) -> Backbone:
+        """Build a backbone.
+
+        Args:
+            requests: Features that the heads need. One that the family does not give is left out of the result.
 
         Raises:
             BmcliError: The family does not accept these inputs, or shapes do not fit.
         """
 
 
-class DenseOptions(Kind):
+def get_backbone_source(options: Kind) -> ModelSource | None:
+    """The run that a network takes its backbone from; None if it has none, or a family without that option."""
+    return options.source if isinstance(options, ModelOptions) else None
+
+
+class DenseOptions(ModelOptions):
     """Options of dense layers. Each is, in this order: linear map, normalization, activation, dropout."""
 
     activation: Activation = Field(default=KerasObject("relu"), description="Keras activation of the hidden layers.")
@@ -72,7 +144,7 @@ class DenseOptions(Kind):
     )
 
 
-class ConvolutionOptions(Kind):
+class ConvolutionOptions(ModelOptions):
     """Options of the convolutional families. A convolution is: linear map, normalization, activation."""
 
     stem: Literal["small", "halving", "large"] | None = Field(
@@ -146,16 +218,19 @@ def create_inputs(
     return tensors, [*features, *(inputs.build_cross_feature(cross, tensors) for cross in spec.crosses)]
 
 
-def build_with_heads(
-    tensors: Mapping[str, Any], features: Any, heads: Mapping[str, int], regularizer: KerasObject | None = None
-) -> keras.Model:
-    """Build the network from its inputs and its last features `(batch, width)`, with a linear head for each target."""
-    return create_keras_model(
-        tensors, {name: apply_head(features, width, regularizer) for name, width in heads.items()}
-    )
+def build_requested(
+    requests: Collection[FeatureRequest], builders: Mapping[FeatureRequest, Callable[[], Features]]
+) -> dict[FeatureRequest, Features]:
+    """Build the requested features alone, because layers that no head reads would be no part of the network."""
+    return {request: builders[request]() for request in requests if request in builders}
 
 
-def apply_head(features: Any, width: int, regularizer: KerasObject | None = None) -> Any:
+def build_linear_head(features: Features, width: int) -> Any:
+    """Build the head of most objectives, a linear map from a vector to logits or numbers, `(batch, width)`."""
+    return apply_linear(features.tensor, width) if features.linear is None else features.linear(width)
+
+
+def apply_linear(tensor: Any, width: int, regularizer: KerasObject | None = None) -> Any:
     """Apply a linear map to logits or numbers, `(batch, width)`."""
     import keras
 
@@ -164,7 +239,7 @@ def apply_head(features: Any, width: int, regularizer: KerasObject | None = None
     # In float32 even in mixed precision: softmax and losses of 16-bit logits lose digits, and overflow in float16.
     return keras.layers.Dense(
         width, dtype="float32", kernel_regularizer=make_keras_object("regularizers", regularizer)
-    )(features)
+    )(tensor)
 
 
 def create_keras_model(tensors: Mapping[str, Any], outputs: Mapping[str, Any]) -> keras.Model:
@@ -256,6 +331,11 @@ def require_table(features: Sequence[Feature], family: str) -> None:
             )
 
 
+def is_table(features: Sequence[Feature]) -> bool:
+    """Whether no input is a sequence or an image."""
+    return all(len(feature.tensor.shape) == _VECTOR for feature in features)
+
+
 def concatenate(vectors: Sequence[Any]) -> Any:
     """Concatenate vectors to `(batch, sum of widths)`."""
     import keras
@@ -272,10 +352,9 @@ def require_single_input(features: Sequence[Feature], family: str, *, sequences:
     Raises:
         BmcliError: No input fits, or more than one.
     """
-    ranks = (_SEQUENCE, _IMAGE) if sequences else (_IMAGE,)
-    expected = "sequence or image" if sequences else "image"
-    fitting = [feature for feature in features if len(feature.tensor.shape) in ranks]
+    fitting = _list_fitting(features, sequences)
     if len(fitting) != 1:
+        expected = "sequence or image" if sequences else "image"
         received = ", ".join(f"{f.column.name} ({_format_shape(f.tensor)})" for f in features)
         raise BmcliError(
             f"{family} works on one {expected}, but {len(fitting) or 'none'} of these inputs fits: {received}.",
@@ -283,6 +362,17 @@ def require_single_input(features: Sequence[Feature], family: str, *, sequences:
             suggestion=_suggest_alternative(features, bool(fitting)),
         )
     return fitting[0], [feature for feature in features if feature is not fitting[0]]
+
+
+def find_single_input(spec: DataSpec, *, sequences: bool) -> Feature | None:
+    """Find the one feature that a family of `require_single_input` works on; None if there is none or more than one."""
+    fitting = _list_fitting(create_inputs(spec)[1], sequences)
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def _list_fitting(features: Sequence[Feature], sequences: bool) -> list[Feature]:
+    ranks = (_SEQUENCE, _IMAGE) if sequences else (_IMAGE,)
+    return [feature for feature in features if len(feature.tensor.shape) in ranks]
 
 
 def _suggest_alternative(features: Sequence[Feature], several: bool) -> str:
@@ -431,15 +521,45 @@ def apply_stem(options: ConvolutionOptions, image: Feature, filters: int) -> Any
     return keras.layers.MaxPooling2D(3, strides=2, padding="same")(tensor)
 
 
-def build_pooled_with_heads(
-    options: ConvolutionOptions,
-    tensors: Mapping[str, Any],
-    tensor: Any,
+def list_map_forms(spec: DataSpec) -> tuple[FeatureRequest, ...]:
+    """List the features of a convolutional family, which works on one image."""
+    return () if find_single_input(spec, sequences=False) is None else (VECTOR, MAP, PYRAMID)
+
+
+def build_map_features(
+    inputs: Mapping[str, Any],
+    maps: Sequence[Any],
     others: Sequence[Feature],
-    heads: Mapping[str, int],
-) -> keras.Model:
-    """Build the network from its last feature maps: average them, join the other inputs, and add the heads."""
+    requests: Collection[FeatureRequest],
+    pool: Callable[[Any], Any],
+) -> Backbone:
+    """Build the features of a convolutional family, which the other inputs join.
+
+    Args:
+        maps: The last maps of each stage, `(batch, rows, columns, channels)`.
+        pool: Reduces the last maps to a vector.
+    """
+    builders = {
+        VECTOR: lambda: Features(concatenate([pool(maps[-1]), *map(to_vector, others)])),
+        MAP: lambda: Features(append_inputs(maps[-1], others)),
+        PYRAMID: lambda: Features(tuple(append_inputs(each, others) for each in maps)),
+    }
+    return Backbone(inputs, build_requested(requests, builders))
+
+
+def append_inputs(tensor: Any, others: Sequence[Feature]) -> Any:
+    """Append the other inputs, as vectors, to every step or place of features."""
     import keras
 
-    pooled = apply_dropout(options, keras.layers.GlobalAveragePooling2D()(tensor))
-    return build_with_heads(tensors, concatenate([pooled, *map(to_vector, others)]), heads)
+    if not others:
+        return tensor
+    vector, places = concatenate([to_vector(feature) for feature in others]), tensor.shape[1:-1]
+    repeated = keras.layers.RepeatVector(math.prod(places))(vector)
+    return keras.layers.Concatenate()([tensor, keras.layers.Reshape((*places, vector.shape[-1]))(repeated)])
+
+
+def pool_maps(options: ConvolutionOptions, tensor: Any) -> Any:
+    """Average maps over rows and columns, `(batch, channels)`."""
+    import keras
+
+    return apply_dropout(options, keras.layers.GlobalAveragePooling2D()(tensor))

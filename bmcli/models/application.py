@@ -8,7 +8,7 @@ al. 2016), VGG (Simonyan and Zisserman 2015), Xception (Chollet 2017).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,9 +17,10 @@ from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 from bmcli import inputs, models, parts
 from bmcli.errors import BmcliError
 from bmcli.inputs import Feature
-from bmcli.models import DropoutRate
+from bmcli.models import MAP, VECTOR, Backbone, DropoutRate, FeatureRequest, Features
 from bmcli.quoting import quoted
-from bmcli.recipe.fields import Kind, fault, fault_at
+from bmcli.recipe.fields import fault, fault_at
+from bmcli.recipe.model import ModelOptions
 from bmcli.specs import DataSpec
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ Architecture = Annotated[
 ]
 
 
-class Options(Kind):
+class Options(ModelOptions):
     """An architecture of `keras.applications` over one image, pooled; other inputs join before the output.
 
     Suited to fine-tuning from pretrained weights: a few hundred examples suffice. Pixels are scaled as the architecture
@@ -96,13 +97,20 @@ def convolves(options: Options) -> bool:
     return True
 
 
-def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
+def forms(options: Options, spec: DataSpec) -> tuple[FeatureRequest, ...]:
+    image = models.find_single_input(spec, sequences=False)
+    return () if image is None or _find_pixel_problem(image) else (VECTOR, MAP)
+
+
+def build(options: Options, spec: DataSpec, requests: Collection[FeatureRequest]) -> Backbone:
     import keras
 
     tensors, features = models.create_inputs(spec)
     image, others = models.require_single_input(features, "application", sequences=False)
-    _check_pixels(image)
-    network = _build_network(options, image, taken=inputs.make_tensor_names(spec.inputs).values())
+    if problem := _find_pixel_problem(image):
+        raise problem
+    pooling = None if MAP in requests else "avg"
+    network = _build_network(options, image, pooling, taken=inputs.make_tensor_names(spec.inputs).values())
     if options.weights is not None:
         _load_weights(network, options.weights)
     # Keras then also runs batch normalization with its moving statistics, even in training.
@@ -110,29 +118,36 @@ def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.M
     # `preprocess_input` of each architecture expects pixels from 0 to 255; some architectures scale them inside.
     pixels = keras.ops.cast(tensors[image.column.name], "float32")
     module, _ = _ARCHITECTURES[options.architecture]
-    pooled = network(getattr(keras.applications, module).preprocess_input(pixels))
-    pooled = keras.layers.Dropout(options.dropout)(pooled) if options.dropout else pooled
-    return models.build_with_heads(tensors, models.concatenate([pooled, *map(models.to_vector, others)]), heads)
+    tensor = network(getattr(keras.applications, module).preprocess_input(pixels))
+
+    def build_vector() -> Features:
+        pooled = tensor if pooling else keras.layers.GlobalAveragePooling2D()(tensor)
+        pooled = keras.layers.Dropout(options.dropout)(pooled) if options.dropout else pooled
+        return Features(models.concatenate([pooled, *map(models.to_vector, others)]))
+
+    builders = {VECTOR: build_vector, MAP: lambda: Features(models.append_inputs(tensor, others))}
+    return Backbone(tensors, models.build_requested(requests, builders))
 
 
-def _check_pixels(image: Feature) -> None:
+def _find_pixel_problem(image: Feature) -> BmcliError | None:
     column = image.column
     if column.dtype != "uint8":
-        raise BmcliError(
+        return BmcliError(
             f"the architectures expect pixels from 0 to 255, but {quoted(column.name)} holds {column.dtype}.",
             path="model",
             suggestion="Store its pixels as uint8, or use another family.",
         )
     if column.shape[-1] != 3:
-        raise BmcliError(
+        return BmcliError(
             f"the architectures expect 3 channels, but {quoted(column.name)} has {column.shape[-1]}.",
             path="model",
             suggestion=f"Write data.inputs.{column.name}: {{kind: image, channels: 3}}.",
         )
+    return None
 
 
-def _build_network(options: Options, image: Feature, taken: Any) -> keras.Model:
-    """Build the network from `(batch, height, width, 3)` to `(batch, features)`, with random weights.
+def _build_network(options: Options, image: Feature, pooling: str | None, taken: Any) -> keras.Model:
+    """Build the network from `(batch, height, width, 3)` to maps or, pooled, `(batch, channels)`, with random weights.
 
     Args:
         taken: Names of input tensors.
@@ -145,7 +160,7 @@ def _build_network(options: Options, image: Feature, taken: Any) -> keras.Model:
         name += "_"
     make = getattr(keras.applications, _ARCHITECTURES[options.architecture][1])
     try:
-        return make(include_top=False, weights=None, input_shape=image.column.shape, pooling="avg", name=name)
+        return make(include_top=False, weights=None, input_shape=image.column.shape, pooling=pooling, name=name)
     except ValueError as error:
         raise BmcliError(
             f"{options.architecture}: {str(error).splitlines()[0]}",

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from collections.abc import Collection, Sequence
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from bmcli import models
 from bmcli.errors import BmcliError
 from bmcli.inputs import Feature
-from bmcli.models import DenseOptions, Size, Sizes, Units
+from bmcli.models import (
+    MAP,
+    STEPS,
+    VECTOR,
+    Backbone,
+    DenseOptions,
+    FeatureRequest,
+    Features,
+    Size,
+    Sizes,
+    Units,
+)
 from bmcli.quoting import quoted
 from bmcli.specs import DataSpec
-
-if TYPE_CHECKING:
-    import keras
 
 
 class Options(DenseOptions):
@@ -57,7 +65,12 @@ def convolves(options: Options) -> bool:
     return True
 
 
-def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
+def forms(options: Options, spec: DataSpec) -> tuple[FeatureRequest, ...]:
+    source = models.find_single_input(spec, sequences=True)
+    return () if source is None else (VECTOR, MAP if models.is_image(source) else STEPS)
+
+
+def build(options: Options, spec: DataSpec, requests: Collection[FeatureRequest]) -> Backbone:
     tensors, features = models.create_inputs(spec)
     source, others = models.require_single_input(features, "cnn", sequences=True)
     if models.is_sequence(source):
@@ -65,12 +78,18 @@ def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.M
     tensor, mask = source.tensor, source.mask
     for number, filters in enumerate(options.filters, start=1):
         tensor, mask = _block(options, tensor, mask, filters, number)
-    tensor = models.concatenate(
-        [_pool_globally(options, tensor, mask), *(models.to_vector(feature) for feature in others)]
-    )
+    builders = {
+        VECTOR: lambda: Features(_build_vector(options, tensor, mask, others)),
+        MAP if models.is_image(source) else STEPS: lambda: Features(models.append_inputs(tensor, others), mask),
+    }
+    return Backbone(tensors, models.build_requested(requests, builders))
+
+
+def _build_vector(options: Options, tensor: Any, mask: Any, others: Sequence[Feature]) -> Any:
+    vector = models.concatenate([_pool_globally(options, tensor, mask), *map(models.to_vector, others)])
     for units in options.dense:
-        tensor = models.apply_dense(options, tensor, units)
-    return models.build_with_heads(tensors, tensor, heads)
+        vector = models.apply_dense(options, vector, units)
+    return vector
 
 
 def _check_one_axis(options: Options, source: Feature) -> None:

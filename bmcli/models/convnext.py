@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from collections.abc import Collection
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from bmcli import models
 from bmcli.errors import BmcliError
 from bmcli.inputs import Feature
-from bmcli.models import DropoutRate, Size, Units
+from bmcli.models import Backbone, DropoutRate, FeatureRequest, Size, Units
 from bmcli.quoting import quoted
-from bmcli.recipe.fields import Activation, Initializer, KerasObject, Kind, Regularizer
+from bmcli.recipe.fields import Activation, Initializer, KerasObject, Regularizer
+from bmcli.recipe.model import ModelOptions
 from bmcli.specs import DataSpec
-
-if TYPE_CHECKING:
-    import keras
 
 _SMALL_PATCH, _PATCH = 2, 4  # pixels per side
 
 
-class Options(Kind):
+class Options(ModelOptions):
     """ConvNeXt: stages of large depthwise convolutions and pointwise dense layers over one image.
 
     For large image datasets, an alternative to `resnet` where batches are small or batch normalization is unwanted:
@@ -68,21 +67,29 @@ def convolves(options: Options) -> bool:
     return True
 
 
-def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
-    import keras
+def forms(options: Options, spec: DataSpec) -> tuple[FeatureRequest, ...]:
+    return models.list_map_forms(spec)
 
+
+def build(options: Options, spec: DataSpec, requests: Collection[FeatureRequest]) -> Backbone:
     tensors, features = models.create_inputs(spec)
     image, others = models.require_single_input(features, "convnext", sequences=False)
     tensor = _normalize(_patches(options, image.tensor, options.widths[0], _patch(options, image)))
-    last, number = sum(options.blocks) - 1, 0
+    maps, last, number = [], sum(options.blocks) - 1, 0
     for stage, (count, width) in enumerate(zip(options.blocks, options.widths, strict=True)):
         tensor = _downsample(options, tensor, width) if stage else tensor
         for _ in range(count):
             tensor = _block(options, tensor, options.drop_path * (number / last if last else 1))
             number += 1
+        maps.append(tensor)
+    return models.build_map_features(tensors, maps, others, requests, partial(_pool, options))
+
+
+def _pool(options: Options, tensor: Any) -> Any:
+    import keras
+
     pooled = _normalize(keras.layers.GlobalAveragePooling2D()(tensor))
-    pooled = keras.layers.Dropout(options.dropout)(pooled) if options.dropout else pooled
-    return models.build_with_heads(tensors, models.concatenate([pooled, *map(models.to_vector, others)]), heads)
+    return keras.layers.Dropout(options.dropout)(pooled) if options.dropout else pooled
 
 
 def _patch(options: Options, image: Feature) -> int:

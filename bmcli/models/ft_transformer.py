@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Collection, Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from bmcli import models
 from bmcli.errors import BmcliError
 from bmcli.inputs import Feature
-from bmcli.models import DropoutRate, Size, Units
-from bmcli.recipe.fields import Activation, Initializer, KerasObject, Kind, Regularizer, fault_at
+from bmcli.models import VECTOR, Backbone, DropoutRate, FeatureRequest, Features, Size, Units
+from bmcli.recipe.fields import Activation, Initializer, KerasObject, Regularizer, fault_at
+from bmcli.recipe.model import ModelOptions
 from bmcli.specs import DataSpec
-
-if TYPE_CHECKING:
-    import keras
 
 _MAX_TOKENS = 1000  # attention weights of more tokens take gigabytes
 
 
-class Options(Kind):
+class Options(ModelOptions):
     """FT-Transformer: self-attention over the columns of a table.
 
     For tables whose columns interact, where the last bit of accuracy is worth the time: its cost grows with the square
@@ -60,7 +58,12 @@ def convolves(options: Options) -> bool:
     return False
 
 
-def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
+def forms(options: Options, spec: DataSpec) -> tuple[FeatureRequest, ...]:
+    _, features = models.create_inputs(spec)
+    return (VECTOR,) if models.is_table(features) else ()
+
+
+def build(options: Options, spec: DataSpec, requests: Collection[FeatureRequest]) -> Backbone:
     import keras
 
     from bmcli.layers.class_token import ClassToken
@@ -72,9 +75,8 @@ def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.M
         # The first block has no normalization before its attention, as in the paper's appendix E.1.
         tokens = keras.layers.Add()([tokens, _attention(options, _normalize(tokens) if number else tokens)])
         tokens = keras.layers.Add()([tokens, _feed_forward(options, _normalize(tokens))])
-    return models.build_with_heads(
-        tensors, models.apply_activation(options.activation, _normalize(tokens[:, 0])), heads
-    )
+    vector = models.apply_activation(options.activation, _normalize(tokens[:, 0]))
+    return Backbone(tensors, {VECTOR: Features(vector)})
 
 
 def _tokens(options: Options, features: Sequence[Feature]) -> Any:

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from bmcli import inputs, models, parts
 from bmcli.errors import BmcliError, Fault
 from bmcli.inputs import Feature
+from bmcli.models import MAP, STEPS, VECTOR, Backbone, FeatureRequest, Features
 from bmcli.recipe import catalogue, graph
-from bmcli.recipe.fields import KerasObject, Kind
+from bmcli.recipe.fields import KerasObject
 from bmcli.recipe.graph import SHARED, GraphLayer
+from bmcli.recipe.model import ModelOptions
 from bmcli.specs import DataSpec
 
-if TYPE_CHECKING:
-    import keras
-
 _PROBABILITIES = ("softmax", "sigmoid")
+_ACTIVATIONS = (*_PROBABILITIES, "activation", "identity")
 _READ_OR_DROP = "Read it in a `from`, or leave it out of data.inputs."
 
 
-class Options(Kind):
+class Options(ModelOptions):
     """A graph of Keras layers.
 
     Each layer is a mapping of its `kind`, the options of that Keras layer, an optional `name`, and `from`: the layer or
@@ -32,7 +33,8 @@ class Options(Kind):
     one that is defined later. A layer without a name is named by kind and position, such as `dense_3`.
 
     Outputs are logits or plain numbers: a final softmax or sigmoid of a classification target is removed, because the
-    objective applies it.
+    objective applies it. A dense layer that ends the graph is the head of its target; the layers before it are the
+    backbone.
     """
 
     kind: Literal["layers"] = Field(default="layers", description="A graph of Keras layers.")
@@ -63,44 +65,71 @@ def convolves(options: Options) -> bool:
     return any("conv" in str(layer["kind"]) for layer in options.layers)
 
 
-def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
+def forms(options: Options, spec: DataSpec) -> tuple[FeatureRequest, ...]:
+    return (VECTOR, STEPS, MAP)
+
+
+def build(options: Options, spec: DataSpec, requests: Collection[FeatureRequest]) -> Backbone:
     layers = graph.read_layers(options.layers)
-    outputs = _outputs(options, layers, heads)
+    outputs = _outputs(options, layers, [target.name for target in spec.targets])
     _check_links(layers, inputs.make_tensor_names([*spec.inputs, *spec.crosses]))
     categories = [outputs[target.name] for target in spec.targets if target.classes]
     layers = tuple(_strip_probabilities(layer, layers) if layer.name in categories else layer for layer in layers)
-    tensors, features = models.create_inputs(spec, reserved=[layer.name for layer in layers])
-    values = _call_layers(layers, {feature.column.name: _attach_mask(feature) for feature in features})
+    tensors, input_features = models.create_inputs(spec, reserved=[layer.name for layer in layers])
+    columns = {feature.column.name: _attach_mask(feature) for feature in input_features}
+    values = _call_layers(layers, columns)
     by_name = {layer.name: layer for layer in layers}
-    ends = {
-        target: _finish_output(values[outputs[target]], width, by_name[outputs[target]], target, spec)
-        for target, width in heads.items()
-    }
-    return models.create_keras_model(tensors, ends)
+    features = {}
+    for target, name in outputs.items():
+        finish = partial(_finish_output, values[name], layer=by_name[name], target=target, spec=spec)
+        features[target] = Features(values[_find_head_source(name, by_name, tuple(columns))], linear=finish)
+    return Backbone(tensors, {}, features)
 
 
-def _outputs(options: Options, layers: Sequence[GraphLayer], heads: Mapping[str, int]) -> dict[str, str]:
+def _find_head_source(name: str, layers: Mapping[str, GraphLayer], columns: Sequence[str]) -> str:
+    """Find the layer or column that the head of a target reads.
+
+    The head is the dense layer that ends the graph, with an activation behind it; if another layer ends it, all layers
+    are the backbone.
+    """
+    graph_layers = tuple(layers.values())
+    read = [source for layer in graph_layers for source in graph.get_sources(layer, graph_layers)]
+    read += [layer.shared_layer for layer in graph_layers]
+    readers = 0  # of an output that other layers read too, none is the head
+    while name in layers and read.count(name) == readers:
+        kind, sources = layers[name].kind, graph.get_sources(layers[name], graph_layers) or tuple(columns)
+        if len(sources) != 1 or kind not in (*_ACTIVATIONS, "dense"):
+            return name
+        name, readers = sources[0], 1
+        if kind == "dense":
+            return name
+    return name
+
+
+def _outputs(options: Options, layers: Sequence[GraphLayer], targets: Sequence[str]) -> dict[str, str]:
     """Resolve the name of the output layer of each target."""
     outputs = options.outputs
     if outputs is None:
-        if len(heads) > 1:
-            example = ", ".join(f"{target}: NAME" for target in heads)
+        if len(targets) > 1:
+            example = ", ".join(f"{target}: NAME" for target in targets)
             raise BmcliError(
-                f"{len(heads)} targets need one output layer each.",
+                f"{len(targets)} targets need one output layer each.",
                 path="model",
                 suggestion=f"Write outputs: {{{example}}}.",
             )
-        return {target: layers[-1].name for target in heads}
+        return {target: layers[-1].name for target in targets}
     faults = [
         Fault(
             f"there is no target '{name}'.",
             f"model.outputs.{name}",
-            suggestion=parts.did_you_mean(name, heads),
+            suggestion=parts.did_you_mean(name, targets),
         )
         for name in outputs
-        if name not in heads
+        if name not in targets
     ]
-    faults += [Fault(f"target '{name}' has no output layer.", "model.outputs") for name in heads if name not in outputs]
+    faults += [
+        Fault(f"target '{name}' has no output layer.", "model.outputs") for name in targets if name not in outputs
+    ]
     if faults:
         raise BmcliError(*faults)
     return dict(outputs)
@@ -223,7 +252,7 @@ def _call_layer(layer: GraphLayer, kind: str, keras_layer: Any, arguments: list[
         ) from error
 
 
-def _finish_output(value: Any, width: int, layer: GraphLayer, target: str, spec: DataSpec) -> Any:
+def _finish_output(value: Any, width: int, *, layer: GraphLayer, target: str, spec: DataSpec) -> Any:
     """Convert the tensor of an output layer to the network's output, `(batch, width)` in float32."""
     import keras
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Collection
+from functools import partial
+from typing import Literal
 
 from pydantic import Field
 
 from bmcli import models
-from bmcli.recipe.fields import Kind, Regularizer
+from bmcli.models import VECTOR, Backbone, FeatureRequest, Features
+from bmcli.recipe.fields import Regularizer
+from bmcli.recipe.model import ModelOptions
 from bmcli.specs import DataSpec
 
-if TYPE_CHECKING:
-    import keras
 
-
-class Options(Kind):
+class Options(ModelOptions):
     """A weighted sum of all inputs, flattened and concatenated.
 
     A baseline for any network, and a good choice for a few hundred rows or for bags of words. With l2 it is ridge
@@ -32,8 +32,12 @@ def convolves(options: Options) -> bool:
     return False
 
 
-def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
+def forms(options: Options, spec: DataSpec) -> tuple[FeatureRequest, ...]:
+    return (VECTOR,)
+
+
+def build(options: Options, spec: DataSpec, requests: Collection[FeatureRequest]) -> Backbone:
     tensors, features = models.create_inputs(spec, stacked=True)
-    return models.build_with_heads(
-        tensors, models.concatenate(models.to_vectors(features)), heads, options.kernel_regularizer
-    )
+    vector = models.concatenate(models.to_vectors(features))
+    head = partial(models.apply_linear, vector, regularizer=options.kernel_regularizer)
+    return Backbone(tensors, {VECTOR: Features(vector, linear=head)})

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from collections.abc import Collection
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from bmcli import models
 from bmcli.inputs import Feature
-from bmcli.models import DenseOptions, PeriodicEmbedding, Units
+from bmcli.models import VECTOR, Backbone, DenseOptions, FeatureRequest, Features, PeriodicEmbedding, Units
 from bmcli.specs import DataSpec
-
-if TYPE_CHECKING:
-    import keras
 
 
 class Options(DenseOptions):
@@ -38,14 +35,18 @@ def convolves(options: Options) -> bool:
     return False
 
 
-def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
+def forms(options: Options, spec: DataSpec) -> tuple[FeatureRequest, ...]:
+    return (VECTOR,)
+
+
+def build(options: Options, spec: DataSpec, requests: Collection[FeatureRequest]) -> Backbone:
     tensors, features = models.create_inputs(spec, stacked=True)
     tensor = models.concatenate(
         models.to_vectors(features, options.periodic, lambda feature: _vector(options, feature))
     )
     for units in options.hidden:
         tensor = models.apply_dense(options, tensor, units)
-    return models.build_with_heads(tensors, tensor, heads)
+    return Backbone(tensors, {VECTOR: Features(tensor)})
 
 
 def _vector(options: Options, feature: Feature) -> Any:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from collections.abc import Collection
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from bmcli import models
-from bmcli.models import ConvolutionOptions, Size, Units
+from bmcli.models import Backbone, ConvolutionOptions, FeatureRequest, Size, Units
 from bmcli.recipe.fields import Activation, KerasObject
 from bmcli.specs import DataSpec
-
-if TYPE_CHECKING:
-    import keras
 
 
 class Options(ConvolutionOptions):
@@ -50,16 +48,22 @@ def convolves(options: Options) -> bool:
     return True
 
 
-def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
+def forms(options: Options, spec: DataSpec) -> tuple[FeatureRequest, ...]:
+    return models.list_map_forms(spec)
+
+
+def build(options: Options, spec: DataSpec, requests: Collection[FeatureRequest]) -> Backbone:
     tensors, features = models.create_inputs(spec)
     image, others = models.require_single_input(features, "mobilenet", sequences=False)
     tensor = models.apply_stem(options, image, options.widths[0])
+    maps = []
     for stage, (count, width) in enumerate(zip(options.blocks, options.widths, strict=True)):
         for position in range(count):
             tensor = _block(options, tensor, width, 2 if stage > 0 and position == 0 else 1)
+        maps.append(tensor)
     if options.last is not None:
-        tensor = models.apply_convolution(options, tensor, options.last)
-    return models.build_pooled_with_heads(options, tensors, tensor, others, heads)
+        maps[-1] = models.apply_convolution(options, tensor, options.last)
+    return models.build_map_features(tensors, maps, others, requests, partial(models.pool_maps, options))
 
 
 def _block(options: Options, tensor: Any, width: int, strides: int) -> Any:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from bmcli import models
-from bmcli.models import DenseOptions, DropoutRate, Units
+from bmcli.inputs import Feature
+from bmcli.models import (
+    CAUSAL_STEPS,
+    STEPS,
+    VECTOR,
+    Backbone,
+    DenseOptions,
+    DropoutRate,
+    FeatureRequest,
+    Features,
+    Units,
+)
 from bmcli.recipe.fields import Activation, Initializer, KerasObject, fault_at
 from bmcli.specs import DataSpec
 
@@ -73,38 +84,58 @@ def convolves(options: Options) -> bool:
     return False
 
 
-def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
+def forms(options: Options, spec: DataSpec) -> tuple[FeatureRequest, ...]:
+    if models.find_single_input(spec, sequences=True) is None:
+        return ()
+    return (VECTOR, STEPS) if options.bidirectional else (VECTOR, STEPS, CAUSAL_STEPS)
+
+
+def build(options: Options, spec: DataSpec, requests: Collection[FeatureRequest]) -> Backbone:
     tensors, features = models.create_inputs(spec)
     sequence, others = models.require_single_input(features, "rnn", sequences=True)
-    tensor = models.concatenate(
-        [_encode_sequence(options, models.to_sequence(sequence), sequence.mask), *map(models.to_vector, others)]
-    )
-    tensor = models.apply_dropout(options, tensor)
+    every_step = any(request.form == "steps" for request in requests)
+    tensor = _encode_sequence(options, models.to_sequence(sequence), sequence.mask, every_step)
+
+    def build_steps() -> Features:
+        return Features(models.apply_dropout(options, models.append_inputs(tensor, others)), sequence.mask)
+
+    builders = {VECTOR: lambda: Features(_build_vector(options, tensor, sequence.mask, others)), STEPS: build_steps}
+    if not options.bidirectional:
+        builders[CAUSAL_STEPS] = build_steps
+    return Backbone(tensors, models.build_requested(requests, builders))
+
+
+def _build_vector(options: Options, tensor: Any, mask: Any, others: Sequence[Feature]) -> Any:
+    state = tensor if len(tensor.shape) == 2 else _pool_steps(options, tensor, mask)
+    vector = models.apply_dropout(options, models.concatenate([state, *map(models.to_vector, others)]))
     for units in options.dense:
-        tensor = models.apply_dense(options, tensor, units, options.dense_activation)
-    return models.build_with_heads(tensors, tensor, heads)
+        vector = models.apply_dense(options, vector, units, options.dense_activation)
+    return vector
 
 
 def _stack(options: Options) -> tuple[int, ...]:
     return (options.units,) if isinstance(options.units, int) else options.units
 
 
-def _encode_sequence(options: Options, tensor: Any, mask: Any) -> Any:
-    """Encode the sequence as a vector, `(batch, units)`, or twice as wide if bidirectional."""
-    for layer in _layers(options):
+def _encode_sequence(options: Options, tensor: Any, mask: Any, every_step: bool) -> Any:
+    """Encode the sequence as the states of all steps, `(batch, steps, units)`, or the last one where that suffices.
+
+    They are twice as wide if bidirectional.
+    """
+    for layer in _layers(options, every_step):
         tensor = layer(_project_input(options, tensor), mask=mask)
         tensor = models.apply_normalization(options, tensor, mask if len(tensor.shape) == 3 else None)
-    return tensor if len(tensor.shape) == 2 else _pool_steps(options, tensor, mask)
+    return tensor
 
 
-def _layers(options: Options) -> list[keras.layers.Layer]:
+def _layers(options: Options, every_step: bool) -> list[keras.layers.Layer]:
     """Build the recurrent layers, the first one first."""
     stack = _stack(options)
     if options.share:
         # One layer for all: it must return all steps, because only the last call needs the last state alone.
         return [_build_recurrent(options, stack[0], steps=True)] * len(stack)
     below = [_build_recurrent(options, units, steps=True) for units in stack[:-1]]
-    return [*below, _build_recurrent(options, stack[-1], steps=options.pooling != "last")]
+    return [*below, _build_recurrent(options, stack[-1], steps=every_step or options.pooling != "last")]
 
 
 def _project_input(options: Options, tensor: Any) -> Any:

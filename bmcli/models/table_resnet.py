@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from collections.abc import Collection
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from bmcli import models
-from bmcli.models import DenseOptions, DropoutRate, PeriodicEmbedding, Size, Units
+from bmcli.models import (
+    VECTOR,
+    Backbone,
+    DenseOptions,
+    DropoutRate,
+    FeatureRequest,
+    Features,
+    PeriodicEmbedding,
+    Size,
+    Units,
+)
 from bmcli.specs import DataSpec
-
-if TYPE_CHECKING:
-    import keras
 
 
 class Options(DenseOptions):
@@ -44,14 +51,17 @@ def convolves(options: Options) -> bool:
     return False
 
 
-def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
+def forms(options: Options, spec: DataSpec) -> tuple[FeatureRequest, ...]:
+    return (VECTOR,)
+
+
+def build(options: Options, spec: DataSpec, requests: Collection[FeatureRequest]) -> Backbone:
     tensors, features = models.create_inputs(spec, stacked=True)
     tensor = _dense(options, models.concatenate(models.to_vectors(features, options.periodic)), options.width)
     for _ in range(options.depth):
         tensor = _block(options, tensor)
-    return models.build_with_heads(
-        tensors, models.apply_activation(options.activation, models.apply_normalization(options, tensor)), heads
-    )
+    tensor = models.apply_activation(options.activation, models.apply_normalization(options, tensor))
+    return Backbone(tensors, {VECTOR: Features(tensor)})
 
 
 def _block(options: Options, tensor: Any) -> Any:

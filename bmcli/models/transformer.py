@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -10,16 +10,29 @@ from pydantic import Field, model_validator
 from bmcli import models
 from bmcli.errors import BmcliError
 from bmcli.inputs import Feature
-from bmcli.models import DropoutRate, Size, Sizes, Units
+from bmcli.models import (
+    CAUSAL_STEPS,
+    MAP,
+    STEPS,
+    VECTOR,
+    Backbone,
+    DropoutRate,
+    FeatureRequest,
+    Features,
+    Size,
+    Sizes,
+    Units,
+)
 from bmcli.quoting import quoted
-from bmcli.recipe.fields import Activation, Initializer, KerasObject, Kind, Regularizer, fault_at
+from bmcli.recipe.fields import Activation, Initializer, KerasObject, Regularizer, fault_at
+from bmcli.recipe.model import ModelOptions
 from bmcli.specs import DataSpec
 
 if TYPE_CHECKING:
     import keras
 
 
-class Options(Kind):
+class Options(ModelOptions):
     """Transformer encoder: self-attention over the steps of one sequence; other inputs join after pooling.
 
     For long sequences and ten thousand rows or more. With `patch` and `pooling: token` it is the vision transformer
@@ -91,19 +104,51 @@ def convolves(options: Options) -> bool:
     return False
 
 
-def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
+def forms(options: Options, spec: DataSpec) -> tuple[FeatureRequest, ...]:
+    if models.find_single_input(spec, sequences=True) is None:
+        return ()
+    # A class token before all steps would see none of them.
+    causal = () if options.pooling == "token" else (CAUSAL_STEPS,)
+    return (VECTOR, STEPS, *causal, *([MAP] if options.patch else []))
+
+
+def build(options: Options, spec: DataSpec, requests: Collection[FeatureRequest]) -> Backbone:
     tensors, features = models.create_inputs(spec)
     source, others = models.require_single_input(features, "transformer", sequences=True)
     tokens, mask = _embed_tokens(options, _tokens(options, source), source.mask)
     attention_mask = None if mask is None else _expand_mask(mask)
-    blocks = [_block(options)] * options.depth if options.share else [_block(options) for _ in range(options.depth)]
-    for block in blocks:
-        tokens = block(tokens, attention_mask)
+    causal = CAUSAL_STEPS in requests
+    blocks = [_block(options, causal) for _ in range(1 if options.share else options.depth)]
+    for number in range(options.depth):
+        tokens = blocks[number % len(blocks)](tokens, attention_mask)
     # With normalization at the start of blocks, the sum of their outputs is not normalized yet.
     tokens = _normalization()(tokens) if options.norm_first else tokens
-    return models.build_with_heads(
-        tensors, models.concatenate([_pool_tokens(options, tokens, mask), *map(models.to_vector, others)]), heads
-    )
+    first_step = 1 if options.pooling == "token" else 0
+
+    def build_vector() -> Features:
+        return Features(models.concatenate([_pool_tokens(options, tokens, mask), *map(models.to_vector, others)]))
+
+    def build_steps() -> Features:
+        return Features(models.append_inputs(tokens[:, first_step:], others), source.mask)
+
+    def build_map() -> Features:
+        return Features(models.append_inputs(_to_map(options, source, tokens[:, first_step:]), others))
+
+    builders = {VECTOR: build_vector, STEPS: build_steps}
+    if options.pooling != "token":
+        builders[CAUSAL_STEPS] = build_steps
+    if options.patch:
+        builders[MAP] = build_map
+    return Backbone(tensors, models.build_requested(requests, builders))
+
+
+def _to_map(options: Options, source: Feature, tokens: Any) -> Any:
+    """Arrange the tokens of patches in the rows and columns of the image."""
+    import keras
+
+    assert options.patch is not None, "the image is cut into patches"
+    sizes = zip(source.tensor.shape[1:3], models.to_pair(options.patch), strict=True)
+    return keras.layers.Reshape((*(size // patch for size, patch in sizes), options.width))(tokens)
 
 
 def _tokens(options: Options, source: Feature) -> Any:
@@ -167,12 +212,12 @@ def _expand_mask(mask: Any) -> Any:
     return ops.expand_dims(ops.cast(mask, "bool"), 1)
 
 
-def _block(options: Options) -> Callable[[Any, Any], Any]:
+def _block(options: Options, causal: bool) -> Callable[[Any, Any], Any]:
     """Build a block of attention and a feed-forward network: a function of tokens and mask.
 
     Its layers are made once, so that a function that is called several times shares its weights.
     """
-    attention, feed_forward = _attention(options), _feed_forward(options)
+    attention, feed_forward = _attention(options, causal), _feed_forward(options)
     first, second = _build_residual(options), _build_residual(options)
     return lambda tokens, mask: second(first(tokens, lambda x: attention(x, mask)), feed_forward)
 
@@ -191,13 +236,13 @@ def _build_residual(options: Options) -> Callable[[Any, Callable[[Any], Any]], A
     return apply
 
 
-def _attention(options: Options) -> Callable[[Any, Any], Any]:
+def _attention(options: Options, causal: bool) -> Callable[[Any, Any], Any]:
     import keras
 
     attention = keras.layers.MultiHeadAttention(
         options.heads, options.width // options.heads, dropout=options.dropout, **models.kernel_arguments(options)
     )
-    return lambda tokens, mask: attention(tokens, tokens, attention_mask=mask)
+    return lambda tokens, mask: attention(tokens, tokens, attention_mask=mask, use_causal_mask=causal)
 
 
 def _feed_forward(options: Options) -> Callable[[Any], Any]:

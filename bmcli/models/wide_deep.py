@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from collections.abc import Collection, Sequence
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from bmcli import models, parts
 from bmcli.errors import BmcliError, Fault
 from bmcli.inputs import Feature
-from bmcli.models import DenseOptions, PeriodicEmbedding, Units
+from bmcli.models import VECTOR, Backbone, DenseOptions, FeatureRequest, Features, PeriodicEmbedding, Units
 from bmcli.quoting import quoted
 from bmcli.recipe.fields import Regularizer
 from bmcli.specs import DataSpec
-
-if TYPE_CHECKING:
-    import keras
 
 
 class Options(DenseOptions):
@@ -45,21 +42,25 @@ def convolves(options: Options) -> bool:
     return False
 
 
-def build(options: Options, spec: DataSpec, heads: Mapping[str, int]) -> keras.Model:
-    import keras
+def forms(options: Options, spec: DataSpec) -> tuple[FeatureRequest, ...]:
+    return (VECTOR,)
 
+
+def build(options: Options, spec: DataSpec, requests: Collection[FeatureRequest]) -> Backbone:
     tensors, features = models.create_inputs(spec, stacked=options.wide is None and options.deep is None)
     _check_columns(options, [feature.column.name for feature in features])
     wide = models.concatenate(models.to_vectors(_select(features, options.wide)))
     deep = models.concatenate(models.to_vectors(_select(features, options.deep), options.periodic))
     for units in options.hidden:
         deep = models.apply_dense(options, deep, units)
-    add = keras.layers.Add(dtype="float32")  # the heads have float32 outputs even in mixed precision
-    outputs = {
-        name: add([models.apply_head(wide, width, options.wide_regularizer), models.apply_head(deep, width)])
-        for name, width in heads.items()
-    }
-    return models.create_keras_model(tensors, outputs)
+
+    def build_head(width: int) -> Any:
+        import keras
+
+        add = keras.layers.Add(dtype="float32")  # the heads have float32 outputs even in mixed precision
+        return add([models.apply_linear(wide, width, options.wide_regularizer), models.apply_linear(deep, width)])
+
+    return Backbone(tensors, {VECTOR: Features(models.concatenate([wide, deep]), linear=build_head)})
 
 
 def _select(features: Sequence[Feature], names: Sequence[str] | None) -> list[Feature]:

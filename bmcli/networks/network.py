@@ -1,10 +1,10 @@
-"""A network with its objectives: assembled from a recipe, wrapped for raw inputs, saved and loaded."""
+"""A network with its objectives: assembled from a recipe, wrapped for raw inputs, and saved."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,14 @@ from bmcli import disk, inputs, models, parts
 from bmcli.disk import format_path
 from bmcli.errors import BmcliError
 from bmcli.layers import keras_file
-from bmcli.networks import rehearsal, saved_parts
-from bmcli.objectives import TargetObjective
+from bmcli.models import Backbone, FeatureRequest, Features, ModelFamily
+from bmcli.networks import rehearsal
+from bmcli.networks.nesting import Boundary, find_boundaries, nest_network
+from bmcli.objectives import ObjectiveKind, TargetObjective
+from bmcli.quoting import quoted
+from bmcli.recipe.fields import Kind
 from bmcli.recipe.schema import Recipe
-from bmcli.specs import DataSpec
+from bmcli.specs import Column, DataSpec
 
 
 @dataclass(frozen=True)
@@ -26,16 +30,22 @@ class Network:
     """A model to train, and how its outputs are interpreted.
 
     Args:
-        model: Maps encoded inputs to one output per target.
-        objectives: Loss, metrics and predictions of each target.
+        model: Maps encoded inputs to one output per target, as a single graph of all layers.
+        objectives: Loss, metrics and predictions of each target; empty for a network that is not trained.
+        boundaries: Where the head of each target begins in the graph.
     """
 
     model: keras.Model
     objectives: Mapping[str, TargetObjective]
+    boundaries: Mapping[str, Boundary]
 
     def predict(self, outputs: Mapping[str, Any]) -> dict[str, Any]:
         """Convert outputs to predictions by target: probabilities, or numbers in the target's unit."""
         return {name: objective.predict(outputs[name]) for name, objective in self.objectives.items()}
+
+    def nest(self) -> keras.Model:
+        """Build the model of the same layers whose backbone and heads are models of their own."""
+        return nest_network(self.model, self.boundaries)
 
 
 def assemble_network(recipe: Recipe, spec: DataSpec, train_targets: Mapping[str, np.ndarray]) -> Network:
@@ -53,32 +63,75 @@ def assemble_network(recipe: Recipe, spec: DataSpec, train_targets: Mapping[str,
         name: kind.build(options[name], spec.output(name), spec.target(name), train_targets[name])
         for name, kind in kinds.items()
     }
-    model = build_model(recipe, spec)
-    if not model.trainable_variables:
+    network = build_network(recipe, spec)
+    if not network.model.trainable_variables:
         raise BmcliError(
             "no layer has weights to train.", path="model", suggestion="Add one, such as {kind: dense, units: 32}."
         )
-    return Network(model, objectives)
+    return replace(network, objectives=objectives)
 
 
-def build_model(recipe: Recipe, spec: DataSpec) -> keras.Model:
-    """Build the recipe's model, from encoded inputs to the outputs of each target.
+def build_network(recipe: Recipe, spec: DataSpec) -> Network:
+    """Build the recipe's backbone and heads, without objectives.
 
     Raises:
-        BmcliError: The model family does not accept this data, or a layer does not fit.
+        BmcliError: The model family does not accept this data, does not give the features that a head needs, or a layer
+            does not fit.
     """
-    heads = {
-        name: parts.load("objectives", options.kind).width(options, spec.target(name))
-        for name, options in recipe.objectives().items()
+    options = recipe.objectives()
+    kinds: dict[str, ObjectiveKind] = {name: parts.load("objectives", each.kind) for name, each in options.items()}
+    requests = {name: kind.REQUEST for name, kind in kinds.items()}
+    backbone: Backbone = parts.load("models", recipe.model.kind).build(recipe.model, spec, set(requests.values()))
+    features = {name: _require_features(backbone, name, recipe, spec) for name in requests}
+    outputs = {
+        name: _build_head(kind, options[name], spec.target(name), features[name]) for name, kind in kinds.items()
     }
-    model: keras.Model = parts.load("models", recipe.model.kind).build(recipe.model, spec, heads)
-    return model
+    model = models.create_keras_model(backbone.inputs, outputs)
+    names = {name: name if name in backbone.by_target else request.form for name, request in requests.items()}
+    return Network(model, {}, find_boundaries(model, features, names))
+
+
+def _build_head(kind: ObjectiveKind, options: Kind, target: Column, features: Features) -> Any:
+    output = kind.build_head(options, target, features)
+    # A head of its own, also where the features are the output.
+    return keras.layers.Identity()(output) if output is features.tensor else output
+
+
+_RANKS = {"steps": 3, "map": 4}  # of tensors, including the batch axis
+
+
+def _require_features(backbone: Backbone, target: str, recipe: Recipe, spec: DataSpec) -> Features:
+    """Find the features that the head of a target needs."""
+    objective = recipe.objectives()[target].kind
+    request: FeatureRequest = parts.load("objectives", objective).REQUEST
+    features = backbone.find_features(target, request)
+    if features is not None and len(features.tensor.shape) == _RANKS.get(request.form, len(features.tensor.shape)):
+        return features
+    families = [kind for kind in _list_families(request, spec) if kind != recipe.model.kind]
+    raise BmcliError(
+        f"{recipe.model.kind} does not give features as {request} for these inputs, which {objective} of "
+        f"{quoted(target)} needs.",
+        path="model.kind",
+        suggestion=f"For these inputs {', '.join(families)} give them." if families else "No family gives them.",
+    )
+
+
+def _list_families(request: FeatureRequest, spec: DataSpec) -> list[str]:
+    """List the families that give some features for these inputs, with their default options."""
+    families = []
+    for kind in parts.names("models"):
+        family: ModelFamily = parts.load("models", kind)
+        # One with required options, such as a list of layers, may give anything.
+        if all(not field.is_required() for field in family.Options.model_fields.values()):
+            families += [kind] if request in family.forms(family.Options.model_validate({"kind": kind}), spec) else []
+    return families
 
 
 def build_serving_model(network: Network, spec: DataSpec) -> keras.Model:
     """Build a model of preprocessing and network, from raw inputs by name to predictions by target."""
     raw, encoded = inputs.build_serving_inputs(spec)
-    return models.create_keras_model(raw, network.predict(network.model(encoded)))
+    outputs = network.nest()(encoded)
+    return models.create_keras_model(raw, network.predict(outputs) if network.objectives else outputs)
 
 
 def save_network(network: Network, spec: DataSpec, path: Path) -> None:
@@ -88,7 +141,7 @@ def save_network(network: Network, spec: DataSpec, path: Path) -> None:
     model = build_serving_model(network, spec)
     with disk.convert_write_errors(path, sum(weight.numpy().nbytes for weight in model.weights)):
         try:
-            with _without_optimizer(network.model):
+            with without_optimizer(network.model):
                 model.save(aside)
             aside.replace(path)
         finally:
@@ -96,7 +149,7 @@ def save_network(network: Network, spec: DataSpec, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _without_optimizer(model: keras.Model) -> Iterator[None]:
+def without_optimizer(model: keras.Model) -> Iterator[None]:
     """Keep Keras from writing or reading the optimizer's state with the weights; checkpoints hold it."""
     optimizer = getattr(model, "optimizer", None)
     model.optimizer = None
@@ -104,63 +157,6 @@ def _without_optimizer(model: keras.Model) -> Iterator[None]:
         yield
     finally:
         model.optimizer = optimizer
-
-
-def load_network(path: Path, network: Network, spec: DataSpec) -> None:
-    """Load the weights of a saved serving model into a network.
-
-    Raises:
-        BmcliError: The file is damaged, too large, of another network, or encodes rows differently than `spec`.
-    """
-    load_model_weights(path, network.model, spec, network.predict)
-
-
-def load_model_weights(
-    path: Path,
-    model: keras.Model,
-    spec: DataSpec,
-    predict: Callable[[Any], Any] = dict,
-    digest: str | None = None,
-) -> None:
-    """Load the weights of a saved serving model into a model.
-
-    Args:
-        predict: Converts the outputs of the model to those of the serving model; by default that part is not compared.
-        digest: SHA-256 that the file must have.
-
-    Raises:
-        BmcliError: The file is damaged, too large, of another network, or encodes rows differently than `spec`.
-    """
-    # The file may come from anywhere. Nothing that it describes is built: weights are read into the model that the
-    # recipe describes, after its description was compared with that model.
-    raw, encoded = inputs.build_serving_inputs(spec)
-    with models.allow_column_names():
-        serving = models.create_keras_model(raw, predict(model(encoded)))
-    with keras_file.open_keras_file(path, digest) as file:
-        if column := saved_parts.find_difference(serving, file.config, compare_outputs=predict is not dict):
-            raise BmcliError(
-                f"{format_path(path)} and {format_path(path.with_name('data.json'))} do not belong to one training: "
-                f"{column} differs.",
-                suggestion="Restore both from one copy of the run, or train again.",
-            )
-        with file.weights() as weights:
-            try:
-                _require_weight_count(serving, weights)
-                with _without_optimizer(model):
-                    serving.load_weights(weights)
-            except Exception as error:  # a damaged file makes Keras raise anything
-                raise BmcliError(
-                    f"{format_path(path)}: not the model of this run ({_first_line(error)}).",
-                    suggestion="Restore the file from a copy of the run, or train again.",
-                ) from None
-
-
-def _require_weight_count(model: keras.Model, weights: Path) -> None:
-    """Refuse a file with another number of arrays than the model has weights."""
-    # Of more layers than the model has, Keras would load the first without an error.
-    count = keras_file.count_weights(weights)
-    if count != len(model.weights):
-        raise ValueError(f"it has {count} arrays of weights, and the recipe's network {len(model.weights)}")
 
 
 def load_serving_model(path: Path, digest: str | None = None) -> keras.Model:

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from bmcli import parts
 from bmcli.errors import BmcliError
+from bmcli.models import FeatureRequest, Features
 from bmcli.quoting import quoted
 from bmcli.recipe.fields import FieldType, KerasObject, Kind, check_mapping, fault, fault_at
 from bmcli.recipe.nodes import format_value
@@ -40,7 +41,7 @@ class TargetObjective(Protocol):
 
         Args:
             target: Encoded target, `(batch, ...)`.
-            output: The network's raw output, `(batch, width)`.
+            output: What `ObjectiveKind.build_head` built, `(batch, width)`.
         """
 
     def predict(self, output: Any) -> Any:
@@ -97,11 +98,12 @@ class ObjectiveKind(Protocol):
 
     Options: type[Kind]
     TARGETS: tuple[str, ...]  # kinds of target
+    REQUEST: FeatureRequest  # features that `build_head` reads
     FORM: Literal["softmax", "sigmoid", "number"]  # logits of one distribution, of one for each output, or numbers
     METRICS: Mapping[str, Direction]  # Keras metrics that suit these targets, and the direction in which each is better
 
-    def width(self, options: Any, target: Column) -> int:
-        """Number of outputs that the network needs for each example."""
+    def build_head(self, options: Any, target: Column, features: Features) -> Any:
+        """Build the network's output for a target, a Keras tensor, from features of the form of `REQUEST`."""
 
     def describe(self, options: Any, target: Column) -> OutputSpec:
         """Describe the output for a target."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from bmcli.errors import BmcliError
+from bmcli.models import VECTOR, Features, build_linear_head
 from bmcli.objectives import (
     ClassOptions,
     Direction,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from bmcli.answers import Answers, ServedRole
 
 TARGETS = ("category", "ordered")
+REQUEST = VECTOR
 FORM = "softmax"
 
 _EPSILON = 1e-7
@@ -271,9 +273,9 @@ class Classification:
         return metric
 
 
-def width(options: Options, target: Column) -> int:
-    """One logit per class."""
-    return len(target.classes)
+def build_head(options: Options, target: Column, features: Features) -> Any:
+    """Build one logit per class."""
+    return build_linear_head(features, len(target.classes))
 
 
 def describe(options: Options, target: Column) -> OutputSpec:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from bmcli.models import VECTOR, Features, build_linear_head
 from bmcli.objectives import (
     NUMBER_METRICS,
     Direction,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from bmcli.answers import Answers, ServedRole
 
 TARGETS = ("count",)
+REQUEST = VECTOR
 FORM = "number"
 # A percentage of a count of 0 is undefined.
 METRICS: Mapping[str, Direction] = {
@@ -103,9 +105,9 @@ class Count:
         return metric
 
 
-def width(options: Options, target: Column) -> int:
-    """One output: the logarithm of the rate."""
-    return 1
+def build_head(options: Options, target: Column, features: Features) -> Any:
+    """Build one output: the logarithm of the rate."""
+    return build_linear_head(features, 1)
 
 
 def describe(options: Options, target: Column) -> OutputSpec:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
+from bmcli.models import VECTOR, Features, build_linear_head
 from bmcli.objectives import (
     ClassOptions,
     Direction,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from bmcli.answers import Answers, ServedRole
 
 TARGETS = ("labels",)
+REQUEST = VECTOR
 FORM = "sigmoid"
 METRICS: Mapping[str, Direction] = {
     "binary_accuracy": "max",
@@ -147,9 +149,9 @@ class MultiLabel:
         return metric
 
 
-def width(options: Options, target: Column) -> int:
-    """One logit per label."""
-    return len(target.classes)
+def build_head(options: Options, target: Column, features: Features) -> Any:
+    """Build one logit per label."""
+    return build_linear_head(features, len(target.classes))
 
 
 def describe(options: Options, target: Column) -> OutputSpec:

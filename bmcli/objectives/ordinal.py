@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from bmcli.models import VECTOR, Features, build_linear_head
 from bmcli.objectives import (
     ClassOptions,
     Direction,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from bmcli.answers import Answers, ServedRole
 
 TARGETS = ("ordered",)
+REQUEST = VECTOR
 FORM = "sigmoid"
 
 # Arguments of each metric: ranks, or the probabilities of the categories.
@@ -127,9 +129,9 @@ class Ordinal:
         return metric
 
 
-def width(options: Options, target: Column) -> int:
-    """One logit per step from a category to the next."""
-    return len(target.classes) - 1
+def build_head(options: Options, target: Column, features: Features) -> Any:
+    """Build one logit per step from a category to the next."""
+    return build_linear_head(features, len(target.classes) - 1)
 
 
 def describe(options: Options, target: Column) -> OutputSpec:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from bmcli.metrics.quantile import find_median_index
+from bmcli.models import VECTOR, Features, build_linear_head
 from bmcli.objectives import (
     NUMBER_METRICS,
     MetricAdapter,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from bmcli.answers import Answers, ServedRole
 
 TARGETS = ("number",)
+REQUEST = VECTOR
 FORM = "number"
 METRICS = NUMBER_METRICS
 
@@ -138,9 +140,9 @@ class Quantile:
         return self._unscale_truth(target), prediction[:, at : at + 1]
 
 
-def width(options: Options, target: Column) -> int:
-    """One number per quantile."""
-    return len(options.quantiles)
+def build_head(options: Options, target: Column, features: Features) -> Any:
+    """Build one number per quantile."""
+    return build_linear_head(features, len(options.quantiles))
 
 
 def describe(options: Options, target: Column) -> OutputSpec:

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 
 from bmcli.data import targets
 from bmcli.errors import BmcliError
+from bmcli.models import VECTOR, Features, build_linear_head
 from bmcli.objectives import (
     NUMBER_METRICS,
     MetricAdapter,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from bmcli.answers import Answers, ServedRole
 
 TARGETS = ("number",)
+REQUEST = VECTOR
 FORM = "number"
 METRICS = NUMBER_METRICS
 
@@ -115,9 +117,9 @@ class Regression:
         return ops.reshape(unscale_target(self.target, target), (-1, 1)), ops.reshape(prediction, (-1, 1))
 
 
-def width(options: Options, target: Column) -> int:
-    """One output: the standardised number."""
-    return 1
+def build_head(options: Options, target: Column, features: Features) -> Any:
+    """Build one output: the standardised number."""
+    return build_linear_head(features, 1)
 
 
 def describe(options: Options, target: Column) -> OutputSpec:

@@ -43,14 +43,15 @@ def fault(kind: str, message: str, suggestion: str = "") -> PydanticCustomError:
 class Options(BaseModel):
     """Base class of all sections of a recipe: strict types, no unknown keys, finite numbers, frozen."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, serialize_by_alias=True)
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         """Make pydantic's schema, with defaults as they are written in a recipe: `1m` instead of 60 seconds."""
         described = handler.resolve_ref_schema(handler(schema))
         optional = {name for name, field in cls.model_fields.items() if not field.is_required()}
-        written = cls.model_construct().model_dump(include=optional)  # unlike a validation, without required values
+        # Unlike a validation, without required values.
+        written = cls.model_construct().model_dump(include=optional)
         for name, value in written.items():
             described["properties"][name]["default"] = dump(value)
         return described
@@ -76,7 +77,8 @@ def add_suggestion(detail: Any, model: type[BaseModel] | None = None) -> InitErr
     context = detail.get("ctx", {})
     reason: Any = detail["type"]
     if model is not None and reason == "extra_forbidden" and len(detail["loc"]) == 1:
-        hint = parts.did_you_mean(str(detail["loc"][0]), model.model_fields)
+        known = [field.alias or name for name, field in model.model_fields.items()]
+        hint = parts.did_you_mean(str(detail["loc"][0]), known)
         reason = fault("unknown_key", "no such key.", hint)
     elif "suggestion" in context:
         reason = PydanticCustomError(reason, "{text}", context)  # pydantic gives only the name of a custom type

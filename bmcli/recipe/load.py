@@ -18,6 +18,7 @@ from bmcli.recipe.check import check_recipe, find_place
 from bmcli.recipe.nodes import KeyPath, Node, format_value
 from bmcli.recipe.paths import join_steps, parse_steps, split_path
 from bmcli.recipe.schema import Recipe
+from bmcli.recipe.source_run import fill_from_run
 
 COMMAND_LINE = "command line"
 SEARCH = "search"
@@ -76,7 +77,7 @@ class RecipeDocument:
         """
         faults = list(self.faults)
         try:
-            tree = self.fill_variables(faults)
+            tree = fill_from_run(self.fill_variables(faults), lambda lock: load_recipe(lock).recipe)
             recipe = check_recipe(tree)
         except BmcliError as error:
             raise BmcliError(*sort_faults([*faults, *error.faults], self.name)) from None
@@ -268,8 +269,9 @@ def _find_base(base: Node | None, file: Path, name: str, seen: Collection[str]) 
 def merge_nodes(below: Node, above: Node, faults: list[Fault], steps: KeyPath = ()) -> Node:
     """Merge `above` over `below`: mappings merge, lists and scalars replace, null deletes.
 
-    A mapping that changes `kind` replaces the one below, whose other options belong to the old kind; a name is short
-    for `{kind: NAME}`. A mapping with positions as keys changes items of a list.
+    A mapping that changes `kind` replaces the one below, whose other options belong to the old kind; so does a model
+    that comes `from` a run. A name is short for `{kind: NAME}`. A mapping with positions as keys changes items of a
+    list.
 
     Args:
         faults: List to which the fault of a missing list item is added.
@@ -281,7 +283,8 @@ def merge_nodes(below: Node, above: Node, faults: list[Fault], steps: KeyPath = 
         return above
     if isinstance(below.value, list) and above.value and all(_is_position(key) for key in above.value):
         return _merge_items(below, above, faults, steps)
-    values = {} if _names_no_kind(below, steps) else _keep_mapping(below, above)
+    replaces = _names_no_kind(below, steps) or _names_run(above, steps)
+    values = {} if replaces else _keep_mapping(below, above)
     kept = bool(values)
     for key, node in above.value.items():
         if node.value is None and not node.faulty:
@@ -309,6 +312,12 @@ def _names_no_kind(below: Node, steps: KeyPath) -> bool:
     """Whether a text is a value, such as a path or `balanced`, and not short for `{kind: NAME}`."""
     of_objective = len(steps) in (2, 3) and steps[0] == "objective" and steps[-1] == "class_weights"
     return isinstance(below.value, str) and (steps in PATH_OPTIONS or of_objective)
+
+
+def _names_run(above: Node, steps: KeyPath) -> bool:
+    """Whether a model names the run that its options come from, which belong to no other model."""
+    source = above.value.get("from")
+    return steps == ("model",) and source is not None and isinstance(source.value, str)
 
 
 def _is_position(key: str) -> bool:
@@ -579,6 +588,8 @@ def _make_paths_absolute(tree: Node) -> Node:
 def _iterate_name_paths(tree: Node) -> Iterator[KeyPath]:
     """Yield the options whose value is a path, or the name of a run or a built-in recipe."""
     yield ("distill", "student", "recipe")
+    yield ("distill", "student", "model", "from")
+    yield ("model", "from")
     teacher = tree.find(("distill", "teacher"))
     count = len(teacher.value) if teacher is not None and isinstance(teacher.value, list) else None
     for position in [()] if count is None else [(number,) for number in range(count)]:

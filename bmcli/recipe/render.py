@@ -32,6 +32,8 @@ def render_recipe(recipe: Recipe, tree: Node, auto_values: Mapping[str, Any] | N
             del values[section]
     if not recipe.plugins:
         del values["plugins"]
+    if values["model"].get("from", "") is None:
+        del values["model"]["from"]
     measured = {split_path(path): value for path, value in (auto_values or {}).items()}
     for steps, value in measured.items():
         _set_value(values, steps, dump(value))
@@ -50,7 +52,8 @@ def _is_within(steps: tuple[Any, ...], found: Mapping[tuple[Any, ...], Any]) -> 
 
 def _dump_without_defaults(kind: Kind) -> Any:
     """Dump the options of a part that differ from their defaults; only its name if none does."""
-    options = {name: dump(value) for name, value in kind.model_dump(exclude_defaults=True).items() if name != "kind"}
+    written = kind.model_dump(exclude_defaults=True)
+    options = {name: dump(value) for name, value in written.items() if name != "kind"}
     return {"kind": kind.kind, **options} if options else kind.kind
 
 

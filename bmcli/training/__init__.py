@@ -6,23 +6,25 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bmcli import objectives, parts
+from bmcli.models import get_backbone_source
 from bmcli.native_output import hide_native_stderr
 from bmcli.recipe.fields import dump
+from bmcli.run_data import read_data_spec
+from bmcli.runs import Run
 from bmcli.training import compilation_cache
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import numpy as np
 
     from bmcli.distribution.strategy import Placement
     from bmcli.networks.network import Network
     from bmcli.recipe.runtime import RuntimeOptions
     from bmcli.recipe.schema import Recipe
-    from bmcli.specs import DataSpec, PreparedData
+    from bmcli.specs import Column, DataSpec, PreparedData
 
 
 def place_on_devices(recipe: Recipe, cache: Path) -> Placement:
@@ -43,13 +45,21 @@ def place_on_devices(recipe: Recipe, cache: Path) -> Placement:
     return strategy.create_placement(recipe.runtime, json.dumps([dump(part) for part in shared_parts]))
 
 
-def prepare_data(recipe: Recipe, cache: Path) -> PreparedData:
-    """Prepare the encoded splits of a recipe's data."""
+def prepare_data(recipe: Recipe, cache: Path, known_spec: DataSpec | None = None) -> PreparedData:
+    """Prepare the encoded splits of a recipe's data.
+
+    Args:
+        known_spec: Spec of the data of a run of the recipe.
+    """
     from bmcli.data.preparation import prepare
 
     # TensorFlow reads them when it is imported, and preparing pictures may import it.
     set_environment_variables(recipe, cache)
-    prepared = prepare(recipe.data, recipe.targets(), recipe.data_seed, cache / "prepared")
+    fitted: tuple[Column, ...] = ()
+    if source := get_backbone_source(recipe.model):
+        # The backbone understands only inputs that are encoded as in the run that it comes from.
+        fitted = (known_spec or read_data_spec(Run(Path(source.run)))).inputs
+    prepared = prepare(recipe.data, recipe.targets(), recipe.data_seed, cache / "prepared", fitted)
     return replace(prepared, spec=objectives.describe_outputs(recipe.objectives(), prepared.spec))
 
 
@@ -112,7 +122,7 @@ def load_trained_network(
         BmcliError: The file is damaged, or belongs to another recipe or other data.
     """
     network = build_network(recipe.after_training(), spec, targets, placement)
-    from bmcli.networks.network import load_network
+    from bmcli.networks.weights import SavedNetwork, load_weights
 
-    load_network(model, network, spec)
+    load_weights(SavedNetwork(model, spec), network)
     return network

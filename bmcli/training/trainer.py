@@ -18,6 +18,7 @@ import tensorflow as tf
 from bmcli import disk, records, stopping
 from bmcli.errors import Interrupted, RunFailed
 from bmcli.networks.network import Network
+from bmcli.networks.weights import TakenWeights
 from bmcli.recipe.schema import Recipe
 from bmcli.runs import Run
 from bmcli.training import checkpoint, compilation_cache
@@ -73,6 +74,7 @@ class Trainer:
         writer: Writer of checkpoints; None for a worker that writes none.
         profile: Recorder of a trace, or None.
         cache: Folder of compiled programs.
+        start: Weights that the network took from another run.
     """
 
     def __init__(
@@ -91,7 +93,9 @@ class Trainer:
         writer: checkpoint.CheckpointWriter | None,
         profile: Profiler | None,
         cache: Path,
+        start: TakenWeights | None = None,
     ) -> None:
+        self.start = start
         self.recipe, self.steps, self.feed, self.sampler, self.evaluator = recipe, steps, feed, sampler, evaluator
         self.selection, self.callbacks, self._finish_network = selection, callbacks, finish_network
         self.run, self._output, self._writer, self._profile, self._cache = run, output, writer, profile, cache

@@ -21,7 +21,7 @@ from typing import Any
 
 from typing_extensions import TypedDict
 
-from bmcli import disk, records, runs
+from bmcli import disk, records, run_folders, runs
 from bmcli.disk import format_path
 from bmcli.errors import BmcliError
 from bmcli.recipe.fields import dump
@@ -439,7 +439,7 @@ def find_study(root: Path, text: str) -> Study:
     """
     for folder in (Path(text), Path(text) / "latest", root / text / "latest", root / f"{text}-tune" / "latest"):
         if os.path.lexists(folder / "study.json") or os.path.lexists(folder / "search.yaml"):
-            study = Study(runs.resolve_latest(folder))
+            study = Study(run_folders.resolve_latest(folder))
             runs.require_regular_files(study.folder)
             return study
     raise BmcliError(

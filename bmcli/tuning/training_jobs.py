@@ -29,7 +29,8 @@ from bmcli.quoting import quoted
 from bmcli.recipe.load import LoadedRecipe, load_recipe
 from bmcli.recipe.render import render_base
 from bmcli.run_data import read_data_spec, write_data_spec
-from bmcli.runs import Run, acquire_lock, require_regular_files, resolve_latest
+from bmcli.run_folders import resolve_latest
+from bmcli.runs import Run, acquire_lock, require_regular_files
 from bmcli.specs import DataSpec
 from bmcli.training.progress import LineProgress
 from bmcli.tuning.trial_process import ForkedProcess, import_training

@@ -16,6 +16,7 @@ from bmcli.compression.quantization_aware import QuantizationAware
 from bmcli.distribution.strategy import Placement
 from bmcli.errors import BmcliError
 from bmcli.networks.network import Network
+from bmcli.networks.weights import TakenWeights
 from bmcli.recipe.compression import ChannelPruning
 from bmcli.recipe.schema import Recipe
 from bmcli.recipe.train import MOMENTUM_OPTIONS, ScheduleOptions, TrainOptions
@@ -57,6 +58,7 @@ def build_trainer(
     cache: Path,
     profile: bool = False,
     loss: LossProvider | None = None,
+    start: TakenWeights | None = None,
 ) -> Trainer:
     """Build a trainer that is ready for its first step; measure what the recipe leaves to `auto`.
 
@@ -65,6 +67,7 @@ def build_trainer(
         cache: Folder of the measurements of this machine.
         profile: Write a trace of some seconds of training for TensorBoard.
         loss: Computes the loss of each example; by default from the labels.
+        start: Weights that the network took from another run.
 
     Raises:
         BmcliError: The recipe's options do not fit the network or the data.
@@ -130,6 +133,7 @@ def build_trainer(
         writer=checkpoint.CheckpointWriter(output.checkpoints) if output else None,
         profile=Profiler(events) if events and profile else None,
         cache=cache,
+        start=start,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -288,7 +288,6 @@ def _count_bytes(model: Any) -> int:
 
 def _measure_teacher_latency_s(ensemble: TeacherEnsemble, network: Network, rows: Split) -> float | None:
     """Measure the median seconds in which all teachers predict one example; None if they take other inputs."""
-    from bmcli.networks.network import Network
     from bmcli.training.predictor import measure_latency_s
 
     assert ensemble.predictor is not None, "there are teachers"
@@ -296,7 +295,7 @@ def _measure_teacher_latency_s(ensemble: TeacherEnsemble, network: Network, rows
     if not all(teacher.accepts_inputs_of(ensemble.prepared.spec) for teacher in teachers):
         return None
     # One after the other, as an ensemble on one device runs.
-    return sum(measure_latency_s(Network(teacher.model, network.objectives), rows) for teacher in teachers)
+    return sum(measure_latency_s(replace(network, model=teacher.model), rows) for teacher in teachers)
 
 
 def _list_loss_names(epoch: Mapping[str, Any]) -> list[str]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bmcli.disk import format_path
 from bmcli.errors import BmcliError
+from bmcli.models import get_backbone_source
 from bmcli.quoting import quoted
 from bmcli.recipe.load import LoadedRecipe
 from bmcli.recipe.train import ScheduleOptions
@@ -93,6 +96,12 @@ def describe_trainer(trainer: Trainer, prepared: PreparedData, log: LogCallback)
         f"{placement.device}, XLA: {_describe_xla(trainer.steps.compilation)}",
         level=1,
     )
+    if trainer.start is not None and (source := get_backbone_source(trainer.recipe.model)):
+        log(
+            f"backbone of {format_path(Path(source.run))}: {len(trainer.start.taken)} weights taken, "
+            f"{len(trainer.start.left_out)} of its heads left out"
+        )
+        log(f"taken: {', '.join(trainer.start.taken)}; left out: {', '.join(trainer.start.left_out)}", level=1)
     if trainer.components.loss.note:
         log(trainer.components.loss.note)
     log(

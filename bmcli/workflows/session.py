@@ -6,7 +6,7 @@ The module imports no TensorFlow, whose environment variables must be set before
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,13 +14,16 @@ from bmcli import disk, training
 from bmcli.data.resolution import resolve_options
 from bmcli.data.sources import SourceOptions, get_source
 from bmcli.errors import BmcliError
+from bmcli.models import get_backbone_source
 from bmcli.recipe.load import LoadedRecipe
+from bmcli.recipe.model import ModelSource
 from bmcli.recipe.plugins import list_used_plugins
 from bmcli.recipe.render import render_recipe
 from bmcli.recipe.schema import Recipe
 from bmcli.run_data import write_data_spec
 from bmcli.runs import Run
 from bmcli.specs import DataSpec, PreparedData
+from bmcli.workflows.backbone_source import open_source
 
 if TYPE_CHECKING:
     from bmcli.distribution.strategy import Placement
@@ -56,13 +59,17 @@ class Session:
             from bmcli.distillation.teacher_ensemble import TeacherEnsemble
 
             ensemble = TeacherEnsemble.load_teachers(recipe, recipe.distillation, prepared, self.placement, self.cache)
+        source = open_source(recipe, prepared.spec, self.placement)
         network = training.build_network(recipe, prepared.spec, prepared.split("train").targets, self.placement)
+        from bmcli.networks.weights import load_weights
         from bmcli.workflows.assembly import build_trainer
+
+        start = load_weights(source, network, "backbone") if source else None
 
         loss = ensemble.build_loss(network) if ensemble else None
         # The training rows of a student are those of its transfer set.
         data = ensemble.transfer_set.prepared if ensemble else prepared
-        return build_trainer(recipe, network, data, self.placement, run, self.cache, profile, loss)
+        return build_trainer(recipe, network, data, self.placement, run, self.cache, profile, loss, start)
 
     def write_run_files(self, trainer: Trainer, run: Run) -> None:
         """Write all files of a run that are known before the first step; `data.json` comes last and marks the end."""
@@ -71,6 +78,8 @@ class Session:
         disk.write_atomically(run.recipe, self.loaded.document.text.encode(), disk.PRIVATE_MODE)
         self.write_lock(trainer, run)  # first of the records, since it holds the id that the others carry
         run.write(run.environment, environment.describe_environment(self.placement), disk.PRIVATE_MODE)
+        if trainer.start is not None:
+            run.write(run.start, asdict(trainer.start))
         write_data_spec(run, self.prepared.spec)
 
     def write_lock(self, trainer: Trainer, run: Run) -> None:
@@ -97,6 +106,9 @@ class Session:
         plugins = list_used_plugins(recipe)
         if plugins:
             changed["plugins"] = plugins
+        source = get_backbone_source(recipe.model)
+        if source is not None and trainer.start is not None:
+            changed["model.from"] = ModelSource(run=source.run, sha256=trainer.start.digest)
         data = resolve_options(recipe.data, recipe.targets(), self.prepared.spec)
         resolved_recipe = (
             recipe.for_training().with_default_objectives().model_copy(update={"data": data, "plugins": plugins})
@@ -140,7 +152,7 @@ def prepare_again(recipe: Recipe, known_spec: DataSpec, cache: Path) -> Prepared
     """
     source = get_source(recipe.data)
     try:
-        prepared = training.prepare_data(recipe, cache)
+        prepared = training.prepare_data(recipe, cache, known_spec)
     except BmcliError:
         # Changed data explains the fault better than the fault itself.
         _require_same_data(known_spec, source.fingerprint(), source)

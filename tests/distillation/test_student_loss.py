@@ -13,7 +13,7 @@ import tensorflow as tf
 from bmcli import parts
 from bmcli.distillation import transfer_set
 from bmcli.errors import BmcliError
-from bmcli.networks import network as networks
+from bmcli.networks.weights import SavedNetwork, load_weights
 from bmcli.recipe import students
 from bmcli.recipe.distill import DistillOptions, TrainedTeacherOptions
 from bmcli.recipe.load import load_recipe
@@ -304,7 +304,7 @@ def test_a_teacher_of_other_pictures_predicts_as_for_its_own(
     session = sessions.start_session(load_recipe(str(Path(other.run or "") / "recipe.lock.yaml")), cache)
     own = session.prepared.split("train").inputs
     network = session.build_trainer(None).network
-    networks.load_network(Path(other.model), network, session.prepared.spec)
+    load_weights(SavedNetwork(Path(other.model), session.prepared.spec), network)
     expected = network.model({name: tf.constant(values) for name, values in own.items()}, training=False)["label"]
     outputs = kept.feed._data["teacher"]["outputs"]["label"][:, 0]
     np.testing.assert_allclose(outputs, expected, atol=1e-5)
@@ -410,7 +410,7 @@ def test_outputs_of_a_teacher_are_on_the_scale_of_its_student(
     mine = sessions.start_session(load_recipe(str(other)), cache).prepared.spec.target("price").state
     assert its["mean"] != mine["mean"]
     network = run.build_trainer(None).network
-    networks.load_network(Path(teacher.model), network, run.prepared.spec)
+    load_weights(SavedNetwork(Path(teacher.model), run.prepared.spec), network)
     prices = trainer.feed._data["teacher"]["outputs"]["price"].numpy()[:, 0, 0] * mine["scale"] + mine["mean"]
     own = run.prepared.split("train").inputs
     expected = network.predict(network.model({n: tf.constant(v) for n, v in own.items()}, training=False))["price"]

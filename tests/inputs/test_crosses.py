@@ -17,6 +17,7 @@ from bmcli.layers.cross import Cross
 from bmcli.recipe.data import DataOptions
 from bmcli.recipe.fields import PartField
 from bmcli.specs import PreparedData
+from tests.models.fakes import build_network
 
 TABLE = "split,a,b,n,y\n" + "".join(
     f"{split},{a},{b},{n},{int((a == 'x') != (b == 'u'))}\n"
@@ -63,7 +64,7 @@ def test_a_linear_model_learns_from_a_cross_what_it_cannot_from_its_parts(tmp_pa
     data = prepared(tmp_path, {"columns": ("a", "b"), "buckets": 1000}, inputs={"a": INPUTS["a"], "b": INPUTS["b"]})
     from bmcli.models import linear
 
-    network = linear.build(linear.Options(), data.spec, {"y": 2})
+    network = build_network(linear, linear.Options(), data.spec)
     network.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
     network.optimizer.learning_rate = 0.3
     rows = {name: np.array(array) for name, array in data.split("train").inputs.items()}

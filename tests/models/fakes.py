@@ -5,9 +5,11 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import keras
 import numpy as np
 
 from bmcli.inputs import Feature
+from bmcli.models import VECTOR, build_linear_head, create_keras_model
 from bmcli.specs import Column, DataSpec
 
 CLASSES = ("red", "green", "blue")
@@ -34,8 +36,14 @@ def spec(*inputs: Column, targets: tuple[Column, ...] = (category(),)) -> DataSp
     return DataSpec(tuple(inputs), targets, {"train": 8, "validation": 0, "test": 0}, "", "")
 
 
-def heads(data: DataSpec) -> dict[str, int]:
-    return {target.name: len(target.classes) or 1 for target in data.targets}
+def build_network(family: Any, options: Any, data: DataSpec) -> keras.Model:
+    """The backbone of a family with a linear head for each target."""
+    backbone = family.build(options, data, (VECTOR,))
+    outputs = {
+        target.name: build_linear_head(backbone.find_features(target.name, VECTOR), len(target.classes) or 1)
+        for target in data.targets
+    }
+    return create_keras_model(backbone.inputs, outputs)
 
 
 def kind_of(opened: Column) -> Any:

@@ -12,14 +12,14 @@ from pydantic import ValidationError
 from bmcli.errors import BmcliError
 from bmcli.models import application
 from bmcli.recipe.load import load_recipe
-from tests.models.fakes import column, heads, spec
+from tests.models.fakes import build_network, column, spec
 
 PHOTO = column("photo", (32, 32, 3), "uint8")
 
 
 def _build(*columns: Any, **options: Any) -> Any:
     data = spec(*columns)
-    return application.build(application.Options(**{"architecture": "mobilenet", **options}), data, heads(data))
+    return build_network(application, application.Options(**{"architecture": "mobilenet", **options}), data)
 
 
 def _backbone(network: Any) -> Any:

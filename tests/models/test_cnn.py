@@ -9,14 +9,14 @@ import tensorflow as tf
 
 from bmcli.errors import BmcliError
 from bmcli.models import cnn
-from tests.models.fakes import column, heads, spec
+from tests.models.fakes import build_network, column, spec
 
 IMAGE = column("image", (8, 8, 1))
 
 
 def _build(*columns: Any, **options: Any) -> Any:
     data = spec(*columns)
-    return cnn.build(cnn.Options(**options), data, heads(data))
+    return build_network(cnn, cnn.Options(**options), data)
 
 
 def test_layers_come_in_the_documented_order() -> None:

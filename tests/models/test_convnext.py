@@ -10,14 +10,14 @@ from pydantic import ValidationError
 
 from bmcli.errors import BmcliError
 from bmcli.models import convnext
-from tests.models.fakes import column, heads, spec
+from tests.models.fakes import build_network, column, spec
 
 IMAGE = column("image", (8, 8, 1))
 
 
 def _build(*columns: Any, **options: Any) -> Any:
     data = spec(*columns)
-    return convnext.build(convnext.Options(**options), data, heads(data))
+    return build_network(convnext, convnext.Options(**options), data)
 
 
 def _rates(network: Any) -> list[float]:

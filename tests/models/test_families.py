@@ -13,7 +13,7 @@ import tensorflow as tf
 from bmcli import layers, parts
 from bmcli.recipe.fields import Kind, PartField, dump
 from bmcli.specs import Column
-from tests.models.fakes import batch, category, column, heads, number, spec
+from tests.models.fakes import batch, build_network, category, column, number, spec
 
 IMAGE = column("image", (8, 8, 1))
 AGE = column("age", (3,))
@@ -82,7 +82,7 @@ def chosen(kind: str, options: dict[str, Any]) -> Kind:
 def built(kind: str, options: dict[str, Any], columns: tuple[Column, ...], seed: int = 1) -> keras.Model:
     data = spec(*columns, targets=TARGETS)
     keras.utils.set_random_seed(seed)
-    return parts.load("models", kind).build(chosen(kind, options), data, heads(data))
+    return build_network(parts.load("models", kind), chosen(kind, options), data)
 
 
 def outputs_of(network: keras.Model, columns: tuple[Column, ...], size: int) -> dict[str, np.ndarray]:

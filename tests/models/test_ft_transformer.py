@@ -8,14 +8,14 @@ from pydantic import ValidationError
 
 from bmcli.errors import BmcliError
 from bmcli.models import ft_transformer
-from tests.models.fakes import column, heads, spec
+from tests.models.fakes import build_network, column, spec
 
 CITY = column("city", (), "int32", codes=4)
 
 
 def _build(*columns: Any, **options: Any) -> Any:
     data = spec(*columns)
-    return ft_transformer.build(ft_transformer.Options(width=8, heads=2, depth=1, **options), data, heads(data))
+    return build_network(ft_transformer, ft_transformer.Options(width=8, heads=2, depth=1, **options), data)
 
 
 def test_each_number_and_each_category_is_a_token() -> None:

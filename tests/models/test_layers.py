@@ -11,7 +11,7 @@ import tensorflow as tf
 from bmcli.errors import BmcliError, Fault
 from bmcli.models import layers
 from bmcli.specs import Column
-from tests.models.fakes import batch, category, column, heads, number, spec
+from tests.models.fakes import batch, build_network, category, column, number, spec
 
 AGE = column("age", (3,))
 SIZE = column("size", (3,))
@@ -26,7 +26,7 @@ def build(
     outputs: dict[str, str] | None = None,
 ) -> Any:
     data = spec(*columns, targets=targets)
-    return layers.build(layers.Options(layers=nodes, outputs=outputs), data, heads(data))
+    return build_network(layers, layers.Options(layers=nodes, outputs=outputs), data)
 
 
 def faults(*arguments: Any, **named: Any) -> list[Fault]:

@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 
 from bmcli import parts
 from bmcli.recipe.fields import PartField
-from tests.models.fakes import category, column, heads, spec
+from tests.models.fakes import build_network, category, column, spec
 
 DIGITS = tuple("0123456789")
 RESIDUAL: tuple[dict[str, Any], ...] = (
@@ -48,7 +48,7 @@ def test_defaults_learn_digits(kind: str, options: dict[str, Any], steps: int, a
     labels = digits.target[order].astype("int32")
     keras.utils.set_random_seed(0)
     data = spec(column("image", (8, 8, 1)), targets=(category("label", DIGITS),))
-    network = parts.load("models", kind).build(PartField("models").check({"kind": kind, **options}), data, heads(data))
+    network = build_network(parts.load("models", kind), PartField("models").check({"kind": kind, **options}), data)
     part, chosen = parts.load("objectives", "classification"), PartField("objectives").check("classification")
     objective = part.build(chosen, part.describe(chosen, data.targets[0]), data.targets[0], labels[:1437])
     _train(network, objective, images[:1437], labels[:1437], steps)

@@ -8,12 +8,12 @@ import tensorflow as tf
 
 from bmcli.models import linear
 from bmcli.recipe.fields import KerasObject
-from tests.models.fakes import column, heads, spec
+from tests.models.fakes import build_network, column, spec
 
 
 def _build(*columns: Any, **options: Any) -> Any:
     data = spec(*columns)
-    return linear.build(linear.Options(**options), data, heads(data))
+    return build_network(linear, linear.Options(**options), data)
 
 
 def test_outputs_are_weighted_sums() -> None:

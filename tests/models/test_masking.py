@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from bmcli import parts
 from bmcli.recipe.fields import PartField
-from tests.models.fakes import category, column, heads, spec
+from tests.models.fakes import build_network, category, column, spec
 
 TEXT = column("text", (6, 4), padding=0.0)
 READ = {
@@ -64,7 +64,7 @@ masked = pytest.mark.parametrize(
 
 def _outputs(options: dict[str, Any], *batches: np.ndarray) -> list[np.ndarray]:
     data = spec(TEXT, targets=(category(),))
-    network = parts.load("models", options["kind"]).build(PartField("models").check(options), data, heads(data))
+    network = build_network(parts.load("models", options["kind"]), PartField("models").check(options), data)
     return [network({"text": tf.constant(rows)})["label"].numpy() for rows in batches]
 
 

@@ -8,14 +8,14 @@ from pydantic import ValidationError
 
 from bmcli.errors import BmcliError
 from bmcli.models import mobilenet
-from tests.models.fakes import column, heads, spec
+from tests.models.fakes import build_network, column, spec
 
 IMAGE = column("image", (8, 8, 1))
 
 
 def _build(*columns: Any, **options: Any) -> Any:
     data = spec(*columns)
-    return mobilenet.build(mobilenet.Options(**options), data, heads(data))
+    return build_network(mobilenet, mobilenet.Options(**options), data)
 
 
 def test_a_block_widens_filters_and_narrows() -> None:
@@ -30,7 +30,7 @@ def test_it_has_a_fraction_of_the_weights_of_a_residual_network() -> None:
     from bmcli.models import resnet
 
     data = spec(IMAGE)
-    residual = resnet.build(resnet.Options(widths=(16, 32, 64), blocks=(1, 2, 2)), data, heads(data))
+    residual = build_network(resnet, resnet.Options(widths=(16, 32, 64), blocks=(1, 2, 2)), data)
     assert _build(IMAGE, last=None).count_params() < residual.count_params() / 2
 
 

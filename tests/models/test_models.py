@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from bmcli import models, parts
 from bmcli.models import mlp
-from tests.models.fakes import category, column, heads, spec
+from tests.models.fakes import build_network, category, column, spec
 
 
 def test_options_cost_no_tensorflow() -> None:
@@ -35,7 +35,7 @@ assert not heavy, heavy
 )
 def test_any_column_name_will_do(name: str) -> None:
     data = spec(column(name, (3,)), column("flatten", (2, 2)), targets=(category("is/red"), category(name)))
-    network = mlp.build(mlp.Options(), data, heads(data))
+    network = build_network(mlp, mlp.Options(), data)
     outputs = network({name: tf.zeros((2, 3)), "flatten": tf.zeros((2, 2, 2))})
     assert set(outputs) == {"is/red", name}
 

@@ -8,14 +8,14 @@ from pydantic import ValidationError
 
 from bmcli.errors import BmcliError
 from bmcli.models import resnet
-from tests.models.fakes import CLASSES, column, heads, spec
+from tests.models.fakes import CLASSES, build_network, column, spec
 
 PHOTO = column("photo", (224, 224, 3))
 
 
 def _build(*columns: Any, **options: Any) -> Any:
     data = spec(*columns)
-    return resnet.build(resnet.Options(**options), data, heads(data))
+    return build_network(resnet, resnet.Options(**options), data)
 
 
 def _layers(network: Any, kind: type) -> list[Any]:

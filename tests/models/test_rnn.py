@@ -10,12 +10,12 @@ from pydantic import ValidationError
 
 from bmcli.errors import BmcliError
 from bmcli.models import rnn
-from tests.models.fakes import column, heads, spec
+from tests.models.fakes import build_network, column, spec
 
 
 def _build(*columns: Any, **options: Any) -> Any:
     data = spec(*columns)
-    return rnn.build(rnn.Options(**options), data, heads(data))
+    return build_network(rnn, rnn.Options(**options), data)
 
 
 def test_an_image_is_read_row_by_row() -> None:

@@ -6,12 +6,12 @@ import pytest
 
 from bmcli.errors import BmcliError
 from bmcli.models import PeriodicOptions, table_resnet
-from tests.models.fakes import column, heads, spec
+from tests.models.fakes import build_network, column, spec
 
 
 def _build(*columns: Any, **options: Any) -> Any:
     data = spec(*columns)
-    return table_resnet.build(table_resnet.Options(**options), data, heads(data))
+    return build_network(table_resnet, table_resnet.Options(**options), data)
 
 
 def test_layers_come_in_the_documented_order() -> None:

@@ -9,14 +9,14 @@ from pydantic import ValidationError
 
 from bmcli.errors import BmcliError
 from bmcli.models import transformer
-from tests.models.fakes import column, heads, spec
+from tests.models.fakes import build_network, column, spec
 
 IMAGE = column("image", (4, 6, 1))
 
 
 def _build(*columns: Any, **options: Any) -> Any:
     data = spec(*columns)
-    return transformer.build(transformer.Options(width=8, heads=2, depth=1, **options), data, heads(data))
+    return build_network(transformer, transformer.Options(width=8, heads=2, depth=1, **options), data)
 
 
 def _tokens(network: Any, rows: np.ndarray) -> np.ndarray:
@@ -78,7 +78,7 @@ def test_the_width_must_suit_heads_and_positions(options: dict[str, Any], where:
 def test_shared_blocks_have_one_set_of_weights() -> None:
     def count(**options: Any) -> int:
         data = spec(IMAGE)
-        return transformer.build(transformer.Options(width=8, heads=2, **options), data, heads(data)).count_params()
+        return build_network(transformer, transformer.Options(width=8, heads=2, **options), data).count_params()
 
     assert count(depth=3, share=True) == count(depth=1)
     assert count(depth=3) > 2 * count(depth=1)

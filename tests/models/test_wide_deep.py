@@ -8,14 +8,14 @@ import tensorflow as tf
 
 from bmcli.errors import BmcliError
 from bmcli.models import wide_deep
-from tests.models.fakes import column, heads, spec
+from tests.models.fakes import build_network, column, spec
 
 AGE, CITY = column("age", (2,)), column("city", (), "int32", codes=4)
 
 
 def _build(**options: Any) -> Any:
     data = spec(AGE, CITY)
-    return wide_deep.build(wide_deep.Options(hidden=(5,), **options), data, heads(data))
+    return build_network(wide_deep, wide_deep.Options(hidden=(5,), **options), data)
 
 
 def test_each_side_reads_its_own_columns() -> None:

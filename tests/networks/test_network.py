@@ -17,7 +17,8 @@ import pytest
 from bmcli.data.preparation import prepare
 from bmcli.errors import BmcliError
 from bmcli.models import allow_column_names
-from bmcli.networks.network import Network, load_network, save_network
+from bmcli.networks.network import Network, save_network
+from bmcli.networks.weights import SavedNetwork, load_weights
 from bmcli.recipe.load import load_recipe
 from bmcli.recipe.runtime import RuntimeOptions
 from bmcli.specs import DataSpec, PreparedData
@@ -102,14 +103,14 @@ def test_what_is_saved_predicts_every_kind_of_target(
     assert expected.shape == shape
     np.testing.assert_allclose(served, expected, rtol=1e-5)
     again = make_family("mlp", "seed=9", *settings, target=target).network
-    load_network(tmp_path / "model.keras", again, prepared.spec)
+    load_weights(SavedNetwork(tmp_path / "model.keras", prepared.spec), again)
     assert same([w.numpy() for w in trainer.network.model.weights], [w.numpy() for w in again.model.weights])
 
 
 def test_loading_gives_a_network_its_weights_back(make_trainer: MakeTrainer, saved: Saved) -> None:
     first, spec, path = saved
     other = make_trainer("seed=9").network
-    load_network(path, other, spec)
+    load_weights(SavedNetwork(path, spec), other)
     assert same([w.numpy() for w in first.model.weights], [w.numpy() for w in other.model.weights])
 
 
@@ -118,18 +119,18 @@ def test_a_damaged_model_is_a_fault(saved: Saved, content: bytes) -> None:
     network, spec, path = saved
     path.write_bytes(content)
     with pytest.raises(BmcliError, match="not a Keras archive"):
-        load_network(path, network, spec)
+        load_weights(SavedNetwork(path, spec), network)
 
 
 def test_a_model_that_is_not_there_is_a_fault(saved: Saved, tmp_path: Path) -> None:
     with pytest.raises(BmcliError, match="no such file"):
-        load_network(tmp_path / "none.keras", *saved[:2])
+        load_weights(SavedNetwork(tmp_path / "none.keras", saved[1]), saved[0])
 
 
 def test_the_model_of_another_network_is_refused(make_trainer: MakeTrainer, saved: Saved) -> None:
     other = make_trainer("model.hidden=[3, 3]").network
     with pytest.raises(BmcliError, match="not the model of this run"):
-        load_network(saved[2], other, saved[1])
+        load_weights(SavedNetwork(saved[2], saved[1]), other)
 
 
 def test_weights_survive_a_failed_save(saved: Saved, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +156,7 @@ def test_every_family_is_loaded_as_it_was_saved(
     spec = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared").spec
     save_network(trainer.network, spec, tmp_path / "model.keras")
     again = make_family(kind, "seed=9").network
-    load_network(tmp_path / "model.keras", again, spec)
+    load_weights(SavedNetwork(tmp_path / "model.keras", spec), again)
     assert same([w.numpy() for w in trainer.network.model.weights], [w.numpy() for w in again.model.weights])
 
 
@@ -174,7 +175,7 @@ def test_a_mean_of_other_rows_is_a_fault_that_names_both_files(saved: Saved) -> 
     column = spec.inputs[1]
     offset = [column.state["offset"][0] + 1e-3]
     with pytest.raises(BmcliError, match=rf"model\.keras and .*data\.json .*'{re.escape(column.name)}'"):
-        load_network(path, network, _with_state(spec, column.name, offset=offset))
+        load_weights(SavedNetwork(path, _with_state(spec, column.name, offset=offset)), network)
 
 
 def test_a_category_in_another_place_is_a_fault(make_family: MakeTrainer, cache: Path, tmp_path: Path) -> None:
@@ -186,7 +187,7 @@ def test_a_category_in_another_place_is_a_fault(make_family: MakeTrainer, cache:
     turned = replace(city, classes=city.classes[::-1])
     other = replace(spec, inputs=tuple(turned if each.name == "city" else each for each in spec.inputs))
     with pytest.raises(BmcliError, match="the input 'city' differs"):
-        load_network(tmp_path / "model.keras", trainer.network, other)
+        load_weights(SavedNetwork(tmp_path / "model.keras", other), trainer.network)
 
 
 def test_a_unit_of_another_target_is_a_fault(make_family: MakeTrainer, cache: Path, tmp_path: Path) -> None:
@@ -197,4 +198,4 @@ def test_a_unit_of_another_target_is_a_fault(make_family: MakeTrainer, cache: Pa
     other = _with_state(spec, "price", mean=spec.target("price").state["mean"] + 0.5)
     network = build_network(recipe, other, {"price": np.zeros(3, "float32")}, trainer.placement)
     with pytest.raises(BmcliError, match="the target 'price' differs"):
-        load_network(tmp_path / "model.keras", network, other)
+        load_weights(SavedNetwork(tmp_path / "model.keras", other), network)

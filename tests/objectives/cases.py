@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 
 from bmcli import parts
+from bmcli.models import Features
 from bmcli.objectives import TargetObjective
 from bmcli.recipe.fields import PartField
 from bmcli.specs import Column
@@ -34,7 +36,8 @@ class Case(NamedTuple):
 
     def width(self) -> int:
         part = parts.load("objectives", self.kind)
-        return int(part.width(self._checked(), self.target))
+        output = part.build_head(self._checked(), self.target, Features(keras.Input((5,))))
+        return int(output.shape[-1])
 
     def truth(self, rows: int = ROWS) -> np.ndarray:
         """Encoded targets; every class is there and every label is both there and not."""

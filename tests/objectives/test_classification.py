@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,6 +10,7 @@ from pydantic import ValidationError
 from sklearn import metrics
 
 from bmcli.errors import BmcliError
+from bmcli.models import Features
 from bmcli.objectives import classification
 from bmcli.recipe import catalogue
 from bmcli.recipe.fields import KerasObject, PartField
@@ -340,5 +342,5 @@ def test_a_metric_that_does_not_suit_is_a_fault(kind: str, options: dict[str, An
     assert caught.value.faults[0].path == "train.metrics.1"
 
 
-def test_width_is_a_logit_for_each_class() -> None:
-    assert classification.width(classification.Options(), THREE) == 3
+def test_a_head_has_a_logit_for_each_class() -> None:
+    assert classification.build_head(classification.Options(), THREE, Features(keras.Input((5,)))).shape[1] == 3

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from bmcli.errors import BmcliError
+from bmcli.models import Features
 from bmcli.objectives import ordinal
 from bmcli.recipe.fields import KerasObject
 from tests.objectives.cases import CASES, GRADES
@@ -78,5 +80,5 @@ def test_k_goes_not_beyond_the_categories() -> None:
         CASE.build().metrics((KerasObject("sparse_top_k_categorical_accuracy", {"k": 5}),))
 
 
-def test_width_is_a_logit_for_each_step() -> None:
-    assert ordinal.width(ordinal.Options(), GRADES) == 3
+def test_a_head_has_a_logit_for_each_step() -> None:
+    assert ordinal.build_head(ordinal.Options(), GRADES, Features(keras.Input((5,)))).shape[1] == 3

@@ -3,6 +3,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 from sklearn.metrics import mean_pinball_loss
 
 from bmcli.metrics.quantile import find_median_index
+from bmcli.models import Features
 from bmcli.objectives import quantile
 from bmcli.recipe.fields import KerasObject
 from tests.objectives.cases import CASES, INCOME, PRICE
@@ -106,8 +108,9 @@ def test_quantiles_are_shares_that_rise(quantiles: Any, message: str) -> None:
         quantile.Options(quantiles=quantiles)
 
 
-def test_width_is_a_number_for_each_quantile() -> None:
-    assert quantile.width(quantile.Options(quantiles=(0.2, 0.8)), PRICE) == 2
+def test_a_head_has_a_number_for_each_quantile() -> None:
+    options = quantile.Options(quantiles=(0.2, 0.8))
+    assert quantile.build_head(options, PRICE, Features(keras.Input((5,)))).shape[1] == 2
 
 
 def test_a_logarithmic_target_is_predicted_in_its_own_unit() -> None:

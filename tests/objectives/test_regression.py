@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,6 +10,7 @@ from pydantic import ValidationError
 from sklearn import metrics
 
 from bmcli.errors import BmcliError
+from bmcli.models import Features
 from bmcli.objectives import regression
 from bmcli.recipe import catalogue
 from bmcli.recipe.fields import KerasObject, PartField
@@ -138,5 +140,5 @@ def test_a_loss_that_is_not_defined_for_the_rows_is_a_fault(loss: str, train: li
     assert caught.value.faults[0].path == "objective.loss"
 
 
-def test_width_is_the_number_itself() -> None:
-    assert regression.width(regression.Options(), PRICE) == 1
+def test_a_head_has_the_number_itself() -> None:
+    assert regression.build_head(regression.Options(), PRICE, Features(keras.Input((5,)))).shape[1] == 1
