@@ -13,6 +13,7 @@ from bmcli.objectives import (
     ClassOptions,
     Direction,
     MetricAdapter,
+    TargetObjective,
     apply_temperature,
     check_class_limits,
     check_loss,
@@ -172,7 +173,7 @@ class Options(ClassOptions):
 
 
 @dataclass(frozen=True)
-class Classification:
+class Classification(TargetObjective):
     """Classification of one target.
 
     Args:

@@ -14,6 +14,7 @@ from bmcli.objectives import (
     Direction,
     MetricAdapter,
     ObjectiveOptions,
+    TargetObjective,
     check_metrics,
     collect_metrics,
     create_metric_variables,
@@ -43,7 +44,7 @@ class Options(ObjectiveOptions):
 
 
 @dataclass(frozen=True)
-class Count:
+class Count(TargetObjective):
     """The count of one target."""
 
     target: Column

@@ -12,6 +12,7 @@ from bmcli.objectives import (
     NUMBER_METRICS,
     MetricAdapter,
     ObjectiveOptions,
+    TargetObjective,
     check_metrics,
     collect_metrics,
     create_metric_variables,
@@ -50,7 +51,7 @@ class Options(ObjectiveOptions):
 
 
 @dataclass(frozen=True)
-class Quantile:
+class Quantile(TargetObjective):
     """Quantile regression of one target, in increasing order."""
 
     target: Column

@@ -13,6 +13,7 @@ from bmcli.objectives import (
     NUMBER_METRICS,
     MetricAdapter,
     ObjectiveOptions,
+    TargetObjective,
     check_loss,
     check_metrics,
     collect_metrics,
@@ -52,7 +53,7 @@ class Options(ObjectiveOptions):
 
 
 @dataclass(frozen=True)
-class Regression:
+class Regression(TargetObjective):
     """Regression of one target, whose encoded values are `(value - mean) / scale`.
 
     Args:

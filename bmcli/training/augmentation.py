@@ -19,7 +19,7 @@ from bmcli.recipe.fields import dump
 from bmcli.recipe.paths import join_steps
 from bmcli.recipe.schema import Recipe
 from bmcli.specs import Column, DataSpec, PreparedData
-from bmcli.training.feed import gather_rows, unstack_inputs
+from bmcli.training.feed import gather_rows, separate_columns
 
 _MIXING = "mixing"
 
@@ -32,14 +32,14 @@ class StatelessRandom:
     Args:
         name: Purpose of the numbers, which keeps the streams of different purposes apart.
         step: Optimizer steps done, a scalar.
-        size: Number of examples in the whole batch.
+        size: Number of examples in the whole batch; without places it may be known only at run time.
         places: Positions of the examples in it, `(examples,)`, or None for the whole batch.
     """
 
     # Numbers are drawn for the whole batch, and those of the positions are picked out: an example gets the same ones
     # whichever replica or part of a batch computes it. A stateful generator would depend on that, and on resuming.
 
-    def __init__(self, seed: int, name: str, step: Any, size: int, places: Any) -> None:
+    def __init__(self, seed: int, name: str, step: Any, size: Any, places: Any) -> None:
         self._prefix, self._step, self._size, self._places = f"{seed} {name}", tf.cast(step, tf.int32), size, places
         self._count = 0
 
@@ -74,8 +74,10 @@ class StatelessRandom:
 
     def _take_places(self, value: Any) -> Any:
         """Pick the rows of the positions; values that are not per example, such as a picture's height, stay."""
+        if self._places is None:
+            return value
         per_example = tf.is_tensor(value) and value.shape.rank and value.shape[0] == self._size
-        return tf.gather(value, self._places) if per_example and self._places is not None else value
+        return tf.gather(value, self._places) if per_example else value
 
 
 class _FunctionSeeds(keras.random.SeedGenerator):
@@ -144,7 +146,7 @@ class Augmenter:
             step: Optimizer steps done.
         """
         size = rows.shape[0]
-        examples = _separate_columns(gather_rows(data, rows if places is None else tf.gather(rows, places)))
+        examples = separate_columns(gather_rows(data, rows if places is None else tf.gather(rows, places)))
         values = self._transform_inputs(examples["inputs"], places, size, step)
         if self.mixes:
             partners = StatelessRandom(self.seed, _MIXING, step, size, places).draw_partners()
@@ -153,7 +155,7 @@ class Augmenter:
             else:
                 # A partner may belong to another replica or part of the batch: it is gathered and changed again here,
                 # with the random numbers of its position, so that both copies are equal.
-                others = _separate_columns(gather_rows(data, tf.gather(rows, partners)))
+                others = separate_columns(gather_rows(data, tf.gather(rows, partners)))
                 others["inputs"] = self._transform_inputs(others["inputs"], partners, size, step)
             values, share = self._mix_inputs(values, others["inputs"], places, size, step)
             kept = {name: others[name] for name in ("targets", "weights", "labelled") if name in others}
@@ -182,11 +184,6 @@ class Augmenter:
                 random = StatelessRandom(self.seed, f"{_MIXING} share", step, size, places)
                 mixed[name], share = each.mix(own[name], others[name], random)
         return mixed, share
-
-
-def _separate_columns(examples: Mapping[str, Any]) -> dict[str, Any]:
-    """Split stacked inputs into one tensor per column."""
-    return {**{name: value for name, value in examples.items() if name != "stacks"}, "inputs": unstack_inputs(examples)}
 
 
 def build_augmenter(recipe: Recipe, spec: DataSpec) -> Augmenter | None:
