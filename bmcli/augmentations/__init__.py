@@ -6,7 +6,8 @@ include them. Pictures have pixels from 0 to 1, numbers are encoded as their col
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from pydantic import Field
@@ -51,6 +52,23 @@ class RandomSource(Protocol):
 Transform = Callable[[Any, RandomSource], Any]
 """Changes examples `(examples, ...)`; the shape stays."""
 
+
+class MovingTransform(ABC):
+    """A change of an input with which targets move, such as the boxes in a picture that is flipped."""
+
+    TARGETS: tuple[str, ...]
+    """Kinds of target that move."""
+
+    @abstractmethod
+    def change(self, values: Any, targets: Mapping[str, Any], random: RandomSource) -> tuple[Any, Mapping[str, Any]]:
+        """Change examples and their targets; all shapes and types of the targets stay.
+
+        Args:
+            values: `(examples, ...)`, as for a `Transform`.
+            targets: Encoded targets of these kinds by name, `(examples, ...)`; empty if the recipe has none.
+        """
+
+
 Mixer = Callable[[Any, Any, RandomSource], tuple[Any, Any]]
 """Mixes examples with partners of the batch; returns the mixtures and the shares of the first, `(examples,)`."""
 
@@ -62,7 +80,7 @@ class Augmentation(Protocol):
     INPUTS: tuple[str, ...]  # kinds of input that it can change
     MIXES: bool  # whether it mixes examples, and with them their targets
 
-    def build(self, options: Any, column: Column) -> Transform | Mixer:
+    def build(self, options: Any, column: Column) -> Transform | MovingTransform | Mixer:
         """Build the change of an input.
 
         Keras' layers are made here, because they create variables, which a compiled step cannot do.

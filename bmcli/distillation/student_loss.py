@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,12 +19,19 @@ from bmcli.distillation.teachers import TeacherPredictor, make_layer_key
 from bmcli.distribution.strategy import Placement
 from bmcli.errors import BmcliError
 from bmcli.networks.network import Network
+from bmcli.quoting import quoted
 from bmcli.recipe.distill import DistillationOptions, EpochSchedule, expand_over_epochs
 from bmcli.recipe.fields import Kind, dump
 from bmcli.recipe.schema import Recipe
 from bmcli.training.feed import unstack_inputs
-from bmcli.training.graph_ops import gather_replicas, replica_share
-from bmcli.training.loss import Arrays, LossProvider, StepLosses, compute_losses, example_weights
+from bmcli.training.loss import (
+    Arrays,
+    ExampleLosses,
+    LossProvider,
+    StepLosses,
+    compute_losses,
+    example_weights,
+)
 
 
 @dataclass(frozen=True)
@@ -111,8 +118,9 @@ class DistillationLoss(LossProvider):
         layer_shapes: Mapping[str, tuple[int, ...]],
         teacher_weights: tuple[float, ...],
     ) -> None:
-        super().__init__(network)
-        self._epochs, self._replicas = recipe.train.epochs, placement.replicas
+        super().__init__(network, recipe.seed)
+        _require_one_view(network)
+        self._epochs = recipe.train.epochs
         self._teachers, self._adapters, self._teacher_weights = teachers, adapters, teacher_weights
         self._output_forms = {
             name: parts.load("objectives", each.kind).FORM for name, each in recipe.objectives().items()
@@ -120,7 +128,7 @@ class DistillationLoss(LossProvider):
         with placement.strategy.scope():
             self._terms = _build_terms(network, options, layer_shapes, recipe.seed)
         self.term_names = tuple(term.name for term in self._terms)
-        self.compares_examples = any(term.part.WHOLE_BATCH for term in self._terms)
+        self.compares_examples = self.compares_examples or any(term.part.WHOLE_BATCH for term in self._terms)
         self.runs_teachers = teachers is not None
         teacher_models = [teacher.model.to_json() for teacher in teachers.teachers] if teachers else []
         self.cost_key = [dump(options.losses), teacher_models]
@@ -140,28 +148,40 @@ class DistillationLoss(LossProvider):
         with models.allow_column_names():
             return keras.Model(model.input, {"outputs": model.output, "layers": [hint.tensor for hint in hints]})
 
+    def prepare(self, examples: Arrays, step: Any, size: Any, places: Any) -> Arrays:
+        prepared = super().prepare(examples, step, size, places)
+        if self._teachers is None or not self.changes_batch:
+            return prepared
+        # Teachers see the rows without the changes of objectives, as they do where their outputs are cached.
+        return {**prepared, "teacher_inputs": unstack_inputs(examples)}
+
     def extend(self, examples: Arrays) -> Arrays:
         if self._teachers is None:
             return examples
-        return {
-            **examples,
-            "teacher": self._teachers.predict([adapt(unstack_inputs(examples)) for adapt in self._adapters]),
-        }
+        inputs = examples["teacher_inputs"] if self.changes_batch else unstack_inputs(examples)
+        return {**examples, "teacher": self._teachers.predict([adapt(inputs) for adapt in self._adapters])}
 
-    def compute(self, examples: Arrays, counts: Any, size: int, step: Any) -> StepLosses:
-        outputs, layers = self._run_model(unstack_inputs(examples))
-        label_loss = compute_losses(self.network, examples, outputs)
+    def forward(self, examples: Arrays) -> dict[str, Any]:
+        """Run the student: its outputs, and the projected outputs of the compared layers."""
+        if self._model is None:
+            return {"outputs": super().forward(examples), "layers": []}
+        results = self._model(unstack_inputs(examples), training=True)
+        hints = [hint for term in self._terms for hint in term.hints]
+        layers = [hint.project(layer) for hint, layer in zip(hints, results["layers"], strict=True)]
+        return {"outputs": results["outputs"], "layers": layers}
+
+    def compute(self, examples: Arrays, results: Any, size: Any, step: Any, divisors: Mapping[str, Any]) -> StepLosses:
+        outputs = results["outputs"]
+        scales = {name: size / divisor for name, divisor in divisors.items()}
+        label_loss = compute_losses(self.network, examples, outputs, scales)
         weights = example_weights(examples, label_loss)
         value_at_step = partial(self._value_at_step, step)
-        target_outputs, remaining_layers = self._collect_outputs(examples, outputs), iter(layers)
+        target_outputs, layers = self._collect_outputs(examples, outputs), iter(results["layers"])
         losses, total = {}, tf.zeros_like(label_loss)
         for term in self._terms:
-            pairs = [
-                (hint.project(next(remaining_layers)), examples["teacher"]["layers"][hint.teacher])
-                for hint in term.hints
-            ]
-            term_loss = self._compute_term(
-                term, LossInputs(label_loss, target_outputs, pairs, weights, value_at_step), counts, size
+            pairs = [(next(layers), examples["teacher"]["layers"][hint.teacher]) for hint in term.hints]
+            term_loss = term.part.loss(
+                term.options, LossInputs(label_loss, target_outputs, pairs, weights, value_at_step)
             )
             term_loss = (
                 term_loss if term.options.kind == "hard" else term_loss * weights
@@ -169,14 +189,7 @@ class DistillationLoss(LossProvider):
             losses[term.name] = term_loss
             weight = value_at_step(term.options.weight)  # type: ignore[attr-defined]  # all losses have a weight
             total = total + weight * term_loss
-        return StepLosses(outputs, total, losses)
-
-    def _run_model(self, inputs: Any) -> tuple[Any, Any]:
-        """Run the student: its outputs, and the outputs of the compared layers."""
-        if self._model is None:
-            return self.network.model(inputs, training=True), []
-        results = self._model(inputs, training=True)
-        return results["outputs"], results["layers"]
+        return StepLosses(outputs, ExampleLosses(total, {}), losses)
 
     def _collect_outputs(self, examples: Arrays, outputs: Mapping[str, Any]) -> dict[str, TargetOutputs]:
         if "teacher" not in examples:
@@ -189,23 +202,6 @@ class DistillationLoss(LossProvider):
             for name, objective in self.network.objectives.items()
         }  # fmt: skip
 
-    def _compute_term(self, term: _LossTerm, inputs: LossInputs, counts: Any, size: int) -> Any:
-        """Compute a loss of each example of this replica; one that compares examples gets those of all replicas."""
-        if not term.part.WHOLE_BATCH or self._replicas == 1:
-            return term.part.loss(term.options, inputs)
-
-        def gather(tensor: Any) -> Any:
-            return gather_replicas(tensor, counts, size, self._replicas)
-
-        gathered_outputs = {
-            name: replace(each, student=gather(each.student), teachers=gather(each.teachers))
-            for name, each in inputs.outputs.items()
-        }
-        layers = [(gather(student), gather(teacher)) for student, teacher in inputs.layers]
-        own_rows, _ = replica_share(tf.range(size), self._replicas)
-        global_inputs = replace(inputs, outputs=gathered_outputs, layers=layers, weights=gather(inputs.weights))
-        return tf.gather(term.part.loss(term.options, global_inputs), own_rows)
-
     def _value_at_step(self, step: Any, value: float | EpochSchedule) -> Any:
         """Get the value of a schedule at a step, as a tensor, so that the step is not retraced for each epoch."""
         if not isinstance(value, EpochSchedule):
@@ -213,6 +209,17 @@ class DistillationLoss(LossProvider):
         epoch = tf.cast(step, tf.int32) // self.steps_per_epoch
         values = expand_over_epochs(value, self._epochs)
         return tf.gather(tf.constant(values, tf.float32), tf.minimum(epoch, len(values) - 1))
+
+
+def _require_one_view(network: Network) -> None:
+    """Refuse objectives of several views, whose outputs those of teachers cannot be compared with."""
+    for name, objective in network.objectives.items():
+        if objective.views > 1:
+            raise BmcliError(
+                f"the objective of target {quoted(name)} computes {objective.views} views of each example, so that a "
+                "teacher has no outputs to compare with.",
+                path="objective", suggestion="Distil networks of other objectives.",
+            )  # fmt: skip
 
 
 def _build_terms(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
 from pydantic import Field, model_validator
 
@@ -23,30 +24,88 @@ if TYPE_CHECKING:
     import numpy as np
 
     from bmcli.answers import Answers, ServedRole
+    from bmcli.augmentations import RandomSource
 
 Direction = Literal["min", "max"]
 
 _SMALL = 1e-7  # of a probability before its logarithm
 
 
-class TargetObjective(Protocol):
-    """The objective of one target. All its methods accept eager, graph and symbolic Keras tensors."""
+@dataclass(frozen=True)
+class Batch:
+    """Examples as the network and the loss of one target take them.
 
-    @property
-    def weight(self) -> float:
-        """Weight of this target's loss among those of several targets."""
+    Args:
+        inputs: Encoded inputs by name, `(batch, ...)`; `(batch, views, ...)` for an objective of several views.
+        target: Encoded target, `(batch, ...)`, or a nested structure of such tensors.
+    """
 
-    def loss(self, target: Any, output: Any) -> Any:
-        """Compute the loss of each example, `(batch,)` in float32, including class weights.
+    inputs: Mapping[str, Any]
+    target: Any
+
+
+class TargetObjective(ABC):
+    """The objective of one target.
+
+    `prepare` and `count_units` run inside a training step, in which the size of a batch may be known only at run time.
+    All other methods accept eager, graph and symbolic Keras tensors.
+    """
+
+    weight: float
+    """Weight of this target's loss among those of several targets."""
+    views: int = 1
+    """Rows of the network for each example, such as 2 for two versions of a picture that are compared. With several,
+    `prepare` gives every input a second axis of this size, outputs and predictions have it too, and the network has no
+    other objective."""
+    couples_examples: bool = False
+    """Whether the loss of an example depends on the others of its batch. `loss` then receives the whole batch, also
+    where it is computed in parts or on several devices."""
+    changes_batch: ClassVar[bool] = False
+    """Whether the class has its own `prepare`."""
+    counts_units: ClassVar[bool] = False
+    """Whether the class has its own `count_units`."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.changes_batch = cls.prepare is not TargetObjective.prepare
+        cls.counts_units = cls.count_units is not TargetObjective.count_units
+
+    def prepare(self, batch: Batch, draws: RandomSource, training: bool) -> Batch:
+        """Change a batch before the network computes it, for instance by noise, masks, or targets that are shifted.
 
         Args:
-            target: Encoded target, `(batch, ...)`.
-            output: What `ObjectiveKind.build_head` built, `(batch, width)`.
+            batch: Examples as they were encoded, augmented in training.
+            draws: In training other numbers in every step; otherwise the same ones in every pass over the rows.
+            training: Whether the examples are trained on, and not measured.
+        """
+        return batch
+
+    def count_units(self, target: Any) -> Any:
+        """Count the units of each example, such as tokens or boxes, `(batch,)` in float32; by default 1.
+
+        The losses of a whole batch are divided by the sum of its units. If units have weights, it is their sum.
+
+        Args:
+            target: Encoded target, as `prepare` returned it.
+        """
+        from keras import ops, tree
+
+        return ops.ones((ops.shape(tree.flatten(target)[0])[0],))
+
+    @abstractmethod
+    def loss(self, target: Any, output: Any) -> Any:
+        """Compute the loss of each example, `(batch,)` in float32, the sum over its units, including their weights.
+
+        Args:
+            target: Encoded target, `(batch, ...)`, as `prepare` returned it.
+            output: What `ObjectiveKind.build_head` built, `(batch, width)`; `(batch, views, width)` for several views.
         """
 
+    @abstractmethod
     def predict(self, output: Any) -> Any:
         """Predict probabilities `(batch, classes)`, or numbers in the target's unit, `(batch,)` or per quantile."""
 
+    @abstractmethod
     def metrics(self, extra: tuple[KerasObject, ...] = ()) -> Mapping[str, Metric]:
         """Make new metrics by name, for passes over one split: those of the objective, then the extra ones.
 
@@ -55,20 +114,27 @@ class TargetObjective(Protocol):
         """
 
     def explain(self, prediction: Any, chosen: Any) -> Any:
-        """Compute the score that attributions explain, `(batch,)` float32.
+        """Compute the score that attributions explain, `(batch,)` float32; by default the prediction, one number.
 
         Args:
             prediction: Result of `predict`.
             chosen: Index of the score of each row, from `Answers.choose_scores`.
         """
+        from keras import ops
+
+        return ops.cast(prediction, "float32")
 
     def serve(self, prediction: Any, role: ServedRole) -> Any:
-        """Compute a tensor of an exported model, one of `Answers.list_served`.
+        """Compute a tensor of an exported model, one of `Answers.list_served`; by default the prediction in float32.
 
         Args:
             prediction: Result of `predict`.
         """
+        import tensorflow as tf
 
+        return tf.identity(tf.cast(prediction, "float32"))
+
+    @abstractmethod
     def with_output(self, output: OutputSpec) -> TargetObjective:
         """Make the same objective with another state of its output, such as a temperature."""
 

@@ -14,6 +14,7 @@ from bmcli.objectives import (
     ClassOptions,
     Direction,
     MetricAdapter,
+    TargetObjective,
     apply_temperature,
     check_class_limits,
     check_loss,
@@ -188,7 +189,7 @@ class Options(ClassOptions):
 
 
 @dataclass(frozen=True)
-class Classification:
+class Classification(TargetObjective):
     """Classification of one target.
 
     Args:

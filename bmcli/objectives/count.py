@@ -14,6 +14,7 @@ from bmcli.objectives import (
     NUMBER_METRICS,
     Direction,
     MetricAdapter,
+    TargetObjective,
     check_metrics,
     collect_metrics,
     create_metric_variables,
@@ -24,7 +25,7 @@ from bmcli.recipe.objective import ObjectiveOptions
 from bmcli.specs import Column, OutputSpec
 
 if TYPE_CHECKING:
-    from bmcli.answers import Answers, ServedRole
+    from bmcli.answers import Answers
 
 TARGETS = ("count",)
 REQUEST = VECTOR
@@ -48,7 +49,7 @@ class Options(ObjectiveOptions):
 
 
 @dataclass(frozen=True)
-class Count:
+class Count(TargetObjective):
     """The count of one target."""
 
     output: OutputSpec
@@ -72,17 +73,6 @@ class Count:
         check_metrics(extra, METRICS, self.target)
         own = collect_metrics({"mae": KerasObject("mean_absolute_error")}, extra, self._make_metric)
         return {"poisson_deviance": MetricAdapter(keras.metrics.Mean(name="poisson_deviance"), "min", _deviance), **own}
-
-    def explain(self, prediction: Any, chosen: Any) -> Any:
-        """Return the rate."""
-        from keras import ops
-
-        return ops.cast(prediction, "float32")
-
-    def serve(self, prediction: Any, role: ServedRole) -> Any:
-        import tensorflow as tf
-
-        return tf.identity(tf.cast(prediction, "float32"))
 
     def with_output(self, output: OutputSpec) -> Count:
         return replace(self, output=output)

@@ -13,6 +13,7 @@ from bmcli.objectives import (
     ClassOptions,
     Direction,
     MetricAdapter,
+    TargetObjective,
     apply_temperature,
     check_class_limits,
     check_loss,
@@ -81,7 +82,7 @@ class Options(ClassOptions):
 
 
 @dataclass(frozen=True)
-class MultiLabel:
+class MultiLabel(TargetObjective):
     """The labels of one target.
 
     Args:

@@ -13,6 +13,7 @@ from bmcli.objectives import (
     ClassOptions,
     Direction,
     MetricAdapter,
+    TargetObjective,
     check_class_limits,
     check_metrics,
     collect_metrics,
@@ -59,7 +60,7 @@ class Options(ClassOptions):
 
 
 @dataclass(frozen=True)
-class Ordinal:
+class Ordinal(TargetObjective):
     """Ordinal regression of one target.
 
     Args:

@@ -13,6 +13,7 @@ from bmcli.models import VECTOR, Features, build_linear_head
 from bmcli.objectives import (
     NUMBER_METRICS,
     MetricAdapter,
+    TargetObjective,
     check_metrics,
     collect_metrics,
     create_metric_variables,
@@ -55,7 +56,7 @@ class Options(ObjectiveOptions):
 
 
 @dataclass(frozen=True)
-class Quantile:
+class Quantile(TargetObjective):
     """Quantile regression of one target, in increasing order."""
 
     output: OutputSpec
@@ -84,15 +85,12 @@ class Quantile:
 
     def explain(self, prediction: Any, chosen: Any) -> Any:
         """Return the quantile nearest to the median."""
-        from keras import ops
-
-        return ops.cast(prediction[:, find_median_index(self.quantiles)], "float32")
+        return super().explain(self.serve(prediction, "number"), chosen)
 
     def serve(self, prediction: Any, role: ServedRole) -> Any:
-        import tensorflow as tf
-
-        served = prediction[:, find_median_index(self.quantiles)] if role == "number" else prediction
-        return tf.identity(tf.cast(served, "float32"))
+        """Serve all quantiles, or as `number` the one nearest to the median."""
+        middle = find_median_index(self.quantiles)
+        return super().serve(prediction[:, middle] if role == "number" else prediction, role)
 
     def with_output(self, output: OutputSpec) -> Quantile:
         return replace(self, output=output)

@@ -13,6 +13,7 @@ from bmcli.models import VECTOR, Features, build_linear_head
 from bmcli.objectives import (
     NUMBER_METRICS,
     MetricAdapter,
+    TargetObjective,
     check_loss,
     check_metrics,
     collect_metrics,
@@ -26,7 +27,7 @@ from bmcli.recipe.objective import ObjectiveOptions
 from bmcli.specs import Column, OutputSpec
 
 if TYPE_CHECKING:
-    from bmcli.answers import Answers, ServedRole
+    from bmcli.answers import Answers
 
 TARGETS = ("number",)
 REQUEST = VECTOR
@@ -57,7 +58,7 @@ class Options(ObjectiveOptions):
 
 
 @dataclass(frozen=True)
-class Regression:
+class Regression(TargetObjective):
     """Regression of one target, whose encoded values are `(value - mean) / scale`.
 
     Args:
@@ -88,17 +89,6 @@ class Regression:
         check_metrics(extra, METRICS, self.target)
         own = {"mae": KerasObject("mean_absolute_error"), "rmse": KerasObject("root_mean_squared_error")}
         return collect_metrics(own, extra, self._make_metric)
-
-    def explain(self, prediction: Any, chosen: Any) -> Any:
-        """Return the number in the unit of the target."""
-        from keras import ops
-
-        return ops.cast(prediction, "float32")
-
-    def serve(self, prediction: Any, role: ServedRole) -> Any:
-        import tensorflow as tf
-
-        return tf.identity(tf.cast(prediction, "float32"))
 
     def with_output(self, output: OutputSpec) -> Regression:
         return replace(self, output=output)

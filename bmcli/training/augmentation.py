@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from bmcli import parts
+from bmcli.augmentations import Mixer, MovingTransform, Transform
 from bmcli.errors import BmcliError, Fault
 from bmcli.quoting import quoted
 from bmcli.recipe.augment import find_input_problem, resolve_by_input
@@ -19,7 +20,7 @@ from bmcli.recipe.fields import dump
 from bmcli.recipe.paths import join_steps
 from bmcli.recipe.schema import Recipe
 from bmcli.specs import Column, DataSpec, PreparedData
-from bmcli.training.feed import gather_rows, unstack_inputs
+from bmcli.training.feed import gather_rows, separate_columns
 
 _MIXING = "mixing"
 
@@ -32,14 +33,14 @@ class StatelessRandom:
     Args:
         name: Purpose of the numbers, which keeps the streams of different purposes apart.
         step: Optimizer steps done, a scalar.
-        size: Number of examples in the whole batch.
+        size: Number of examples in the whole batch; without places it may be known only at run time.
         places: Positions of the examples in it, `(examples,)`, or None for the whole batch.
     """
 
     # Numbers are drawn for the whole batch, and those of the positions are picked out: an example gets the same ones
     # whichever replica or part of a batch computes it. A stateful generator would depend on that, and on resuming.
 
-    def __init__(self, seed: int, name: str, step: Any, size: int, places: Any) -> None:
+    def __init__(self, seed: int, name: str, step: Any, size: Any, places: Any) -> None:
         self._prefix, self._step, self._size, self._places = f"{seed} {name}", tf.cast(step, tf.int32), size, places
         self._count = 0
 
@@ -74,8 +75,10 @@ class StatelessRandom:
 
     def _take_places(self, value: Any) -> Any:
         """Pick the rows of the positions; values that are not per example, such as a picture's height, stay."""
+        if self._places is None:
+            return value
         per_example = tf.is_tensor(value) and value.shape.rank and value.shape[0] == self._size
-        return tf.gather(value, self._places) if per_example and self._places is not None else value
+        return tf.gather(value, self._places) if per_example else value
 
 
 class _FunctionSeeds(keras.random.SeedGenerator):
@@ -97,12 +100,14 @@ class _InputAugmentation:
 
     Args:
         changes: In the order in which they are applied.
+        moved: Names of the targets that each of the changes moves.
         mix: The augmentation that mixes an example with another afterwards, or None.
     """
 
     column: Column
-    changes: tuple[Any, ...]
-    mix: Any
+    changes: tuple[Transform | MovingTransform, ...]
+    moved: tuple[tuple[str, ...], ...]
+    mix: Mixer | None
 
     def to_unit_range(self, encoded: Any) -> Any:
         """Scale pictures to values from 0 to 1, which augmentations expect."""
@@ -144,8 +149,8 @@ class Augmenter:
             step: Optimizer steps done.
         """
         size = rows.shape[0]
-        examples = _separate_columns(gather_rows(data, rows if places is None else tf.gather(rows, places)))
-        values = self._transform_inputs(examples["inputs"], places, size, step)
+        examples = separate_columns(gather_rows(data, rows if places is None else tf.gather(rows, places)))
+        values, examples["targets"] = self._transform_examples(examples, places, size, step)
         if self.mixes:
             partners = StatelessRandom(self.seed, _MIXING, step, size, places).draw_partners()
             if places is None:
@@ -153,23 +158,33 @@ class Augmenter:
             else:
                 # A partner may belong to another replica or part of the batch: it is gathered and changed again here,
                 # with the random numbers of its position, so that both copies are equal.
-                others = _separate_columns(gather_rows(data, tf.gather(rows, partners)))
-                others["inputs"] = self._transform_inputs(others["inputs"], partners, size, step)
+                others = separate_columns(gather_rows(data, tf.gather(rows, partners)))
+                others["inputs"], others["targets"] = self._transform_examples(others, partners, size, step)
             values, share = self._mix_inputs(values, others["inputs"], places, size, step)
             kept = {name: others[name] for name in ("targets", "weights", "labelled") if name in others}
             examples |= {"others": kept, "share": share}
         encoded = {name: each.from_unit_range(values[name]) for name, each in self.inputs.items()}
         return {**examples, "inputs": {**examples["inputs"], **encoded}}
 
-    def _transform_inputs(self, inputs: Mapping[str, Any], places: Any, size: int, step: Any) -> dict[str, Any]:
-        """Apply the changes to each input that has some; pictures in their unit range."""
-        changed = {}
+    def _transform_examples(
+        self, examples: Mapping[str, Any], places: Any, size: int, step: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Apply the changes to each input that has some; returns these inputs and all targets.
+
+        Pictures are in their unit range.
+        """
+        inputs, targets = {}, dict(examples["targets"])
         for name, each in self.inputs.items():
-            values = each.to_unit_range(inputs[name])
-            for position, change in enumerate(each.changes):
-                values = change(values, StatelessRandom(self.seed, f"{name} {position}", step, size, places))
-            changed[name] = values
-        return changed
+            values = each.to_unit_range(examples["inputs"][name])
+            for position, (change, moved) in enumerate(zip(each.changes, each.moved, strict=True)):
+                random = StatelessRandom(self.seed, f"{name} {position}", step, size, places)
+                if isinstance(change, MovingTransform):
+                    values, changed = change.change(values, {target: targets[target] for target in moved}, random)
+                    targets |= changed
+                else:
+                    values = change(values, random)
+            inputs[name] = values
+        return inputs, targets
 
     def _mix_inputs(
         self, own: Mapping[str, Any], others: Mapping[str, Any], places: Any, size: int, step: Any
@@ -182,11 +197,6 @@ class Augmenter:
                 random = StatelessRandom(self.seed, f"{_MIXING} share", step, size, places)
                 mixed[name], share = each.mix(own[name], others[name], random)
         return mixed, share
-
-
-def _separate_columns(examples: Mapping[str, Any]) -> dict[str, Any]:
-    """Split stacked inputs into one tensor per column."""
-    return {**{name: value for name, value in examples.items() if name != "stacks"}, "inputs": unstack_inputs(examples)}
 
 
 def build_augmenter(recipe: Recipe, spec: DataSpec) -> Augmenter | None:
@@ -203,13 +213,14 @@ def build_augmenter(recipe: Recipe, spec: DataSpec) -> Augmenter | None:
         steps, message, hint = problem
         raise BmcliError(Fault(message, join_steps(("data", "augment", *steps)), suggestion=hint))
     inputs = {
-        name: _build_input_augmentation(spec.input(name), key, changes)
+        name: _build_input_augmentation(spec, spec.input(name), key, changes)
         for name, (key, changes) in resolve_by_input(options, kinds).items()
     }
+    _require_one_mover(inputs)
     return Augmenter(inputs, recipe.seed, dump(options)) if inputs else None
 
 
-def _build_input_augmentation(column: Column, key: str, changes: Any) -> _InputAugmentation:
+def _build_input_augmentation(spec: DataSpec, column: Column, key: str, changes: Any) -> _InputAugmentation:
     built = []
     for position, options in enumerate(changes):
         path = join_steps(("data", "augment", key, position))
@@ -219,8 +230,31 @@ def _build_input_augmentation(column: Column, key: str, changes: Any) -> _InputA
             built.append(part.build(options, column))
         except BmcliError as error:
             raise BmcliError(*(replace(each, path=path) for each in error.faults)) from None
-    mixes = parts.load("augmentations", changes[-1].kind).MIXES
-    return _InputAugmentation(column, tuple(built[:-1] if mixes else built), built[-1] if mixes else None)
+    mix = built.pop() if parts.load("augmentations", changes[-1].kind).MIXES else None
+    return _InputAugmentation(column, tuple(built), tuple(_list_moved(change, spec) for change in built), mix)
+
+
+def _list_moved(change: Any, spec: DataSpec) -> tuple[str, ...]:
+    """List the targets that a change moves."""
+    kinds = change.TARGETS if isinstance(change, MovingTransform) else ()
+    return tuple(column.name for column in spec.targets if column.kind in kinds)
+
+
+def _require_one_mover(inputs: Mapping[str, _InputAugmentation]) -> None:
+    """Refuse changes of two inputs that move one target, which cannot follow both.
+
+    Raises:
+        BmcliError: Two inputs have such changes.
+    """
+    movers: dict[str, str] = {}
+    for name, each in inputs.items():
+        for target in {target for moved in each.moved for target in moved}:
+            if movers.setdefault(target, name) != name:
+                raise BmcliError(
+                    f"target {quoted(target)} moves with changes of input {quoted(movers[target])}, so changes of "
+                    f"{quoted(name)} cannot move it too.",
+                    path=join_steps(("data", "augment", name)), suggestion="Leave out those of one input.",
+                )  # fmt: skip
 
 
 def _require_vectors(column: Column, kind: str, path: str) -> None:
@@ -251,7 +285,7 @@ def augment_pictures(recipe: Recipe, prepared: PreparedData, rows: np.ndarray) -
     ascending = np.unique(rows)  # a memory-mapped array is read fastest in its own order
     data = {
         "inputs": {name: tf.constant(np.asarray(array[ascending])) for name, array in split.inputs.items()},
-        "targets": {},
+        "targets": {name: tf.constant(np.asarray(array[ascending])) for name, array in split.targets.items()},
     }
     places = tf.constant(np.searchsorted(ascending, rows), tf.int32)
     examples = augmenter.augment_examples(data, places, None, 0) if augmenter else gather_rows(data, places)

@@ -22,7 +22,15 @@ from bmcli.training.graph_ops import (
     replica_share,
     rest_rows,
 )
-from bmcli.training.loss import compute_losses, regularization_loss
+from bmcli.training.loss import (
+    ExampleLosses,
+    compute_label_losses,
+    gather_batch,
+    predict_outputs,
+    prepare_examples,
+    regularization_loss,
+    run_network,
+)
 from bmcli.training.meters import Meters
 
 
@@ -61,12 +69,25 @@ class CallPacer:
 
 
 class Evaluator:
-    """Evaluation of a network on a split: every row once, in the order of the split."""
+    """Evaluation of a network on a split: every row once, in the order of the split.
+
+    Args:
+        meters: Of a pass that measures; None if it only predicts.
+        seed: That of the recipe, for the random numbers of objectives in a pass that measures.
+    """
 
     def __init__(
-        self, network: Network, feed: Feed, batch: int, placement: Placement, meters: Meters | None = None
+        self,
+        network: Network,
+        feed: Feed,
+        batch: int,
+        placement: Placement,
+        meters: Meters | None = None,
+        seed: int = 0,
     ) -> None:
         self.network, self.feed, self.batch, self.placement, self.meters = network, feed, batch, placement, meters
+        self._seed = seed
+        self._compares_examples = any(objective.couples_examples for objective in network.objectives.values())
         # Shares of replicas and programs of a TPU need static shapes; otherwise one trace serves the ragged batch too.
         self._accepts_any_size = placement.replicas == 1 and placement.kind != "tpu"
         self._measure_many = graph_function(self._loop)
@@ -85,14 +106,16 @@ class Evaluator:
         """
         assert self.meters is not None, "a pass that measures needs meters"
         self.meters.reset()
+        done = 0
         for block, is_rest in iterate_batches(self.feed, self.batch, lambda: self._pacer.batches):
-            start = time.perf_counter()
+            start, number = time.perf_counter(), tf.constant(done)
             if is_rest and not self._accepts_any_size:
-                self._measure_rest(block.data, rest_rows(block, self.batch))
+                self._measure_rest(block.data, rest_rows(block, self.batch), number)
             else:
-                self._measure_many(block.data, block.rows, tf.constant(block.first), tf.constant(block.count))
+                self._measure_many(block.data, block.rows, tf.constant(block.first), tf.constant(block.count), number)
             self.meters.loss()  # waits for the device, which computes in the background: the time would be too short
             self._pacer.after_call(block.count, time.perf_counter() - start, should_stop)
+            done += block.count
         return self.meters.results()
 
     def predict(self) -> dict[str, np.ndarray]:
@@ -103,28 +126,48 @@ class Evaluator:
                 batches.append(self._predict(block.data, batch_rows(block.rows, number, self.batch)))
         return {name: np.concatenate([batch[name].numpy() for batch in batches]) for name in self.network.objectives}
 
-    def _loop(self, data: Any, rows: Any, first: Any, count: Any) -> None:
+    def _loop(self, data: Any, rows: Any, first: Any, count: Any, number: Any) -> None:
+        """Measure some batches.
+
+        Args:
+            first: The first of them in `rows`.
+            number: That of the first in the split.
+        """
         take_rows = batch_rows if self._accepts_any_size else full_batches
 
         def measure_next(done: Any) -> tuple[Any]:
-            self._measure_batch(data, take_rows(rows, first + done, self.batch))
+            self._measure_batch(data, take_rows(rows, first + done, self.batch), number + done)
             return (done + 1,)
 
         repeat(count, measure_next)
 
-    def _measure_batch(self, data: Any, rows: Any) -> None:
-        self.placement.strategy.run(self._measure, args=(data, rows))
+    def _measure_batch(self, data: Any, rows: Any, number: Any) -> None:
+        self.placement.strategy.run(self._measure, args=(data, rows, number))
 
-    def _measure(self, data: Any, rows: Any) -> None:
+    def _measure(self, data: Any, rows: Any, number: Any) -> None:
         assert self.meters is not None
-        rows, counts = replica_share(rows, self.placement.replicas)
-        examples = gather_rows(data, rows)
-        outputs = self.network.model(unstack_inputs(examples), training=False)
-        losses = compute_losses(self.network, examples, outputs)
-        losses = losses if counts is None else losses * counts
+        replicas, network = self.placement.replicas, self.network
+        size = rows.shape[0] or tf.size(rows)
+        share, counts = replica_share(rows, replicas)
+        places = None if replicas == 1 else replica_share(tf.range(size), replicas)[0]
+        # The number of a batch takes the place of the step, so that every pass draws the same for a row.
+        examples = prepare_examples(network, gather_rows(data, share), self._seed, number, size, places, training=False)
+        outputs = run_network(network, examples, training=False)
+        losses = self._compute_losses(examples, outputs, counts, size)
+        losses = losses if counts is None else losses.map(lambda values: values * counts)
         self.meters.update(
-            losses, regularization_loss(self.network), examples["targets"], self.network.predict(outputs), counts
+            losses, regularization_loss(network), examples["targets"], predict_outputs(network, outputs), counts
         )
+
+    def _compute_losses(self, examples: Any, outputs: Any, counts: Any, size: Any) -> ExampleLosses:
+        """Compute the losses of this replica's examples; those that are compared need the whole batch."""
+        replicas = self.placement.replicas
+        if replicas == 1 or not self._compares_examples:
+            return compute_label_losses(self.network, examples, outputs)
+        compared = {name: value for name, value in examples.items() if name not in ("inputs", "stacks")}
+        examples, outputs = gather_batch((compared, outputs), counts, size, replicas)
+        own, _ = replica_share(tf.range(size), replicas)
+        return compute_label_losses(self.network, examples, outputs).map(lambda values: tf.gather(values, own))
 
     def _predict_batch(self, data: Any, rows: Any) -> dict[str, Any]:
         strategy = self.placement.strategy

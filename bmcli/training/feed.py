@@ -254,6 +254,11 @@ def unstack_inputs(arrays: Mapping[str, Any]) -> dict[str, Any]:
     return inputs
 
 
+def separate_columns(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace stacked inputs by one tensor per column."""
+    return {**{name: value for name, value in arrays.items() if name != "stacks"}, "inputs": unstack_inputs(arrays)}
+
+
 def _collect_arrays(split: Split) -> dict[str, Any]:
     arrays: dict[str, Any] = {**stack_inputs(split.inputs), "targets": dict(split.targets)}
     if split.teacher_outputs:

@@ -44,6 +44,11 @@ def full_batches(rows: Any, number: Any, batch: int, count: int = 1) -> Any:
     return tf.ensure_shape(rows[number * batch : (number + count) * batch], (count * batch, *rows.shape[1:]))
 
 
+def merge_axes(array: Any, length: int) -> Any:
+    """Reshape an array from `(batches, batch, ...)` to `(length, ...)`, all batches one after the other."""
+    return tf.reshape(array, (length, *array.shape[2:]))
+
+
 def batch_rows(rows: Any, number: Any, batch: int) -> Any:
     """Slice the rows of a batch, `(examples,)`; the size is dynamic, because the last batch may be ragged."""
     return rows[number * batch : (number + 1) * batch]
@@ -103,4 +108,13 @@ def moving_statistics(model: keras.Model) -> list[Any]:
         if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
         for weight in layer.non_trainable_variables
         if "float" in weight.dtype
+    ]
+
+
+def seed_states(model: keras.Model) -> list[Any]:
+    """States of the random generators, which decide the next masks of dropout."""
+    return [
+        generator.state
+        for layer in private_api.flatten_layers(model)
+        for generator in private_api.get_seed_generators(layer)
     ]

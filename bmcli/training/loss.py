@@ -2,34 +2,217 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from bmcli.errors import BmcliError
 from bmcli.networks.network import Network
-from bmcli.training.feed import unstack_inputs
+from bmcli.objectives import Batch, TargetObjective
+from bmcli.quoting import quoted
+from bmcli.training.augmentation import StatelessRandom
+from bmcli.training.feed import separate_columns, unstack_inputs
+from bmcli.training.graph_ops import gather_replicas
 
 Arrays = Mapping[str, Any]
 
+_NO_SCALES: Mapping[str, Any] = MappingProxyType({})
 
-def compute_losses(network: Network, examples: Arrays, outputs: Mapping[str, Any]) -> Any:
-    """Compute the loss of each example over all targets, `(batch,)`, with the weights of targets and examples.
+
+def prepare_examples(
+    network: Network, examples: Arrays, seed: int, step: Any, size: Any, places: Any, training: bool
+) -> Arrays:
+    """Let the objectives change some examples of a batch, and count their units.
+
+    Args:
+        examples: As they were gathered, augmented in training.
+        seed: That of the recipe.
+        step: Optimizer steps done; in a pass that measures, the number of the batch.
+        size: Number of examples in the whole batch.
+        places: Positions of the examples in it, or None for the whole batch.
+
+    Returns:
+        The examples with changed inputs and targets, and with `units` by target, each `(examples,)`, if objectives
+        count them.
+    """
+    changing = {name: objective for name, objective in network.objectives.items() if objective.changes_batch}
+    if changing:
+        examples = separate_columns(examples)
+    for name, objective in changing.items():
+        purpose = f"{'training' if training else 'measuring'} {quoted(name)}"
+        make_draws = partial(StatelessRandom, seed, purpose, step, size, places)
+        examples = _prepare_target(objective, name, examples, make_draws, training)
+    counting = {name: objective for name, objective in network.objectives.items() if objective.counts_units}
+    if not counting:
+        return examples
+    return {**examples, "units": {name: _count_units(each, name, examples) for name, each in counting.items()}}
+
+
+def _prepare_target(
+    objective: TargetObjective,
+    name: str,
+    examples: Arrays,
+    make_draws: Callable[[], StatelessRandom],
+    training: bool,
+) -> Arrays:
+    """Let the objective of one target change some examples."""
+    inputs, targets = examples["inputs"], examples["targets"]
+    prepared = objective.prepare(Batch(inputs, targets[name]), make_draws(), training)
+    changed = {"inputs": prepared.inputs, "targets": {**targets, name: prepared.target}}
+    if "others" in examples:
+        # A mixture has one input and two targets. The same draws prepare both alike.
+        others = examples["others"]
+        other = objective.prepare(Batch(inputs, others["targets"][name]), make_draws(), training)
+        changed["others"] = {**others, "targets": {**others["targets"], name: other.target}}
+    return {**examples, **changed}
+
+
+def _count_units(objective: TargetObjective, name: str, examples: Arrays) -> Any:
+    """Count the units of a target in each example, `(examples,)`; examples without a known target have none."""
+    units = tf.cast(objective.count_units(examples["targets"][name]), tf.float32)
+    if "labelled" in examples:
+        units = units * examples["labelled"]
+    if "others" not in examples:
+        return units
+    share = examples["share"]
+    return share * units + (1.0 - share) * _count_units(objective, name, examples["others"])
+
+
+def sum_units(examples: Arrays, counts: Any, replicas: int) -> dict[str, Any]:
+    """Sum the units of a whole batch by target, over all replicas: the divisors of the losses.
+
+    Args:
+        examples: This replica's share of the batch, prepared.
+        counts: 1 for each example that counts and 0 for others, or None if all do.
+    """
+    if "units" not in examples:
+        return {}
+    sums = {
+        name: tf.reduce_sum(units if counts is None else units * counts) for name, units in examples["units"].items()
+    }
+    if replicas > 1:
+        context = tf.distribute.get_replica_context()
+        sums = dict(zip(sums, context.all_reduce(tf.distribute.ReduceOp.SUM, list(sums.values())), strict=True))
+    # A batch of padding alone has no unit, and losses of 0.
+    return {name: tf.where(total > 0, total, 1.0) for name, total in sums.items()}
+
+
+def run_network(network: Network, examples: Arrays, training: bool) -> dict[str, Any]:
+    """Run the network on prepared examples; outputs by target, `(batch, ...)`, or `(batch, views, ...)`."""
+    inputs, views = unstack_inputs(examples), count_views(network)
+    outputs = network.model(_merge_views(inputs, views), training=training)
+    split: dict[str, Any] = _split_views(outputs, views)
+    return split
+
+
+def predict_outputs(network: Network, outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert outputs of `run_network` to predictions by target, with an axis of views as the outputs have it."""
+    views = count_views(network)
+    predictions: dict[str, Any] = _split_views(network.predict(_merge_views(outputs, views)), views)
+    return predictions
+
+
+def count_views(network: Network) -> int:
+    """Number of rows of the network for each example."""
+    return max(objective.views for objective in network.objectives.values())
+
+
+def _merge_views(arrays: Any, views: int) -> Any:
+    """Reshape arrays from `(batch, views, ...)` to `(batch * views, ...)`."""
+    if views == 1:
+        return arrays
+    return tf.nest.map_structure(lambda array: tf.reshape(array, (-1, *array.shape[2:])), arrays)
+
+
+def _split_views(arrays: Any, views: int) -> Any:
+    """Undo `_merge_views`."""
+    if views == 1:
+        return arrays
+    return tf.nest.map_structure(lambda array: tf.reshape(array, (-1, views, *array.shape[1:])), arrays)
+
+
+class UnitLosses(NamedTuple):
+    """Losses of a target that counts units.
+
+    Args:
+        losses: Sum over the units of each example, `(batch,)`, with the weights of target and example.
+        units: Number of units of each example, `(batch,)`.
+    """
+
+    losses: Any
+    units: Any
+
+
+class ExampleLosses(NamedTuple):
+    """Losses of some examples, with the weights of targets and examples.
+
+    Args:
+        by_example: Sum over all targets whose unit is an example, `(batch,)`.
+        by_unit: Losses of each other target.
+    """
+
+    by_example: Any
+    by_unit: Mapping[str, UnitLosses]
+
+    def map(self, function: Callable[[Any], Any]) -> ExampleLosses:
+        """Apply a function to every array."""
+        by_unit = {name: UnitLosses(*map(function, each)) for name, each in self.by_unit.items()}
+        return ExampleLosses(function(self.by_example), by_unit)
+
+    def sum(self, size: Any, divisors: Mapping[str, Any]) -> Any:
+        """Sum the losses, divided by the number of examples in the whole batch, or by the number of units."""
+        total = tf.reduce_sum(self.by_example) / size
+        for name, each in self.by_unit.items():
+            total = total + tf.reduce_sum(each.losses) / divisors[name]
+        return total
+
+
+def compute_label_losses(network: Network, examples: Arrays, outputs: Mapping[str, Any]) -> ExampleLosses:
+    """Compute the losses of prepared examples.
 
     Mixed examples have the losses of both partners, weighted with their shares of the mixture.
     """
-    own = _label_losses(network, examples, outputs)
+    by_unit = {
+        name: UnitLosses(_sum_losses(network, examples, outputs, [name]), units)
+        for name, units in examples.get("units", {}).items()
+    }
+    plain = [name for name in network.objectives if name not in by_unit]
+    if plain:
+        return ExampleLosses(_sum_losses(network, examples, outputs, plain), by_unit)
+    return ExampleLosses(tf.zeros_like(next(iter(by_unit.values())).losses), by_unit)
+
+
+def compute_losses(
+    network: Network, examples: Arrays, outputs: Mapping[str, Any], scales: Mapping[str, Any] = _NO_SCALES
+) -> Any:
+    """Compute the loss of each example over all targets, `(batch,)`.
+
+    Args:
+        scales: Examples per unit in the whole batch, of each target that counts units. With them the loss of the batch
+            is the mean over its examples.
+    """
+    losses = compute_label_losses(network, examples, outputs)
+    total = losses.by_example
+    for name, each in losses.by_unit.items():
+        total = total + scales[name] * each.losses
+    return total
+
+
+def _sum_losses(network: Network, examples: Arrays, outputs: Mapping[str, Any], names: Iterable[str]) -> Any:
+    """Sum the losses of some targets for each example, `(batch,)`."""
+    own = _label_losses(network, examples, outputs, names)
     if "others" not in examples:
         return own
     share = examples["share"]
-    return share * own + (1.0 - share) * _label_losses(network, examples["others"], outputs)
+    return share * own + (1.0 - share) * _label_losses(network, examples["others"], outputs, names)
 
 
-def _label_losses(network: Network, examples: Arrays, outputs: Mapping[str, Any]) -> Any:
-    targets = examples["targets"]
-    total = tf.add_n(
-        [objective.weight * objective.loss(targets[n], outputs[n]) for n, objective in network.objectives.items()]
-    )
+def _label_losses(network: Network, examples: Arrays, outputs: Mapping[str, Any], names: Iterable[str]) -> Any:
+    targets, objectives = examples["targets"], network.objectives
+    total = tf.add_n([objectives[name].weight * objectives[name].loss(targets[name], outputs[name]) for name in names])
     if "labelled" in examples:
         total = total * examples["labelled"]
     return total * examples["weights"] if "weights" in examples else total
@@ -53,17 +236,34 @@ def regularization_loss(network: Network) -> Any:
     return tf.add_n([tf.cast(loss, tf.float32) for loss in network.model.losses] or [tf.zeros(())])
 
 
+def gather_batch(arrays: Any, counts: Any, size: int, replicas: int) -> Any:
+    """Gather arrays of the shares of all replicas, in the order of the whole batch, on each of them.
+
+    Args:
+        arrays: Any structure of arrays of this replica's share, `(examples, ...)`.
+        counts, size: As for `gather_replicas`.
+    """
+
+    def gather(array: Any) -> Any:
+        # Collective operations know no small integers.
+        is_small = array.dtype.is_bool or (array.dtype.is_integer and array.dtype.size < 4)
+        wide = tf.cast(array, tf.int32) if is_small else array
+        return tf.cast(gather_replicas(wide, counts, size, replicas), array.dtype)
+
+    return tf.nest.map_structure(gather, arrays)
+
+
 class StepLosses(NamedTuple):
     """Outputs and losses of some examples.
 
     Args:
         outputs: Outputs of the network by target.
-        losses: Loss of each example, `(batch,)`, including its weight.
+        losses: Losses including weights.
         terms: Summands of the losses by name, each `(batch,)` including weights; empty if there is only one.
     """
 
     outputs: Mapping[str, Any]
-    losses: Any
+    losses: ExampleLosses
     terms: Mapping[str, Any]
 
 
@@ -72,12 +272,14 @@ class LossProvider:
 
     Args:
         network: The network to train.
+        seed: That of the recipe, for the random numbers of objectives.
+
+    Raises:
+        BmcliError: The network has several objectives, and one of them needs several rows for each example.
     """
 
     term_names: tuple[str, ...] = ()
     """Names of the summands of the loss, if there are several."""
-    compares_examples = False
-    """Whether the loss compares examples of a batch with each other, so that it cannot be computed in parts."""
     runs_teachers = False
     """Whether every step computes the outputs of teachers."""
     steps_per_epoch = 1
@@ -86,25 +288,50 @@ class LossProvider:
     note = ""
     """A sentence for the user, or an empty text."""
 
-    def __init__(self, network: Network) -> None:
-        self.network = network
+    def __init__(self, network: Network, seed: int) -> None:
+        self.network, self.seed = network, seed
+        objectives = network.objectives
+        self.changes_batch = any(objective.changes_batch for objective in objectives.values())
+        """Whether an objective changes examples before the network computes them."""
+        self.compares_examples = any(objective.couples_examples for objective in objectives.values())
+        """Whether the loss of an example depends on the others of its batch."""
+        if len(objectives) > 1 and count_views(network) > 1:
+            name = next(name for name, objective in objectives.items() if objective.views > 1)
+            raise BmcliError(
+                f"the objective of target {quoted(name)} compares several views of each example, so it must be the "
+                f"only one; the network has {len(objectives)}.",
+                path="objective", suggestion="Leave out the other targets.",
+            )  # fmt: skip
 
     @property
     def extra_weights(self) -> list[Any]:
         """Weights that are trained with those of the network, and not kept."""
         return []
 
+    def prepare(self, examples: Arrays, step: Any, size: Any, places: Any) -> Arrays:
+        """Let the objectives change some examples of a batch, as `prepare_examples` does."""
+        return prepare_examples(self.network, examples, self.seed, step, size, places, training=True)
+
     def extend(self, examples: Arrays) -> Arrays:
         """Add arrays that the loss needs beside the labels, such as outputs of teachers."""
         return examples
 
-    def compute(self, examples: Arrays, counts: Any, size: int, step: Any) -> StepLosses:
-        """Compute outputs and losses of some examples of a batch, in training mode.
+    def forward(self, examples: Arrays) -> Any:
+        """Run the network on prepared examples in training mode.
+
+        Returns:
+            All that `compute` needs of it: any structure of tensors, `(batch, ...)`.
+        """
+        return run_network(self.network, examples, training=True)
+
+    def compute(self, examples: Arrays, results: Any, size: Any, step: Any, divisors: Mapping[str, Any]) -> StepLosses:
+        """Compute the losses of some examples of a batch, or of all if they are compared with each other.
 
         Args:
-            counts: 1 for each example that counts and 0 for others, or None if all do.
+            examples: Prepared and extended; their inputs are not used.
+            results: Returned by `forward`.
             size: Number of examples in the whole batch.
             step: Optimizer steps done.
+            divisors: Number of units in the whole batch, of each target that counts them.
         """
-        outputs = self.network.model(unstack_inputs(examples), training=True)
-        return StepLosses(outputs, compute_losses(self.network, examples, outputs), {})
+        return StepLosses(results, compute_label_losses(self.network, examples, results), {})

@@ -13,10 +13,31 @@ from bmcli.distribution.strategy import Placement
 from bmcli.networks.network import Network
 from bmcli.objectives import Direction
 from bmcli.recipe.fields import KerasObject
+from bmcli.training.loss import ExampleLosses
+
+
+class MeanPerUnit(keras.metrics.Metric):
+    """Mean of losses over the units of all examples, such as their tokens."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name=name, dtype="float32")
+        self.total = self.add_variable((), "zeros", name="total")
+        self.units = self.add_variable((), "zeros", name="units")
+
+    def update_state(self, losses: Any, units: Any) -> None:
+        """Add the losses and the numbers of units of some examples, `(batch,)`."""
+        self.total.assign_add(tf.reduce_sum(losses))
+        self.units.assign_add(tf.reduce_sum(units))
+
+    def result(self) -> Any:
+        return tf.math.divide_no_nan(tf.convert_to_tensor(self.total), tf.convert_to_tensor(self.units))
 
 
 class Meters:
     """Mean loss and every metric of every target; each replica accumulates its own examples.
+
+    The loss of a target that counts units is the mean over the units of all examples.
+
 
     The names of metrics are plain with one target (`accuracy`), and begin with the target with several
     (`label/accuracy`).
@@ -42,6 +63,11 @@ class Meters:
                 for target, objective in network.objectives.items()
                 for name, metric in objective.metrics(tuple(extra.get(target, ()))).items()
             }
+            self._unit_losses = {
+                target: MeanPerUnit(f"{target}_loss_per_unit")
+                for target, objective in network.objectives.items()
+                if objective.counts_units
+            }
             self._terms = {name: keras.metrics.Mean(name=f"{name}_loss") for name in terms}
         run = placement.strategy.run
         self._run_gather_state = tf.function(lambda: run(self._gather_state), autograph=False)
@@ -49,7 +75,7 @@ class Meters:
 
     def update(
         self,
-        losses: Any,
+        losses: ExampleLosses,
         penalty: Any,
         targets: Mapping[str, Any],
         predictions: Mapping[str, Any],
@@ -60,13 +86,15 @@ class Meters:
         """Add some examples.
 
         Args:
-            losses: Loss of each example, `(batch,)`, 0 for those that do not count.
+            losses: 0 for examples that do not count, as their numbers of units.
             penalty: Loss of the regularizers, which is added to that of every example.
             counts: 1 or 0 for each example, or None if all count.
             terms: Summands of the losses by name.
             labelled: Above 0 for each example whose targets are known, or None if all are.
         """
-        self._loss.update_state(losses + penalty, sample_weight=counts)
+        self._loss.update_state(losses.by_example + penalty, sample_weight=counts)
+        for target, each in losses.by_unit.items():
+            self._unit_losses[target].update_state(each.losses, each.units)
         for name, values in (terms or {}).items():
             self._terms[name].update_state(values, sample_weight=counts)
         if labelled is not None:
@@ -78,21 +106,18 @@ class Meters:
     def results(self) -> dict[str, float]:
         values = {name: metric.keras_metric.result() for (_, name), metric in self._metrics.items()}
         return {
-            "loss": float(self._loss.result()),
+            "loss": self.loss(),
             **{name: float(tf.reduce_mean(v)) for name, v in values.items()},
             **{f"{name}_loss": float(term.result()) for name, term in self._terms.items()},
         }
 
     def loss(self) -> float:
         """Mean loss so far."""
-        return float(self._loss.result())
+        return float(self._loss.result()) + sum(float(each.result()) for each in self._unit_losses.values())
 
     def reset(self) -> None:
-        self._loss.reset_state()
-        for metric in self._metrics.values():
-            metric.keras_metric.reset_state()
-        for term in self._terms.values():
-            term.reset_state()
+        for metric in self._list_metrics():
+            metric.reset_state()
 
     def directions(self) -> dict[str, Direction | None]:
         """Direction in which each metric is better, by name; None if in neither."""
@@ -101,8 +126,11 @@ class Meters:
 
     @property
     def variables(self) -> list[Any]:
-        metrics = [self._loss, *(metric.keras_metric for metric in self._metrics.values()), *self._terms.values()]
-        return [variable for metric in metrics for variable in metric.variables]
+        return [variable for metric in self._list_metrics() for variable in metric.variables]
+
+    def _list_metrics(self) -> list[keras.metrics.Metric]:
+        metrics = [metric.keras_metric for metric in self._metrics.values()]
+        return [self._loss, *self._unit_losses.values(), *metrics, *self._terms.values()]
 
     def state(self) -> list[np.ndarray]:
         """Accumulated values of every replica, one array per variable, `(replicas, ...)`."""

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from bmcli import private_api
-from bmcli.distribution.strategy import Placement
-from bmcli.networks.network import Network
-from bmcli.training.augmentation import Augmenter
+from bmcli.training.coupled import CoupledGradients
 from bmcli.training.feed import Block, gather_rows
 from bmcli.training.graph_ops import (
     batch_rows,
     full_batches,
     graph_function,
-    moving_statistics,
+    merge_axes,
     repeat,
     replica_share,
     rest_rows,
     xla_function,
 )
-from bmcli.training.hooks import StepHook
-from bmcli.training.loss import Arrays, LossProvider, regularization_loss
-from bmcli.training.meters import Meters
+from bmcli.training.loss import Arrays, regularization_loss, sum_units
+from bmcli.training.micro_batches import MicroBatches
+from bmcli.training.step_components import StepComponents
 
 NO_STEP = -1
 
@@ -54,47 +49,12 @@ class Compilation(NamedTuple):
 PLAIN = Compilation()
 
 
-@dataclass(frozen=True)
-class StepComponents:
-    """The parts of an optimizer step.
-
-    Args:
-        loss: Provider of the loss of each example.
-        augmentation: Changes the examples, outside of the code that XLA compiles.
-        hooks: Features that join the training, in the order in which they are called.
-    """
-
-    network: Network
-    optimizer: keras.Optimizer
-    meters: Meters
-    placement: Placement
-    loss: LossProvider
-    augmentation: Augmenter | None = None
-    hooks: tuple[StepHook, ...] = ()
-
-    @property
-    def weights(self) -> list[Any]:
-        """The trained weights: those of the network, then those that only the loss needs."""
-        return [*self.network.model.trainable_variables, *self.loss.extra_weights]
-
-    @property
-    def variables(self) -> list[Any]:
-        """State of the training that is the same on every replica, in a fixed order."""
-        # The model's variables include the states of seed generators, which decide the next masks of dropout.
-        model_variables = [*self.network.model.variables, *self.loss.extra_weights]
-        return [*model_variables, *self.optimizer.variables, *(each for hook in self.hooks for each in hook.variables)]
-
-    @property
-    def statistics(self) -> list[Any]:
-        """Variables that each replica updates from its own examples; a step averages them over the replicas."""
-        return [*moving_statistics(self.network.model), *(each for hook in self.hooks for each in hook.statistics)]
-
-
 class CompiledSteps:
     """The compiled optimizer steps of one network.
 
     A step has the same result for any number of replicas and micro-batches: each sums the losses of its examples,
-    divided by the size of the whole batch, and the gradients are summed before they are clipped and applied.
+    divided by the size of the whole batch or by its number of units, and the gradients are summed before they are
+    clipped and applied.
 
     Args:
         batch: Number of examples of a step, over all replicas.
@@ -220,7 +180,7 @@ class CompiledSteps:
 
         def train_next(number: Any, bad: Any) -> tuple[Any, Any]:
             batch = tf.nest.map_structure(lambda array: full_batches(array, number, self.batch), examples)
-            wrong = ~tf.math.is_finite(self._train_examples(batch, None, self.batch, 1))
+            wrong = ~tf.math.is_finite(self._train_examples(batch, self.batch))
             return number + 1, tf.where((bad == NO_STEP) & wrong, done + number, bad)
 
         return repeat(count, train_next, bad)[0]
@@ -234,42 +194,42 @@ class CompiledSteps:
                 return tf.nest.map_structure(lambda array: array[first:last], dict(examples))
 
             # Unrolled in Python, because a loop inside an XLA program is many times slower on CPUs.
-            return tf.stack(
-                [self._train_examples(batch(n), None, self.batch, 1) for n in range(self.compilation.steps_per_program)]
-            )
+            steps = range(self.compilation.steps_per_program)
+            return tf.stack([self._train_examples(batch(number), self.batch) for number in steps])
 
         compiled = xla_function(train_all)
         return lambda data, rows: compiled(self._gather_program_examples(data, rows))
 
     def _gather_program_examples(self, data: Any, rows: Any) -> Arrays:
         """Gather the examples of all batches of a program, one batch after the other."""
-        if self._augmentation is None:
-            return self._loss.extend(gather_rows(data, rows))
-        augment, step = self._augmentation, self.optimizer.iterations.value
+        step, count = self.optimizer.iterations.value, self.compilation.steps_per_program
+        if self._augmentation is None and not self._loss.changes_batch:
+            return self._loss.extend(self._gather_examples(data, rows, None, step))
 
-        # Each batch is augmented separately, with the random numbers of its step, so that its examples are those of
-        # a step that is compiled alone.
-        def augment_batch(number: Any) -> Any:
-            return augment.augment_examples(data, full_batches(rows, number, self.batch), None, step + number)
+        # Each batch is changed separately, with the random numbers of its step, so that its examples are those of a
+        # step that is compiled alone.
+        def gather_batch(number: Any) -> Any:
+            return self._gather_examples(data, full_batches(rows, number, self.batch), None, step + number)
 
-        numbers = tf.range(self.compilation.steps_per_program, dtype=step.dtype)
-        traced = graph_function(augment_batch).get_concrete_function(tf.TensorSpec((), step.dtype))
+        numbers = tf.range(count, dtype=step.dtype)
+        traced = graph_function(gather_batch).get_concrete_function(tf.TensorSpec((), step.dtype))
         specs = tf.nest.map_structure(tf.TensorSpec.from_tensor, traced.structured_outputs)
         batches = tf.map_fn(traced, numbers, fn_output_signature=specs)
-        return self._loss.extend(tf.nest.map_structure(_flatten_batches, batches))
+        return self._loss.extend(tf.nest.map_structure(lambda array: merge_axes(array, count * self.batch), batches))
 
-    def _gather_examples(self, data: Any, rows: Any, places: Any) -> Arrays:
-        """Gather the examples at some positions of a batch, augmented, with the arrays that the loss needs.
+    def _gather_examples(self, data: Any, rows: Any, places: Any, step: Any) -> Arrays:
+        """Gather the examples at some positions of a batch, augmented, and prepared by the objectives.
 
         Args:
             rows: Row in `data` of each example of the whole batch.
             places: Positions in the batch; None for the whole batch.
+            step: Optimizer steps done.
         """
         if self._augmentation is not None:
-            examples = self._augmentation.augment_examples(data, rows, places, self.optimizer.iterations.value)
+            examples = self._augmentation.augment_examples(data, rows, places, step)
         else:
             examples = gather_rows(data, rows if places is None else tf.gather(rows, places))
-        return self._loss.extend(examples)
+        return self._loss.prepare(examples, step, rows.shape[0] or tf.size(rows), places)
 
     def _distribute_step(self, step: Callable[..., Any]) -> Callable[..., Any]:
         return lambda data, rows: self._run_on_replicas(step, data, rows)
@@ -281,91 +241,74 @@ class CompiledSteps:
 
     def _build_step(self, jit: bool) -> Callable[..., Any]:
         """Build a step of one replica, from the arrays and the rows of the whole batch to the batch's loss."""
-        # XLA compiles the whole step where it is undivided, and otherwise only the gradients of a part: it cannot
-        # contain the collective operations on CPUs. Gathering and augmenting the examples always stay outside.
-        train = xla_function(self._train_examples) if jit else self._train_examples
-        compute_gradients = xla_function(self._compute_gradients) if jit else self._compute_gradients
+        # XLA compiles the whole step where it is undivided, and otherwise only what lies between the exchanges of the
+        # replicas: it cannot contain collective operations on CPUs. Gathering and changing examples stay outside.
+        compile_ = xla_function if jit else _keep
+        train = compile_(self._train_examples)
+        compute_gradients = (
+            CoupledGradients(self.components, compile_).compute
+            if self._loss.compares_examples
+            else partial(self._accumulate_gradients, compile_(self._compute_gradients))
+        )
 
         def step(data: Any, rows: Any) -> Any:
             size = tf.cast(tf.size(rows), tf.float32) if self._accepts_any_size else rows.shape[0]
+            done = self.optimizer.iterations.value
             if self._is_undivided:
-                return train(self._gather_examples(data, rows, None), None, size, 1)
+                return train(self._loss.extend(self._gather_examples(data, rows, None, done)), size)
             places, counts = replica_share(tf.range(size), self.placement.replicas)
-            gather_examples = partial(self._gather_examples, data, rows)
-            gradients, loss = self._accumulate_gradients(compute_gradients, gather_examples, places, counts, size)
+            examples = self._gather_examples(data, rows, places, done)
+            divisors = sum_units(examples, counts, self.placement.replicas)
+            batches = MicroBatches.divide(places.shape[0], self.micro_batches)
+            gradients, loss = compute_gradients(batches, examples, counts, size, divisors)
             return self._apply_gradients(*self._reduce_gradients(gradients, loss))
 
         return step
 
-    def _train_examples(self, examples: Arrays, counts: Any, size: Any, micro_batches: int) -> Any:
-        return self._apply_gradients(*self._compute_gradients(examples, counts, size, micro_batches))
+    def _train_examples(self, examples: Arrays, size: Any) -> Any:
+        """Train on a whole batch; returns its loss."""
+        divisors = sum_units(examples, None, 1)
+        return self._apply_gradients(*self._compute_gradients(examples, None, size, divisors, 1))
 
-    def _compute_gradients(self, examples: Arrays, counts: Any, size: Any, micro_batches: int) -> tuple[list[Any], Any]:
+    def _compute_gradients(
+        self, examples: Arrays, counts: Any, size: Any, divisors: Mapping[str, Any], parts: int
+    ) -> tuple[list[Any], Any]:
         """Compute the gradients and the loss that some examples contribute to a batch.
 
         Args:
             counts: 1 for each example that counts and 0 for others, or None if all do.
             size: Number of examples in the whole batch.
-            micro_batches: Number of parts in which this replica's share of the batch is computed.
+            divisors: Number of units in the whole batch, of each target that counts them.
+            parts: Number of parts in which this replica's share of the batch is computed.
         """
-        with tf.GradientTape() as tape, ExitStack() as contexts:
-            for hook in self._hooks:
-                contexts.enter_context(hook.forward_pass())
-            computed = self._loss.compute(examples, counts, size, self.optimizer.iterations.value)
-            losses = computed.losses if counts is None else computed.losses * counts
+        with tf.GradientTape() as tape, self.components.join_forward_pass():
+            results = self._loss.forward(examples)
+            computed = self._loss.compute(examples, results, size, self.optimizer.iterations.value, divisors)
+            losses = computed.losses if counts is None else computed.losses.map(lambda values: values * counts)
             penalty = regularization_loss(self.network)
             # Divided by the size of the whole batch, and the penalty by the number of contributions, so that the sum
             # over replicas and parts is the loss of one device. Means of shares would weight ragged ones too much.
-            loss = tf.reduce_sum(losses) / size + penalty / (self.placement.replicas * micro_batches)
+            loss = losses.sum(size, divisors) + penalty / (self.placement.replicas * parts)
             scaled = self.optimizer.scale_loss(loss)
-        predictions = self.network.predict(computed.outputs)
-        self.meters.update(
-            losses, penalty, examples["targets"], predictions, counts, computed.terms, examples.get("labelled")
-        )
+        self.components.update_meters(examples, computed._replace(losses=losses), penalty, counts)
         return tape.gradient(scaled, self.components.weights), loss
 
     def _accumulate_gradients(
         self,
         compute_gradients: Callable[..., Any],
-        gather_examples: Callable[[Any], Arrays],
-        places: Any,
+        batches: MicroBatches,
+        examples: Arrays,
         counts: Any,
         size: int,
+        divisors: Mapping[str, Any],
     ) -> tuple[list[Any], Any]:
-        """Sum the gradients and losses over the parts of this replica's examples.
+        """Sum the gradients and losses over the parts of this replica's examples."""
 
-        Args:
-            gather_examples: Gathers the examples at some positions of the batch.
-        """
-        share = places.shape[0]
-        each = -(-share // self.micro_batches)  # in every part but the last
-        full, rest = divmod(share, each)
-        parts = full + (1 if rest else 0)
-        if parts == 1:
-            return compute_gradients(gather_examples(places), counts, size, 1)
+        def compute_part(part: tuple[Arrays, Any]) -> tuple[list[Any], Any]:
+            examples, counts = part
+            return compute_gradients(self._loss.extend(examples), counts, size, divisors, batches.parts)
 
-        def compute_part(start: Any, length: int) -> tuple[list[Any], Any]:
-            chosen = tf.ensure_shape(places[start : start + length], (length,))
-            counted = None if counts is None else tf.ensure_shape(counts[start : start + length], (length,))
-            return compute_gradients(gather_examples(chosen), counted, size, parts)
-
-        weights = self.components.weights
-        total = [tf.zeros(weight.shape) for weight in weights]
-        loss = tf.zeros(())
-        # A graph loop cannot carry None: weights without a gradient have zeros in it, and are recorded while the body
-        # is traced. The optimizer skips a weight without a gradient; with zeros it would still decay its momentum.
-        has_gradient = [True] * len(weights)
-
-        def add_part(number: Any, total: list[Any], loss: Any) -> tuple[Any, list[Any], Any]:
-            gradients, part_loss = compute_part(number * each, each)
-            has_gradient[:] = [gradient is not None for gradient in gradients]
-            return number + 1, _add_gradients(total, gradients), loss + part_loss
-
-        total, loss = repeat(full, add_part, total, loss)
-        if rest:
-            gradients, part_loss = compute_part(full * each, rest)
-            total, loss = _add_gradients(total, gradients), loss + part_loss
-        return [gradient if has else None for gradient, has in zip(total, has_gradient, strict=True)], loss
+        return batches.sum_gradients(compute_part, (examples, counts), self.components.weights)
 
     def _reduce_gradients(self, gradients: Sequence[Any], loss: Any) -> tuple[list[Any], Any]:
         """Sum gradients and loss over the replicas, and average moving statistics."""
@@ -398,14 +341,6 @@ class CompiledSteps:
             self.placement.strategy.run(hook.catch_up, args=(tf.constant(step),))
 
 
-def _flatten_batches(batches: Any) -> Any:
-    """Reshape arrays of several batches from `(batches, batch, ...)` to `(batches * batch, ...)`."""
-    count, batch, *rest = batches.shape
-    return tf.reshape(batches, (count * batch, *rest))
-
-
-def _add_gradients(total: Sequence[Any], gradients: Sequence[Any]) -> list[Any]:
-    return [
-        sum_ if gradient is None else sum_ + tf.convert_to_tensor(gradient)
-        for sum_, gradient in zip(total, gradients, strict=True)
-    ]
+def _keep(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Leave a function as it is, where others are compiled."""
+    return function

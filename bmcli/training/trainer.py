@@ -177,13 +177,12 @@ class Trainer:
 
     def _can_split_batches(self) -> bool:
         # Splitting resumes from a checkpoint: a run must hold one, and of several workers only the one that failed
-        # would resume. Losses that compare the examples of a batch need all of them together.
+        # would resume.
         return (
             self.recipe.train.batch_size == "auto"
             and self._output is not None
             and self.placement.workers == 1
             and (2 * self.micro_batches <= self.batch)
-            and not self.components.loss.compares_examples
         )
 
     def _split_batches(self, callback: ProgressCallback) -> None:

@@ -41,7 +41,8 @@ from bmcli.training.meters import Meters
 from bmcli.training.profile import Profiler
 from bmcli.training.sampler import Sampler
 from bmcli.training.selection import Selection
-from bmcli.training.train_step import PLAIN, Compilation, CompiledSteps, StepComponents
+from bmcli.training.step_components import StepComponents
+from bmcli.training.train_step import PLAIN, Compilation, CompiledSteps
 from bmcli.training.trainer import Trainer
 
 EVALUATION_BATCH_SIZE = 512
@@ -72,7 +73,7 @@ def build_trainer(
     Raises:
         BmcliError: The recipe's options do not fit the network or the data.
     """
-    loss = loss or LossProvider(network)
+    loss = loss or LossProvider(network, recipe.seed)
     augment = augmentation.build_augmenter(recipe, prepared.spec)
     mixes = augment is not None and augment.mixes
     rows = feed.make_feed(prepared.split("train"), recipe.runtime, placement, whole_batches=mixes)
@@ -82,7 +83,6 @@ def build_trainer(
     directions = _collect_directions(meters, evaluator)
     # Built only for its checks: a fault of the recipe must come before the measurements, which take minutes.
     Selection.of(recipe.train, directions, 0)
-    _require_whole_batches(loss, recipe.train)
 
     # Each measurement changes its optimizer, so each gets a new one.
     def build_components(train: TrainOptions, steps: int, *hooks: StepHook) -> StepComponents:
@@ -264,7 +264,7 @@ def _build_evaluator(
         return None
     rows = feed.make_feed(prepared.split("validation"), recipe.runtime, placement)
     meters = Meters(network, recipe.metrics(), placement)
-    return Evaluator(network, rows, min(EVALUATION_BATCH_SIZE, rows.count), placement, meters)
+    return Evaluator(network, rows, min(EVALUATION_BATCH_SIZE, rows.count), placement, meters, recipe.seed)
 
 
 def _collect_directions(meters: Meters, evaluator: Evaluator | None) -> Directions:
@@ -276,14 +276,6 @@ def _collect_directions(meters: Meters, evaluator: Evaluator | None) -> Directio
         if split_meters
         for name, direction in split_meters.directions().items()
     }
-
-
-def _require_whole_batches(loss: LossProvider, train: TrainOptions) -> None:
-    if loss.compares_examples and train.gradient_accumulation > 1:
-        raise BmcliError(
-            "a loss compares the examples of a batch with each other, so it cannot be computed in micro-batches.",
-            path="train.gradient_accumulation", suggestion="Leave it out.",
-        )  # fmt: skip
 
 
 def _require_no_constraints(weights: Sequence[Any]) -> None:

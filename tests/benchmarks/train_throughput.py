@@ -102,13 +102,14 @@ def _ours(recipe: Any, network: Any, split: Any, placement: Any, way: tuple[bool
     from bmcli.training.feed import ResidentFeed, shuffle_rows
     from bmcli.training.loss import LossProvider
     from bmcli.training.meters import Meters
-    from bmcli.training.train_step import Compilation, CompiledSteps, StepComponents
+    from bmcli.training.step_components import StepComponents
+    from bmcli.training.train_step import Compilation, CompiledSteps
 
     feed, batch = ResidentFeed(split, placement), recipe.train.batch_size
     optimizer = optimizers.build_optimizer(recipe.train, 10**6)
     optimizer.build(network.model.trainable_variables)
     meters = Meters(network, {}, placement)
-    components = StepComponents(network, optimizer, meters, placement, LossProvider(network))
+    components = StepComponents(network, optimizer, meters, placement, LossProvider(network, recipe.seed))
     steps = CompiledSteps(components, batch, Compilation(*way))
     numbers = iter(range(10**6))
 

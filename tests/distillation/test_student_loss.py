@@ -145,9 +145,22 @@ def test_a_batch_in_parts_is_the_batch(student: Any) -> None:
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-def test_what_compares_examples_cannot_be_computed_in_parts(student: Any) -> None:
-    with pytest.raises(BmcliError, match="compares the examples of a batch"):
-        student([HARD, {"kind": "relation"}], "train.gradient_accumulation=2")
+def test_what_compares_examples_is_the_same_in_parts(student: Any) -> None:
+    """With the projection of a layer, whose weights are trained too, and a ragged last batch."""
+    losses = [HARD, {"kind": "relation"}, {"kind": "dist"}, {"kind": "feature"}]
+    assert_two_are_one(student, losses, "train.epochs=2", "train.gradient_accumulation=3")
+    whole, parted = student(losses), student(losses, "train.gradient_accumulation=3")
+    whole.train(Silent())
+    parted.train(Silent())
+    for a, b in zip(weights_of(whole), weights_of(parted), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parts_of_batch", [1, 2])
+def test_xla_compares_examples_of_two_replicas(parts_of_batch: int, student: Any) -> None:
+    compiled = ("runtime.jit=true", f"train.gradient_accumulation={parts_of_batch}")
+    assert_two_are_one(student, [HARD, {"kind": "relation"}], "train.epochs=2", *compiled, within=1e-4)
 
 
 def test_xla_computes_the_same(student: Any) -> None:
@@ -160,12 +173,13 @@ def test_xla_computes_the_same(student: Any) -> None:
 
 
 def compute_loss(trainer: Trainer, more: dict[str, Any]) -> Any:
-    """Compute the losses of the first rows."""
+    """Compute the loss of each of the first rows."""
     block = trainer.feed
     block.start_epoch(tf.range(trainer.feed.count), 8)
     found = block.read_block(0, 1)
-    examples = {**gather_rows(found.data, tf.range(8)), **more}
-    return trainer.components.loss.compute(trainer.components.loss.extend(examples), None, 8, tf.constant(0, tf.int64))
+    loss = trainer.components.loss
+    examples = loss.extend({**gather_rows(found.data, tf.range(8)), **more})
+    return loss.compute(examples, loss.forward(examples), 8, tf.constant(0, tf.int64), {}).losses.by_example
 
 
 @pytest.mark.parametrize("loss", EVERY, ids=lambda loss: loss["kind"])
@@ -173,9 +187,9 @@ def test_every_loss_has_the_weights_of_examples(loss: dict[str, Any], student: A
     trainer = student([HARD, loss])
     weights = np.array([0, 2, 1, 1, 3, 0, 1, 0.5], "float32")
     weighted = compute_loss(trainer, {"weights": tf.constant(weights)})
-    assert (weighted.losses.numpy()[weights == 0] == 0).all()
+    assert (weighted.numpy()[weights == 0] == 0).all()
     if not parts.load("distillation.losses", loss["kind"]).WHOLE_BATCH:  # its losses depend on the weights of others
-        np.testing.assert_allclose(weighted.losses, weights * compute_loss(trainer, {}).losses, rtol=1e-5)
+        np.testing.assert_allclose(weighted, weights * compute_loss(trainer, {}), rtol=1e-5)
 
 
 def test_numbers_that_change_do_so_from_epoch_to_epoch_without_another_trace(student: Any) -> None:

@@ -14,7 +14,8 @@ from bmcli.errors import BmcliError
 from bmcli.recipe.schema import Recipe
 from bmcli.training.autotune import measurement_cache
 from bmcli.training.feed import STEPS_PER_PROGRAM, Feed
-from bmcli.training.train_step import PLAIN, Compilation, CompiledSteps, StepComponents
+from bmcli.training.step_components import StepComponents
+from bmcli.training.train_step import PLAIN, Compilation, CompiledSteps
 
 WORTHWHILE_S = 20.0  # compiling takes 2 to 5 s on a CPU, which a shorter training cannot save
 ROUNDS = 4
@@ -37,13 +38,6 @@ def list_compilations(recipe: Recipe, components: StepComponents, full_batches: 
     allows_programs = is_undivided and full_batches >= STEPS_PER_PROGRAM and recipe.train.stop.steps is None
     plain = Compilation(False, STEPS_PER_PROGRAM) if allows_programs and loss.runs_teachers else PLAIN
     if runtime.jit is False:
-        return [plain]
-    if loss.compares_examples and placement.replicas > 1:
-        if runtime.jit is True:
-            raise BmcliError(
-                "a loss compares examples of several replicas, and XLA cannot compile their exchange.",
-                path="runtime.jit", suggestion="Leave it out.",
-            )  # fmt: skip
         return [plain]
     if runtime.jit == "auto" and placement.is_on_cpu and parts.load("models", model.kind).convolves(model):
         return [plain]  # convolutions compiled by XLA are always slower on CPUs
