@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bmcli.answers import Answers, ExampleTitles, ExampleScores, RowValues, ServedAnswer, ServedRole, TruthDistribution
+from bmcli.answers import Answers, ExampleScores, ExampleTitles, RowValues, ServedAnswer, ServedRole, TruthDistribution
 from bmcli.answers.figures import AnswerFigure, Histogram, Scatter
 from bmcli.metrics import count, quantile, regression
 from bmcli.metrics.calibration import Calibration
