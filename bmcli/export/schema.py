@@ -7,8 +7,19 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    JsonValue,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
+from bmcli import parts
 from bmcli.export import Dtype, Precision, Runtime, Signature, Size
 
 _MAX_CELL_NUMBERS = 2**26
@@ -36,6 +47,12 @@ def _check_unique_paths(files: tuple[CardFile, ...]) -> tuple[CardFile, ...]:
     if len({file.path for file in files}) < len(files):
         raise ValueError("a file is listed twice")
     return files
+
+
+def _check_input_kind(kind: str) -> str:
+    if kind not in parts.names("inputs"):
+        raise ValueError(f"no kind {kind!r}")
+    return kind
 
 
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -244,7 +261,6 @@ class ImageState(_StrictRecord):
 
 class CrossState(_StrictRecord):
     columns: tuple[str, ...]
-    kinds: tuple[str, ...]
     sizes: tuple[Size, ...]
     buckets: Count | None
     dimension: Count | None
@@ -317,6 +333,15 @@ class ImageColumn(_ColumnRecord):
         return self
 
 
+class PluginColumn(_ColumnRecord):
+    """An input of a kind that a plug-in adds, whose part checks its state itself."""
+
+    kind: Annotated[str, AfterValidator(_check_input_kind)]
+    dtype: Dtype
+    raw_dtype: Dtype
+    state: dict[str, JsonValue]
+
+
 class CrossColumn(_ColumnRecord):
     kind: Literal["cross"]
     dtype: Dtype
@@ -342,8 +367,20 @@ class TargetColumn(_ColumnRecord):
         return self
 
 
+def _get_input_tag(values: Any) -> str:
+    kind = values.get("kind") if isinstance(values, Mapping) else None
+    return kind if isinstance(kind, str) and kind in parts.list_built_in("inputs") else "plugin"
+
+
 InputColumn = Annotated[
-    NumberColumn | CategoryColumn | BooleanColumn | DateColumn | TextColumn | ImageColumn, Field(discriminator="kind")
+    Annotated[NumberColumn, Tag("number")]
+    | Annotated[CategoryColumn, Tag("category")]
+    | Annotated[BooleanColumn, Tag("boolean")]
+    | Annotated[DateColumn, Tag("date")]
+    | Annotated[TextColumn, Tag("text")]
+    | Annotated[ImageColumn, Tag("image")]
+    | Annotated[PluginColumn, Tag("plugin")],
+    Discriminator(_get_input_tag),
 ]
 
 

@@ -11,9 +11,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from bmcli import inputs as input_kinds
 from bmcli import parts
 from bmcli.errors import BmcliError, Fault
-from bmcli.quoting import quoted
 from bmcli.recipe.augment import find_input_problem, resolve_by_input
 from bmcli.recipe.fields import dump
 from bmcli.recipe.paths import join_steps
@@ -106,18 +106,11 @@ class _InputAugmentation:
 
     def to_unit_range(self, encoded: Any) -> Any:
         """Scale pictures to values from 0 to 1, which augmentations expect."""
-        if self.column.kind != "image":
-            return encoded
-        low, high = self.column.state["range"]
-        return (tf.cast(encoded, tf.float32) - low) / ((high - low) or 1.0)  # 0 if all pixels of the data are equal
+        return input_kinds.get_traits(self.column).to_unit_range(encoded)
 
     def from_unit_range(self, values: Any) -> Any:
         """Undo `to_unit_range`; pictures of bytes become bytes again, as the network expects them."""
-        if self.column.kind != "image":
-            return values
-        low, high = self.column.state["range"]
-        values = values * ((high - low) or 1.0) + low
-        return tf.saturate_cast(tf.round(values), tf.uint8) if self.column.dtype == "uint8" else values
+        return input_kinds.get_traits(self.column).from_unit_range(values)
 
 
 class Augmenter:
@@ -214,26 +207,12 @@ def _build_input_augmentation(column: Column, key: str, changes: Any) -> _InputA
     for position, options in enumerate(changes):
         path = join_steps(("data", "augment", key, position))
         part = parts.load("augmentations", options.kind)
-        _require_vectors(column, options.kind, path)
         try:
             built.append(part.build(options, column))
         except BmcliError as error:
             raise BmcliError(*(replace(each, path=path) for each in error.faults)) from None
     mixes = parts.load("augmentations", changes[-1].kind).MIXES
     return _InputAugmentation(column, tuple(built[:-1] if mixes else built), built[-1] if mixes else None)
-
-
-def _require_vectors(column: Column, kind: str, path: str) -> None:
-    """Refuse numbers that have steps, or that the network receives as bins."""
-    if column.kind != "number":
-        return
-    if len(column.shape) != 1:
-        raise BmcliError(f"column {quoted(column.name)}: {kind} changes numbers and vectors, not sequences.", path=path)
-    if "edges" in column.state and kind != "column_dropout":
-        raise BmcliError(
-            f"column {quoted(column.name)}: {kind} changes numbers, but the column is cut into bins.", path=path,
-            suggestion="Leave out one of `bins` and the augmentation.",
-        )  # fmt: skip
 
 
 def augment_pictures(recipe: Recipe, prepared: PreparedData, rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -247,7 +226,7 @@ def augment_pictures(recipe: Recipe, prepared: PreparedData, rows: np.ndarray) -
     """
     augmenter = build_augmenter(recipe, prepared.spec)
     split = prepared.split("train")
-    names = [column.name for column in prepared.spec.inputs if column.kind == "image"]
+    names = [c.name for c in prepared.spec.inputs if input_kinds.get_traits(c).display == "picture"]
     ascending = np.unique(rows)  # a memory-mapped array is read fastest in its own order
     data = {
         "inputs": {name: tf.constant(np.asarray(array[ascending])) for name, array in split.inputs.items()},

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bmcli.inputs import Feature
+from bmcli.inputs import Feature, InputTraits
 from bmcli.specs import Column, DataSpec
 
 CLASSES = ("red", "green", "blue")
@@ -40,7 +40,13 @@ def heads(data: DataSpec) -> dict[str, int]:
 
 def kind_of(opened: Column) -> Any:
     """Replace `bmcli.inputs.kind_of`."""
-    return SimpleNamespace(build_feature=_feature)
+    return SimpleNamespace(build_feature=_feature, get_traits=_Traits)
+
+
+class _Traits(InputTraits):
+    @property
+    def is_number(self) -> bool:
+        return self.column.kind == "number"
 
 
 def _feature(opened: Column, encoded: Any) -> Feature:
