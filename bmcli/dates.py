@@ -53,6 +53,11 @@ _TIME_FORMATS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p", " %H:%M
 COMMON_FORMATS = ("iso", *(day + time for day in _DAY_FORMATS for time in _TIME_FORMATS), "%Y%m%dT%H%M%S", *EPOCHS)
 """Formats that are tried on a column without a configured format."""
 
+DATE_LIKE = re.compile(
+    r"\d{4}-\d{1,2}(-\d{1,2})?([T ]\d{1,2}:\d{2}.*)?|\d{4}/\d{1,2}/\d{1,2}.*|\d{1,2}[/.]\d{1,2}[/.]\d{2,4}( .*)?"
+)
+"""Texts that look like dates or months, whether or not a common format matches them."""
+
 # Any number could be seconds since 1970. Without a configured format only numbers of the years 1973 to 2286 count as
 # dates, so that ordinary numbers are not mistaken for them.
 _LIKELY_EPOCHS = {"seconds": r"[0-9]{9,10}(?:\.[0-9]*)?", "milliseconds": "[0-9]{12,13}"}

@@ -8,9 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 from bmcli.errors import BmcliError
+from bmcli.pictures import ImageHeader, read_header
 from bmcli.quoting import quoted
 
 if TYPE_CHECKING:
@@ -26,8 +28,12 @@ RawColumn: TypeAlias = "np.ndarray | pa.ChunkedArray"
 UNKNOWN = -1
 MISSING = -2
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+UNKNOWN_TEXT = "no such thing \N{SNOWMAN}"
+"""A text that does not occur in training rows."""
 YES_WORDS = ("yes", "true", "y", "t", "on", "1")
 NO_WORDS = ("no", "false", "n", "f", "off", "0")
+_SAMPLE = 2000  # cells whose words are counted, and distinct cells of `ColumnCells.samples`
+_MAX_HEADERS = 100  # pictures whose headers are read
 # Dtypes whose values float32 represents exactly; others are converted to float64.
 _EXACT_IN_FLOAT32 = ("bool", "int8", "uint8", "int16", "uint16", "float16", "float32")
 
@@ -95,6 +101,92 @@ def is_text_column(rows: RawColumn) -> bool:
 
 def is_file_column(rows: RawColumn) -> TypeGuard[FileColumn]:
     return isinstance(rows, FileColumn)
+
+
+class ColumnCells:
+    """The raw cells of a column, with statistics by which kinds of inputs recognise it.
+
+    Statistics are computed when they are first used, and kept. Those of texts are for a column of text only.
+    """
+
+    def __init__(self, name: str, rows: RawColumn) -> None:
+        self.name, self.rows = name, rows
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the cells are encoded files."""
+        return is_file_column(self.rows)
+
+    @property
+    def is_text(self) -> bool:
+        return is_text_column(self.rows)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of a cell; `()` for a single value, a text or a file."""
+        return () if self.is_file or self.is_text else tuple(self.rows.shape[1:])
+
+    @property
+    def dtype(self) -> str:
+        """`text`, `file`, or the name of the array's dtype."""
+        return "file" if self.is_file else "text" if self.is_text else self.rows.dtype.name
+
+    @cached_property
+    def is_numeric(self) -> bool:
+        """Whether every cell that is not missing is a number."""
+        return not self.is_file and is_numeric(self.rows)
+
+    @cached_property
+    def numbers(self) -> np.ndarray:
+        """The numbers of a numeric column that are not missing, in one dimension."""
+        import numpy as np
+
+        values = to_numbers(self.rows).reshape(-1)
+        return values[~np.isnan(values)]
+
+    @cached_property
+    def present(self) -> pa.ChunkedArray:
+        """The texts that are not missing."""
+        import pyarrow.compute as pc
+
+        return pc.drop_null(to_texts(self.rows))
+
+    @cached_property
+    def distinct(self) -> int:
+        """Number of distinct texts."""
+        import pyarrow.compute as pc
+
+        return int(pc.count_distinct(self.present).as_py())
+
+    @cached_property
+    def samples(self) -> list[str]:
+        """The first distinct texts, without surrounding whitespace."""
+        import pyarrow.compute as pc
+
+        # Of growing parts: the distinct texts of a whole column of prose are as large as the column.
+        size = 2 * _SAMPLE
+        while len(unique := pc.unique(self.present.slice(0, size))) < _SAMPLE and size < len(self.present):
+            size *= 8
+        return [text.strip() for text in unique.slice(0, _SAMPLE).to_pylist()]
+
+    @cached_property
+    def mean_words(self) -> float:
+        """Mean number of words of the first texts."""
+        import pyarrow.compute as pc
+
+        words = pc.utf8_split_whitespace(self.present.slice(0, _SAMPLE))
+        return float(pc.mean(pc.list_value_length(words)).as_py() or 0)
+
+
+def sample_image_headers(column: FileColumn) -> list[ImageHeader]:
+    """Read the headers of evenly spread pictures; damaged ones, which preparation reports, are left out."""
+    headers = []
+    for row in range(0, len(column), max(1, len(column) // _MAX_HEADERS)):
+        try:
+            headers.append(read_header(column.read(row)))
+        except (RowFault, ValueError):
+            continue
+    return headers
 
 
 def require_values(rows: RawColumn) -> np.ndarray | pa.ChunkedArray:

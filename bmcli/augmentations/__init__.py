@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from pydantic import Field
 
+from bmcli import inputs
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
 from bmcli.recipe.fields import Kind, fault
@@ -77,7 +78,7 @@ class Augmentation(Protocol):
     """The interface of a module in this folder."""
 
     Options: type[Kind]
-    INPUTS: tuple[str, ...]  # kinds of input that it can change
+    INPUTS: tuple[str, ...]  # forms of values that it can change: see `InputOptions.AUGMENTED_AS`
     MIXES: bool  # whether it mixes examples, and with them their targets
 
     def build(self, options: Any, column: Column) -> Transform | MovingTransform | Mixer:
@@ -106,6 +107,26 @@ def require_colours(column: Column) -> None:
     if column.shape[-1] != 3:
         raise BmcliError(f"column {quoted(column.name)}: its pictures have no colours; expected 3 channels, received "
                          f"{column.shape[-1]}.", suggestion="Leave the augmentation out.")  # fmt: skip
+
+
+def require_vectors(column: Column, kind: str) -> None:
+    """Refuse numbers that have steps.
+
+    Args:
+        kind: Of the augmentation.
+    """
+    if len(column.shape) != 1:
+        raise BmcliError(f"column {quoted(column.name)}: {kind} changes numbers and vectors, not sequences.")
+
+
+def require_scale(column: Column, kind: str) -> None:
+    """Refuse numbers that have steps, or that the network receives as bins; arguments as for `require_vectors`."""
+    require_vectors(column, kind)
+    if not inputs.get_traits(column).is_number:
+        raise BmcliError(
+            f"column {quoted(column.name)}: {kind} changes numbers, but the column is cut into bins.",
+            suggestion="Leave out one of `bins` and the augmentation.",
+        )
 
 
 def check_range(value: NumberRange, name: str, limit: float) -> NumberRange:

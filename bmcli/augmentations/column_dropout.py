@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from bmcli import inputs
-from bmcli.augmentations import RandomSource, Transform
+from bmcli.augmentations import RandomSource, Transform, require_vectors
 from bmcli.raw_columns import RowFault
 from bmcli.recipe.fields import Kind
 from bmcli.specs import Column
@@ -26,6 +26,7 @@ class Options(Kind):
 def build(options: Options, column: Column) -> Transform:
     import numpy as np
 
+    require_vectors(column, options.kind)
     # The encoding of a missing cell: the fill value, and the missing flag if the column has one.
     raw = np.full((1, *(side or 1 for side in column.raw_shape)), np.nan)
     try:

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from bmcli.augmentations import Mixer, RandomSource
+from bmcli import inputs
+from bmcli.augmentations import Mixer, RandomSource, require_scale
 from bmcli.recipe.fields import Kind
 from bmcli.specs import Column
 
@@ -28,6 +29,9 @@ class Options(Kind):
 
 
 def build(options: Options, column: Column) -> Mixer:
+    if inputs.kind_of(column).Options.AUGMENTED_AS == "number":
+        require_scale(column, options.kind)
+
     def mix(own: Any, other: Any, random: RandomSource) -> tuple[Any, Any]:
         import tensorflow as tf
 

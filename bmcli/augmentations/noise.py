@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from bmcli.augmentations import RandomSource, Transform
+from bmcli import inputs
+from bmcli.augmentations import RandomSource, Transform, require_scale
 from bmcli.recipe.fields import Kind
 from bmcli.specs import Column
 
@@ -25,9 +26,10 @@ class Options(Kind):
 
 
 def build(options: Options, column: Column) -> Transform:
+    require_scale(column, options.kind)
     width = column.shape[-1]
     # The flags of missing values, which follow the numbers, get no noise.
-    count = width // 2 if column.state["flag"] else width
+    count = width - inputs.get_traits(column).flags
 
     def change(numbers: Any, random: RandomSource) -> Any:
         import tensorflow as tf

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bmcli import disk, machine, records
+from bmcli import inputs as input_kinds
 from bmcli.errors import BmcliError
 from bmcli.export import artefacts, benchmark, card
 from bmcli.export.benchmark import BenchmarkTarget
@@ -107,7 +108,7 @@ def _load_artefact(folder: Path, trust_artefact: bool) -> BenchmarkTarget:
     decoded_columns = tuple(
         tensor.column
         for tensor in artefact.signature.inputs
-        if tensor.form == "encoded" and artefact.spec.input(tensor.column).kind == "image"
+        if tensor.form == "encoded" and input_kinds.get_traits(artefact.spec.input(tensor.column)).file_formats
     )
     metric = next(((name, by_model["artefact"]) for name, by_model in content["verification"]["metrics"].items()), None)
     uses_int8 = content["runtime"] == "litert" and "int8" in str(content["options"]["quantize"])

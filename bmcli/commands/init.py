@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _LINE_WIDTH = 118
 _COMMENT_COLUMN = 44  # first column of comments
+_UNKNOWN_SIDE = 96  # height and width of pictures of which neither is known
 
 
 @dataclass(frozen=True)
@@ -163,17 +164,19 @@ def _find_time_column(assigned: Sequence[ColumnRole]) -> str | None:
     dates = [
         role
         for role in assigned
-        if role.profile.is_iso_date and role.profile.rows_per_value < 1.05 and not role.profile.missing
+        if any(guess.is_timeline for guess in role.profile.guesses[:1])
+        and role.profile.rows_per_value < 1.05
+        and not role.profile.missing
     ]
     others = [role for role in assigned if role.role == "input" and role not in dates]
     return dates[0].name if len(dates) == 1 and others else None  # without others it is needed as an input
 
 
 def _choose_model(assigned: Sequence[ColumnRole], sizes: RowCounts) -> SectionChoice:
-    """Choose a model family and its size, by the kinds of the inputs and the number of training rows."""
-    inputs = [role for role in assigned if role.role == "input"]
-    pictures = [role for role in inputs if role.kind == "image"]
-    sequences = [role for role in inputs if role.kind == "number" and len(role.profile.shape) == 2]
+    """Choose a model family and its size, by the form of the inputs and the number of training rows."""
+    inputs = [role.guess for role in assigned if role.guess is not None]
+    pictures = [role for role in assigned if role.guess is not None and role.guess.form == "map"]
+    sequences = [guess for guess in inputs if guess.form == "steps"]
     if len(pictures) == 1 and not sequences:
         return _choose_convolutions(pictures[0], sizes)
     if len(sequences) == 1 and not pictures:
@@ -182,7 +185,7 @@ def _choose_model(assigned: Sequence[ColumnRole], sizes: RowCounts) -> SectionCh
     hidden = (32,) if sizes.train < 300 or len(inputs) < 4 else (64, 32) if sizes.train < 2000 else (128, 64)
     hidden = hidden if sizes.train < 20_000 or len(inputs) < 4 else (256, 128)
     why = f"size for {sizes.train:,} training rows with {len(inputs)} inputs; use more units for more of either"
-    if any(role.kind == "text" for role in inputs):
+    if any(guess.is_wide for guess in inputs):
         return SectionChoice(
             {"kind": "mlp", "hidden": [64], "dropout": 0.3}, "wide inputs, such as text, need few units"
         )
@@ -190,7 +193,7 @@ def _choose_model(assigned: Sequence[ColumnRole], sizes: RowCounts) -> SectionCh
 
 
 def _choose_convolutions(picture: ColumnRole, sizes: RowCounts) -> SectionChoice:
-    height, width = picture.options.get("size", picture.profile.shape[:2])
+    height, width = picture.options.get("size") or picture.profile.shape[:2] or (_UNKNOWN_SIDE, _UNKNOWN_SIDE)
     filters = [32, 64] if min(height, width) <= 32 else [32, 64, 128]
     filters = filters if min(height, width) >= 4 else [32]  # two halvings would leave no pixel
     dense = [64] if sizes.train < 2000 else [128]
@@ -202,8 +205,11 @@ def _choose_convolutions(picture: ColumnRole, sizes: RowCounts) -> SectionChoice
 
 def _choose_training(assigned: Sequence[ColumnRole], sizes: RowCounts) -> SectionChoice:
     """Choose batch size and epochs for some thousand steps, with early stopping."""
-    inputs = [role for role in assigned if role.role == "input"]
-    costly = any(role.kind in ("image", "text") or len(role.profile.shape) > 1 for role in inputs)
+    costly = any(
+        role.guess.form != "vector" or role.guess.is_wide or len(role.profile.shape) > 1
+        for role in assigned
+        if role.guess is not None
+    )
     batch = next(batch for limit, batch in _BATCH_SIZES if sizes.train < limit)
     steps = 3000 if costly else 12_000
     epochs = max(8, min(200, round(steps * batch / max(1, sizes.train))))
@@ -284,7 +290,7 @@ def _render_inputs(rows: SourceRows, assigned: Sequence[ColumnRole]) -> Iterator
         yield from _render_comment(f"  # dropped {', '.join(map(_make_printable, names))}: {why}")
     counts = Counter(role.kind for role in inputs)
     kinds = "; ".join(f"{count} {kind}" for kind, count in counts.items())
-    if all(not role.options and role.profile.likely_kind == role.kind for role in inputs):
+    if all(not role.options and role.profile.detected == role.kind for role in inputs):
         yield f"  # every other column is an input: {kinds}; to change their kinds, list them in `inputs`"
         if dropped:
             yield from _render_value("  ", "drop", [name for names in dropped.values() for name in names])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bmcli import inputs as input_kinds
 from bmcli import machine, training
 from bmcli.cost_model.prediction import TRAINING_PASSES
 from bmcli.errors import BmcliError
@@ -216,10 +217,11 @@ def _warn_about_columns(prepared: PreparedData) -> Iterator[str]:
     rows = prepared.spec.counts["train"]
     encoded = prepared.split("train").inputs
     for column in prepared.spec.inputs:
-        if rows > 20 and len(column.classes) > 0.5 * rows:
-            categories = f"{len(column.classes):,} categories in {rows:,} rows"
+        traits = input_kinds.get_traits(column)
+        if rows > 20 and traits.count_categories() > 0.5 * rows:
+            categories = f"{traits.count_categories():,} categories in {rows:,} rows"
             yield f"column {quoted(column.name)} has {categories}; if it is an identifier, drop it."
-        if column.kind == "number" and column.shape == (1,) and rows > 20:
+        if traits.is_number and column.shape == (1,) and rows > 20:
             values = np.sort(np.asarray(encoded[column.name][:, 0]))
             if _are_consecutive(np.diff(values)):
                 yield f"column {quoted(column.name)} numbers the rows; drop it, unless their order matters."

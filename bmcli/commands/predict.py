@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bmcli import disk, parts
+from bmcli import inputs as input_kinds
 from bmcli.data import files
 from bmcli.data.columns import missing_column_fault
 from bmcli.data.preparation import encode_rows, to_serving_arrays
@@ -216,7 +217,7 @@ def _read_standard_input(read: Callable[[], SourceRows], file: Path) -> SourceRo
 def _read_rows(data: Path, default_options: Mapping[str, Any], spec: DataSpec, skip_malformed: bool) -> SourceRows:
     """Read all rows of a file or folder, with the source options of the training rows if the format is the same."""
     pictures = _list_pictures(data)
-    if pictures and len(spec.inputs) == 1 and spec.inputs[0].kind == "image":
+    if pictures and len(spec.inputs) == 1 and input_kinds.get_traits(spec.inputs[0]).display == "picture":
         return _make_picture_rows(data, pictures, spec.inputs[0].name)
     detected = discovery.detect_source(data)
     options_class = parts.load("data.sources", detected.kind).Options

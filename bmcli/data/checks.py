@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bmcli import inputs as input_kinds
 from bmcli.data import targets as target_kinds
 from bmcli.quoting import quoted
 from bmcli.recipe.nodes import write_scalar
@@ -151,7 +152,7 @@ def _find_leaks(train: Split, spec: DataSpec) -> Iterator[Finding]:
             continue
         counts = _count_classes(train, target)
         for column in spec.inputs:
-            values = _select_values(train.inputs[column.name], column)
+            values = _select_values(train.inputs[column.name], input_kinds.get_traits(column).flags)
             if values is None:
                 continue
             predictability = _compute_predictability(
@@ -214,7 +215,8 @@ def _find_drifts(splits: Mapping[str, Split], spec: DataSpec) -> Iterator[Findin
     tests = len(columns) * (len(splits) - 1)
     for name in splits:
         for role, column in columns if name != "train" else ():
-            arrays = [_select_values(getattr(splits[each], role)[column.name], column) for each in ("train", name)]
+            flags = input_kinds.get_traits(column).flags if role == "inputs" else 0
+            arrays = [_select_values(getattr(splits[each], role)[column.name], flags) for each in ("train", name)]
             if arrays[0] is None or arrays[1] is None:
                 continue
             distance, p_value = _compute_distance(arrays[0], arrays[1])
@@ -280,11 +282,15 @@ def _find_imbalances(train: Split, spec: DataSpec) -> Iterator[Finding]:
             )
 
 
-def _select_values(array: np.ndarray, column: Column) -> np.ndarray | None:
-    """Return one value a row, `(rows,)`, without the flag of missing cells; None for a column of several values."""
+def _select_values(array: np.ndarray, flags: int) -> np.ndarray | None:
+    """Return one value a row, `(rows,)`, without the flag of missing cells; None for a column of several values.
+
+    Args:
+        flags: Number of its last channels that flag missing cells.
+    """
     import numpy as np
 
     width = int(np.prod(array.shape[1:], dtype="int64"))
-    if array.ndim > 2 or width != 1 + bool(column.state.get("flag")):
+    if array.ndim > 2 or width - flags != 1:
         return None
     return array.reshape(len(array), -1)[:, 0]

@@ -4,39 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from bmcli import dates, parts
+from bmcli import inputs as input_kinds
+from bmcli import parts
 from bmcli.data.sources import SourceRows
 from bmcli.errors import BmcliError, Fault
+from bmcli.inputs import Guess
 from bmcli.quoting import quoted
-from bmcli.raw_columns import (
-    RawColumn,
-    RowFault,
-    compute_numeric_share,
-    format_cell,
-    is_file_column,
-    is_numeric,
-    is_text_column,
-    to_booleans,
-    to_numbers,
-    to_texts,
-)
+from bmcli.raw_columns import ColumnCells, RawColumn, RowFault, format_cell, is_file_column, to_numbers
 from bmcli.recipe.data import CrossOptions, DataOptions, SampleOptions, find_cross_problem, get_target_columns
 from bmcli.recipe.fields import Kind, PartField
+from bmcli.recipe.inputs import InputOptions
 from bmcli.recipe.nodes import write_scalar
 from bmcli.specs import Column
 
 if TYPE_CHECKING:
     import numpy as np
-    import pyarrow as pa
 
 _Result = TypeVar("_Result")
-_SAMPLE = 2000  # cells whose words are counted
-_MANY_DISTINCT = 50  # distinct cells from which on a column may be prose or an identifier
+_MANY_DISTINCT = 50  # distinct cells from which on a column may be an identifier
 _MAX_ROWS_PER_IDENTIFIER = 1.05
-_NUMERIC_SHARE = 0.95  # share of numbers from which on the other cells count as mistakes
-_MAX_WORDS_OF_NAMES, _MIN_WORDS_OF_SENTENCES = 1.5, 5.0  # mean number of words of a cell
+_MAX_WORDS_OF_IDENTIFIERS = 1.5  # mean number of words of a cell
 
 
 def check_names(rows: SourceRows, options: DataOptions, targets: Mapping[str, Kind]) -> None:
@@ -115,7 +104,7 @@ def locate_fault(fault: RowFault, name: str, rows: SourceRows) -> Fault:
 
 def resolve_inputs(
     training: Mapping[str, RawColumn], options: DataOptions, targets: Mapping[str, Kind]
-) -> Mapping[str, Kind]:
+) -> Mapping[str, InputOptions]:
     """Return the inputs of the recipe; by default every column without another role, with a guessed kind.
 
     Args:
@@ -128,7 +117,9 @@ def resolve_inputs(
     taken = {*options.drop, options.weight, split.column, split.group, split.time}
     taken |= {column for name, kind in targets.items() for column in get_target_columns(name, kind)}
     part = PartField("inputs")
-    inputs = {name: part.check(_require_kind(name, training[name])) for name in training if name not in taken}
+    inputs: dict[str, Any] = {
+        name: part.check(_require_kind(ColumnCells(name, training[name]))) for name in training if name not in taken
+    }
     if not inputs:
         raise BmcliError(
             "no column is left to be an input.",
@@ -138,7 +129,7 @@ def resolve_inputs(
     return inputs
 
 
-def match_inputs(rows: SourceRows, options: DataOptions, fitted: Sequence[Column]) -> Mapping[str, Kind]:
+def match_inputs(rows: SourceRows, options: DataOptions, fitted: Sequence[Column]) -> Mapping[str, InputOptions]:
     """Return the kinds of inputs that are fitted already.
 
     Raises:
@@ -155,11 +146,13 @@ def match_inputs(rows: SourceRows, options: DataOptions, fitted: Sequence[Column
     faults = [missing_column_fault(name, "model.from", rows) for name in names if name not in rows.columns]
     if faults:
         raise BmcliError(*faults)
-    part = PartField("inputs")
+    part: Any = PartField("inputs")
     return options.inputs or {column.name: part.check(column.kind) for column in fitted}
 
 
-def build_crosses(options: DataOptions, inputs: Mapping[str, Kind], fitted: Mapping[str, Column]) -> tuple[Column, ...]:
+def build_crosses(
+    options: DataOptions, inputs: Mapping[str, InputOptions], fitted: Mapping[str, Column]
+) -> tuple[Column, ...]:
     """Build the crosses of inputs as columns that the network computes itself.
 
     Raises:
@@ -173,29 +166,17 @@ def build_crosses(options: DataOptions, inputs: Mapping[str, Kind], fitted: Mapp
 
 
 def _build_cross(position: int, cross: CrossOptions, fitted: Mapping[str, Column]) -> Column:
-    for name in cross.columns:
-        if math.prod(fitted[name].shape) > 1 + bool(fitted[name].state.get("flag")):
+    columns, sizes = [fitted[name] for name in cross.columns], []
+    for column in columns:
+        traits = input_kinds.get_traits(column)
+        size = traits.count_positions()
+        if size is None or math.prod(column.shape) - traits.flags > 1:
             raise BmcliError(
-                f"expected inputs of one value a row, but {quoted(name)} has several.",
+                f"expected inputs of one value a row, but {quoted(column.name)} has several.",
                 path=f"data.crosses.{position}.of",
             )
-    state = {
-        "columns": list(cross.columns),
-        "kinds": [fitted[name].kind for name in cross.columns],
-        "sizes": [_count_positions(fitted[name]) for name in cross.columns],
-        "buckets": cross.buckets,
-        "dimension": cross.dimension,
-    }
-    return Column(cross.name, "cross", (), "int32", state=state)
-
-
-def _count_positions(column: Column) -> int:
-    """Count the values of an encoded input, including those of missing and unknown cells."""
-    if column.kind == "boolean":
-        return 3
-    if column.kind == "number":
-        return 1 + len(column.state["edges"][0])
-    return column.state.get("buckets", len(column.classes)) + 2
+        sizes.append(size)
+    return input_kinds.build_cross(cross.name, columns, sizes, cross.buckets, cross.dimension)
 
 
 def read_weights(column: RawColumn) -> np.ndarray:
@@ -225,106 +206,38 @@ def read_weights(column: RawColumn) -> np.ndarray:
     return values.astype("float32")
 
 
-def guess_kind(column: RawColumn) -> str:
-    """Guess the kind of input of a column."""
-    if is_file_column(column):
-        return "image"
-    if is_text_column(column):
-        return _guess_text_kind(column)
-    if column.dtype.name == "bool" and column.ndim <= 2:
-        return "boolean"
-    byte_picture = column.dtype.name == "uint8" and column.ndim in (3, 4)
-    with_channels = column.ndim == 4 and column.shape[-1] in (1, 3)
-    return "image" if byte_picture or with_channels else "number"
+def detect_kind(cells: ColumnCells) -> Guess:
+    """Detect the kind of an input that a recipe does not name: the most certain guess of the built-in kinds.
+
+    Kinds of plug-ins take no part, so that a recipe means the same wherever it is used.
+    """
+    guesses = input_kinds.guess_kinds(cells, parts.list_built_in("inputs"))
+    return next(guess for guess in guesses if not guess.needs_options)
 
 
-def is_identifier(column: RawColumn) -> bool:
+def _is_identifier(cells: ColumnCells) -> bool:
     """Whether a column of text has a different word in nearly every row, such as a name or an identifier."""
-    cells = _drop_missing(column)
-    count = _count_distinct(cells)
     return (
-        count >= _MANY_DISTINCT
-        and len(cells) < count * _MAX_ROWS_PER_IDENTIFIER
-        and _compute_mean_words(cells) < _MAX_WORDS_OF_NAMES
+        cells.distinct >= _MANY_DISTINCT
+        and len(cells.present) < cells.distinct * _MAX_ROWS_PER_IDENTIFIER
+        and cells.mean_words < _MAX_WORDS_OF_IDENTIFIERS
     )
 
 
-def _require_kind(name: str, column: RawColumn) -> str:
-    """Guess the kind of input of a column.
+def _require_kind(cells: ColumnCells) -> str:
+    """Detect the kind of an input.
 
     Raises:
         BmcliError: The column looks like an identifier, from which nothing can be learned.
     """
-    kind = guess_kind(column)
-    if kind == "category" and is_identifier(column):
+    detected = detect_kind(cells)
+    if cells.is_text and detected.is_categorical and _is_identifier(cells):
+        name = write_scalar(cells.name)
         raise BmcliError(
-            f"column {quoted(name)}: nearly every training row has a different value, such as "
-            f"{format_cell(column, 0)}, so it is useless as a category.",
+            f"column {quoted(cells.name)}: nearly every training row has a different value, such as "
+            f"{format_cell(cells.rows, 0)}, so it is useless as a category.",
             path="data.source",
-            suggestion=f"Leave it out: `drop: [{write_scalar(name)}]`. Or set its kind in data.inputs, for example "
-            f"`{write_scalar(name)}: {{kind: text, tokens: characters}}`.",
+            suggestion=f"Leave it out: `drop: [{name}]`. Or set its kind in data.inputs, for example "
+            f"`{name}: {{kind: text, tokens: characters}}`.",
         )
-    return kind
-
-
-def _guess_text_kind(column: RawColumn) -> str:
-    if is_numeric(column):
-        return "number"  # before the test for booleans, so that a column of 0 and 1 is a number
-    cells = _drop_missing(column)
-    if _is_boolean(cells):
-        return "boolean"
-    if dates.find_matching_formats(cells) or dates.has_mixed_formats(cells):
-        return "date"
-    if _is_mostly_numeric(cells):
-        return "number"
-    return "text" if _is_prose(cells) else "category"
-
-
-def _drop_missing(column: RawColumn) -> pa.ChunkedArray:
-    """Return the cells that are not missing."""
-    import pyarrow.compute as pc
-
-    return pc.drop_null(to_texts(column))
-
-
-def _is_boolean(cells: pa.ChunkedArray) -> bool:
-    """Whether a column has exactly two words, one for yes and one for no.
-
-    With three words, such as yes, no and y, two of them would become equal, which the user may not intend.
-    """
-    import pyarrow.compute as pc
-
-    # A quick test on few cells, which excludes most columns; two words may be spelled in several cases.
-    spellings = pc.unique(cells.slice(0, _SAMPLE))
-    if len(spellings) > 8 or _count_distinct(pc.utf8_lower(pc.ascii_trim_whitespace(cells))) != 2:
-        return False
-    values, _ = to_booleans(pc.unique(cells))
-    return sorted(set(values.tolist())) == [0.0, 1.0]
-
-
-def _is_mostly_numeric(cells: pa.ChunkedArray) -> bool:
-    """Whether nearly all of many distinct cells are numbers: the others are then faults and not categories."""
-    sample = cells.slice(0, _SAMPLE)
-    return compute_numeric_share(sample) >= _NUMERIC_SHARE and _count_distinct(sample) >= _MANY_DISTINCT
-
-
-def _is_prose(cells: pa.ChunkedArray) -> bool:
-    """Whether cells are sentences, or phrases of which most are different, rather than names of categories."""
-    count, words = _count_distinct(cells), _compute_mean_words(cells)
-    mostly_different = len(cells) < 2 * count
-    return count >= _MANY_DISTINCT and (
-        words >= _MIN_WORDS_OF_SENTENCES or (words >= _MAX_WORDS_OF_NAMES and mostly_different)
-    )
-
-
-def _count_distinct(cells: pa.ChunkedArray) -> int:
-    import pyarrow.compute as pc
-
-    return int(pc.count_distinct(cells).as_py())
-
-
-def _compute_mean_words(cells: pa.ChunkedArray) -> float:
-    """Compute the mean number of words of the first cells."""
-    import pyarrow.compute as pc
-
-    return float(pc.mean(pc.list_value_length(pc.utf8_split_whitespace(cells.slice(0, _SAMPLE)))).as_py() or 0)
+    return detected.kind

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from bmcli import inputs as input_kinds
-from bmcli import parts
+from bmcli import parts, plugins
 from bmcli.data import columns, files, invalid, store
 from bmcli.data import targets as target_kinds
 from bmcli.data.raw_rows import read_valid_rows, reread_rows
@@ -34,7 +34,7 @@ _Result = TypeVar("_Result")
 _PIECE_BYTES = 2**26  # encoded bytes that are held in memory at once
 _MAX_MISSING_LIST = 500  # characters of a list that a suggestion spells out
 
-PREPARATION_VERSION = 5
+PREPARATION_VERSION = 6
 """Part of every key. Raise it whenever the same source and options give other arrays, or their description changes."""
 
 
@@ -172,7 +172,9 @@ def _encode_source(
     # Files are numbered, never named after columns: a column's name is foreign text and could name any path. An empty
     # name is replaced below by that of the file that all columns of the same shape and dtype share.
     many = len(inputs) >= MANY_COLUMNS
-    items = {("inputs", name): ("" if many else f"inputs-{i}", kind) for i, (name, kind) in enumerate(inputs.items())}
+    items: dict[_ColumnKey, tuple[str, Kind]] = {
+        ("inputs", name): ("" if many else f"inputs-{i}", kind) for i, (name, kind) in enumerate(inputs.items())
+    }
     items |= {("targets", name): (f"targets-{i}", kind) for i, (name, kind) in enumerate(targets.items())}
 
     def fit_and_encode(key: _ColumnKey, item: tuple[str, Kind]) -> Column:
@@ -295,7 +297,23 @@ def _compute_key(
     values["targets"] = {name: target.model_dump() for name, target in targets.items()}
     if fitted:
         values["fitted"] = [vars(column) for column in fitted]
+    values["plugins"] = _hash_plugins(options, targets)
     return hashlib.sha256(json.dumps([PREPARATION_VERSION, fingerprint, seed, values]).encode()).hexdigest()
+
+
+def _hash_plugins(options: DataOptions, targets: Mapping[str, Kind]) -> dict[str, str]:
+    """Return the SHA-256 of the code of each plug-in that reads or encodes the data."""
+    used: Mapping[str, Sequence[Kind]] = {
+        "data.sources": [options.source], "inputs": [*(options.inputs or {}).values()],
+        "data.targets": [*targets.values()],
+    }  # fmt: skip
+    names = {
+        f"{room}.{each.kind}"
+        for room, kinds in used.items()
+        for each in kinds
+        if each.kind not in parts.list_built_in(room)
+    }
+    return {name: plugins.describe(name).sha256 for name in sorted(names)}
 
 
 def _read_stamps(source: SourceOptions) -> dict[files.File, tuple[int, int, int]]:

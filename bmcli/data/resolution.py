@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from bmcli.recipe.data import DataOptions
 from bmcli.recipe.fields import Kind, PartField
@@ -18,9 +19,10 @@ def resolve_options(options: DataOptions, targets: Mapping[str, Kind], spec: Dat
     part = PartField("inputs")
     few = spec.inputs if len(spec.inputs) < MANY_COLUMNS else ()
     source = {name: value for name, value in spec.source.items() if getattr(options.source, name) == "auto"}
+    detected: dict[str, Any] = {column.name: part.check(column.kind) for column in few}
     resolved = {
         "source": options.source.model_copy(update=source),
-        "inputs": options.inputs or {column.name: part.check(column.kind) for column in few} or None,
+        "inputs": options.inputs or detected or None,
         "targets": targets,
         "split": options.split.model_copy(update={"stratify": spec.stratified_by or "none"}),
     }

@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from bmcli import inputs as input_kinds
 from bmcli.distillation.teachers import TeacherNetwork
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
@@ -47,20 +48,11 @@ def build_adapter(teacher: TeacherNetwork, spec: DataSpec) -> InputAdapter:
 def _build_conversion(student_column: Column, teacher_column: Column, display_path: str) -> Callable[[Any], Any]:
     if student_column == teacher_column:
         return tf.identity
-    if student_column.kind == teacher_column.kind == "image" and student_column.shape[-1] == teacher_column.shape[-1]:
-        return lambda pictures: _convert_pictures(pictures, student_column, teacher_column)
+    conversion = input_kinds.get_traits(student_column).build_conversion(teacher_column)
+    if conversion is not None:
+        return conversion
     raise BmcliError(
         f"teacher {display_path} encodes the input {quoted(student_column.name)} differently from its student, so the "
         "augmented input cannot be converted.", path="data.augment",
         suggestion="Give both the same kind of input and the same training rows, or remove data.augment.",
     )  # fmt: skip
-
-
-def _convert_pictures(pictures: Any, student_column: Column, teacher_column: Column) -> Any:
-    """Convert encoded pictures to another size and another range of pixels."""
-    (low, high), (teacher_low, teacher_high) = student_column.state["range"], teacher_column.state["range"]
-    values = (tf.cast(pictures, tf.float32) - low) / ((high - low) or 1.0)
-    if student_column.shape != teacher_column.shape:
-        values = tf.image.resize(values, teacher_column.shape[:2])
-    values = values * ((teacher_high - teacher_low) or 1.0) + teacher_low
-    return tf.saturate_cast(tf.round(values), tf.uint8) if teacher_column.dtype == "uint8" else values

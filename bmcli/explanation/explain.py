@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from bmcli import inputs as input_kinds
 from bmcli.answers import Answers
 from bmcli.evaluation.explanation_record import (
     ExampleExplanation,
@@ -199,7 +200,7 @@ class _AttributionMethods:
         heat = None if self.grad_cam is None else self.grad_cam(encoded, chosen)
         point = self.answers.predict_points(predictions)
         truth = predicted.truth[self.answers.name][indices]
-        image, text = self._first_column("image"), self._first_column("text")
+        image, text = self._find_displayed("picture"), self._find_displayed("text")
         sums = attribution.sum_by_feature()
         return tuple(
             ExampleExplanation(
@@ -218,22 +219,26 @@ class _AttributionMethods:
             for i, row in enumerate(rows)
         )
 
-    def _first_column(self, kind: str) -> Column | None:
-        return next((column for column in self.spec.inputs if column.kind == kind), None)
+    def _find_displayed(self, display: str) -> Column | None:
+        """Find the first input that is shown as a picture or as a text."""
+        shown = (column for column in self.spec.inputs if input_kinds.get_traits(column).display == display)
+        return next(shown, None)
 
 
 def _make_pixel_map(column: Column, attribution: gradients.Attribution, row: int) -> PixelMap:
     contributions = attribution.select_column(column.name)
-    return () if contributions is None else _to_pixel_map(_downscale(contributions[row].sum(axis=-1)))
+    if contributions is None or contributions.ndim != 4:
+        return ()
+    return _to_pixel_map(_downscale(contributions[row].sum(axis=-1)))
 
 
 def _make_words(
     column: Column, encoded: Split, attribution: gradients.Attribution, row: int
 ) -> tuple[tuple[str, float], ...]:
     contributions = attribution.select_column(column.name)
-    if contributions is None or not gradients.has_terms(column):
+    if contributions is None:
         return ()
-    words = gradients.attribute_terms(column, encoded.inputs[column.name][row], contributions[row])
+    words = input_kinds.get_traits(column).attribute_terms(encoded.inputs[column.name][row], contributions[row])
     return tuple((term, _round_digits(value)) for term, value in words)
 
 

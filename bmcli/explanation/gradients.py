@@ -13,10 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
+from bmcli import inputs
 from bmcli.explanation import graph
 from bmcli.explanation.scores import TargetScore
+from bmcli.inputs import Baseline
 from bmcli.networks.network import Network
-from bmcli.specs import Column, DataSpec, Split
+from bmcli.specs import DataSpec, Split
 
 PAPER = "Sundararajan, Taly and Yan 2017"
 STEPS = 32
@@ -76,15 +78,15 @@ class IntegratedGradients:
         self.features = tuple(graph.find_features(network))
         tensors = [feature.tensor for feature in self.features]
         self._front, self._back = graph.build_front(network, tensors), graph.build_back(network, tensors)
-        kinds = {column.name: column.kind for column in spec.inputs}
+        baselines = {column.name: inputs.get_traits(column).baseline for column in spec.inputs}
         means = self._compute_features(average)
         self._baselines = [
-            _build_baseline(_get_kinds(feature, kinds), means[i]) for i, feature in enumerate(self.features)
+            _build_baseline(_get_baselines(feature, baselines), means[i]) for i, feature in enumerate(self.features)
         ]
-        black = {name: np.zeros_like(cells[:1]) for name, cells in average.inputs.items()}
+        zeros = {name: np.zeros_like(cells[:1]) for name, cells in average.inputs.items()}
         for i, feature in enumerate(self.features):
-            if _get_kinds(feature, kinds) == {"image"}:
-                self._baselines[i] = self._compute_features(Split(black, {}))[i][0]
+            if _get_baselines(feature, baselines) == {"zero_cell"}:
+                self._baselines[i] = self._compute_features(Split(zeros, {}))[i][0]
         # One trace for all batches, of which the last can be smaller.
         self._gradient = tf.function(self._compute_gradient, autograph=False, reduce_retracing=True)
 
@@ -154,43 +156,16 @@ def _slice_rows(rows: Split, start: int) -> Split:
     return Split({name: cells[start : start + _ROWS] for name, cells in rows.inputs.items()}, {})
 
 
-def _get_kinds(feature: graph.FeatureTensor, kinds: Mapping[str, str]) -> set[str]:
-    return {kinds[name] for name in feature.columns}
+def _get_baselines(feature: graph.FeatureTensor, baselines: Mapping[str, Baseline]) -> set[Baseline]:
+    return {baselines[name] for name in feature.columns}
 
 
-def _build_baseline(kinds: set[str], rows: np.ndarray) -> np.ndarray:
+def _build_baseline(baselines: set[Baseline], rows: np.ndarray) -> np.ndarray:
     """Build the baseline of a feature, in its shape without the batch axis."""
-    if kinds == {"text"}:
+    if baselines == {"zero_feature"}:
         return np.zeros(rows.shape[1:], "float32")
     with np.errstate(invalid="ignore"):
         return np.nan_to_num(np.nanmean(rows, axis=0)).astype("float32")
-
-
-def attribute_terms(column: Column, encoded: np.ndarray, contributions: np.ndarray) -> list[tuple[str, float]]:
-    """Pair the terms of one text with their contributions: in their order, or for a bag the largest first.
-
-    Args:
-        encoded: Of the text, `column.shape`.
-        contributions: Of its feature: `(length, dimension)` of a sequence, `(2 + terms,)` of a bag.
-    """
-    from bmcli.layers.text_encoder import FIRST_TERM, PADDING
-
-    vocabulary = column.state["vocabulary"]
-
-    def get_term(number: int) -> str:
-        return vocabulary[number - FIRST_TERM] if number >= FIRST_TERM else "?"
-
-    if column.state["bag"]:
-        term_ids = [int(number) for number in encoded[0] if number != PADDING]
-        attributed = [(get_term(number), float(contributions[number])) for number in term_ids]
-        return sorted(attributed, key=lambda each: -abs(each[1]))
-    sums = contributions.sum(axis=-1)
-    return [(get_term(int(number)), float(sums[i])) for i, number in enumerate(encoded) if number != PADDING]
-
-
-def has_terms(column: Column) -> bool:
-    """Whether the feature of a text has a part for each term, unlike a sum of embeddings."""
-    return column.kind == "text" and not (column.state["bag"] and column.state["dimension"])
 
 
 def compute_mean_magnitudes(attribution: Attribution) -> Mapping[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
 from pydantic import Field
 
+from bmcli import inputs
 from bmcli.answers import Answers, ServedRole
 from bmcli.errors import BmcliError
+from bmcli.inputs import Preprocessing
 from bmcli.objectives import open_answers
+from bmcli.quoting import quoted
 from bmcli.recipe.fields import Kind, PartField
 from bmcli.specs import Column, DataSpec
 
@@ -206,10 +209,25 @@ class Format(Protocol):
         """
 
 
-def is_plain_number(column: Column) -> bool:
-    """Whether a column is only filled, scaled and flagged in float32, which every format can represent."""
-    transforms = {"log", "knots", "edges"} & set(column.state)
-    return column.kind in ("number", "boolean") and column.raw_dtype == "float32" and not transforms
+def choose_form(column: Column, supported: Collection[Preprocessing]) -> InputForm:
+    """Choose raw cells for a format that can hold the preprocessing of a column, and encoded ones for another.
+
+    Args:
+        supported: Preprocessing that the format can hold.
+
+    Raises:
+        BmcliError: The format cannot hold it, and nothing encodes the cells outside of the model.
+    """
+    traits = inputs.get_traits(column)
+    if traits.preprocessing in supported:
+        return "raw"
+    if not traits.has_numpy_encoder:
+        raise BmcliError(
+            f"the format cannot hold the preprocessing of {quoted(column.name)}, and its kind {column.kind} has none "
+            "outside of TensorFlow.",
+            suggestion="Use saved_model.",
+        )
+    return "encoded"
 
 
 def require_installed(options: FormatOptions, path: str = "") -> None:

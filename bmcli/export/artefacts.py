@@ -71,7 +71,7 @@ class LoadedArtefact:
         predictions: dict[str, list[np.ndarray]] = {name: [] for name in self.answers}
         for start in range(0, count, _BATCH_SIZE):
             batch = {name: values[start : start + _BATCH_SIZE] for name, values in raw.items()}
-            cells = rows.decode_picture_files(batch, self.signature, self.spec)
+            cells = rows.decode_files(batch, self.signature, self.spec)
             try:
                 outputs = loaded.predict(cells)
             except Exception as error:  # as above

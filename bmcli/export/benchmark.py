@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bmcli import inputs
 from bmcli.errors import ArtefactRejected
-from bmcli.export.rows import make_png_file
 from bmcli.export.worker import ArtefactWorker, WorkerFailed, start_worker
 from bmcli.reports.costs import Cost, Latency
-from bmcli.specs import Column, DataSpec
+from bmcli.specs import DataSpec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 BATCHES = (1, 32)
 _CALLS_PER_TURN = {1: 50, 32: 20}  # of one turn, by batch size
 _MAX_TURN_S = 2.0
-_MAX_TERMS = 20
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class BenchmarkTarget:
 
     Args:
         folder: Of the artefact, with its card.
-        decoded_columns: Columns of picture files that must be decoded for it.
+        decoded_columns: Columns of files that must be decoded for it.
         uses_int8: Whether it computes in int8.
     """
 
@@ -105,48 +104,13 @@ def make_rows(spec: DataSpec, count: int, decoded: Sequence[str] = ()) -> dict[s
     """Make random rows that resemble the training rows, from the fitted preprocessing alone, without data.
 
     Args:
-        decoded: Columns of picture files whose cells are decoded pictures.
+        decoded: Columns of files whose cells are decoded.
     """
     import numpy as np
 
-    generator = np.random.default_rng(0)
-    return {column.name: _make_cells(column, count, generator, column.name in decoded) for column in spec.inputs}
-
-
-def _make_cells(column: Column, count: int, generator: np.random.Generator, decoded: bool) -> np.ndarray:
-    import numpy as np
-
-    if column.kind == "image":
-        return _make_pictures(column, count, generator, decoded)
-    if column.raw_dtype == "string":
-        return np.array([_make_text(column, generator) for _ in range(count)], object)
-    shape = (count, *(size or 1 for size in column.raw_shape))
-    if column.kind == "category":
-        keys = [int(name) for name in column.classes] or list(range(column.state.get("buckets", 1)))
-        return generator.choice(keys, shape).astype(column.raw_dtype)
-    if column.kind == "boolean":
-        return generator.integers(0, 2, shape).astype(column.raw_dtype)
-    offset, scale = (np.asarray(column.state[key]) for key in ("offset", "scale"))
-    return (offset.reshape(-1)[0] + scale.reshape(-1)[0] * generator.normal(size=shape)).astype(column.raw_dtype)
-
-
-def _make_text(column: Column, generator: np.random.Generator) -> str:
-    if column.kind == "boolean":
-        return str(generator.choice(column.state["yes"] + column.state["no"]))
-    if column.kind == "date":
-        return "2026-01-31"
-    if column.kind == "category":
-        return str(generator.choice(column.classes)) if column.classes else f"value {generator.integers(1000)}"
-    terms = column.state["vocabulary"]
-    separator = " " if column.state["tokens"] == "words" else ""
-    return separator.join(generator.choice(terms, min(_MAX_TERMS, column.state["length"])).tolist())
-
-
-def _make_pictures(column: Column, count: int, generator: np.random.Generator, decoded: bool) -> np.ndarray:
-    import numpy as np
-
-    if column.raw_dtype == "string" and not decoded:
-        return np.array([make_png_file(column.shape[:2], column.shape[2])] * count, object)
-    shape = column.shape if decoded else tuple(size or 1 for size in column.raw_shape)
-    low, high = column.state.get("range", (0.0, 255.0))
-    return generator.uniform(low, high, (count, *shape)).astype("uint8" if decoded else column.raw_dtype)
+    generator, rows = np.random.default_rng(0), {}
+    for column in spec.inputs:
+        traits = inputs.get_traits(column)
+        cells = traits.make_random_cells(count, generator)
+        rows[column.name] = traits.decode_files(cells) if column.name in decoded else cells
+    return rows

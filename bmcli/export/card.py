@@ -15,14 +15,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bmcli import __version__, dates, disk, records, trust
+from bmcli import __version__, disk, records, trust
+from bmcli import inputs as input_kinds
 from bmcli.answers import Answers
 from bmcli.errors import ArtefactRejected, BmcliError
 from bmcli.export import FormatOptions, Runtime, Signature, SignatureInput, SignatureOutput, WrittenModel, schema
 from bmcli.export.verify import Verification
 from bmcli.objectives import open_answers
 from bmcli.printable import clean
-from bmcli.quoting import listed, shortened
+from bmcli.quoting import shortened
 from bmcli.recipe.schema import Recipe
 from bmcli.runs import Run, now
 from bmcli.specs import Column, DataSpec
@@ -97,16 +98,10 @@ def build_minimal(options: FormatOptions, written: WrittenModel) -> dict[str, An
 def describe_preprocessing(spec: DataSpec, recipe: Recipe) -> dict[str, Any]:
     """Describe the fitted preprocessing and the options of the source, without paths of the user."""
     values = json.loads(json.dumps(spec.to_json()))
-    for column in values["inputs"]:
-        if column["kind"] == "date" and column["raw_dtype"] == "string":
-            column["state"]["patterns"] = _list_patterns(column["state"]["formats"])
+    for fitted, column in zip(spec.inputs, values["inputs"], strict=True):
+        column["state"] |= json.loads(json.dumps(input_kinds.get_traits(fitted).derive_state()))
     source = recipe.data.source.model_dump(exclude_unset=True)
     return {**values, "source": {key: value for key, value in source.items() if key not in PATH_OPTIONS}}
-
-
-def _list_patterns(formats: Iterable[str]) -> list[Any]:
-    compiled = [(date_format, dates.compile_format(date_format)) for date_format in formats]
-    return [[date_format, pattern.regex, list(pattern.fields)] for date_format, pattern in compiled]
 
 
 def parse_written_model(values: Mapping[str, Any]) -> WrittenModel:
@@ -187,23 +182,26 @@ def read_preprocessing(folder: Path) -> dict[str, Any]:
     """
     values = _read_record(folder / PREPROCESSING, schema.PreprocessingRecord)
     for position, column in enumerate(values["inputs"]):
-        # A forged regular expression could take exponential time on every cell.
-        if not _has_own_patterns(column):
+        # A forged regular expression of a date could take exponential time on every cell.
+        if forged := _find_forged_state(column):
             raise ArtefactRejected(
-                f"{folder / PREPROCESSING}: inputs.{position}.state.patterns: they do not match its formats.",
+                f"{folder / PREPROCESSING}: inputs.{position}.state.{forged}: they do not follow from the column.",
                 suggestion=_EXPORT_AGAIN,
             )
     return values
 
 
-def _has_own_patterns(column: Mapping[str, Any]) -> bool:
-    """Whether a date column has exactly the regular expressions of its formats, and another column none."""
-    if column["kind"] != "date" or column["raw_dtype"] != "string":
-        return "patterns" not in column["state"]
+def _find_forged_state(values: Mapping[str, Any]) -> str | None:
+    """Find a name in the state of an input whose value does not follow from the rest of the column."""
+    traits = input_kinds.get_traits(records.validate_as(Column, values))
     try:
-        return bool(column["state"].get("patterns") == _list_patterns(column["state"]["formats"]))
-    except ValueError:  # no such format
-        return False
+        derived = json.loads(json.dumps(traits.derive_state()))
+    except ValueError:  # such as no such format
+        return next(iter(traits.derived_state))
+    missing = object()
+    state = values["state"]
+    names = (name for name in traits.derived_state if state.get(name, missing) != derived.get(name, missing))
+    return next(names, None)
 
 
 def _read_record(file: Path, record_type: type[schema.AnyRecord]) -> dict[str, Any]:
@@ -265,27 +263,9 @@ def _describe_column(column: Column, written: WrittenModel) -> dict[str, Any]:
     return {
         "name": column.name,
         "kind": column.kind,
-        "meaning": _describe_cells(column),
+        "meaning": input_kinds.get_traits(column).describe_cells(),
         "preprocessing": "inside" if signature_input.form == "raw" else f"outside, by {ENCODER}",
     }
-
-
-def _describe_cells(column: Column) -> str:
-    empty = '"" is missing' if column.raw_dtype == "string" else "NaN is missing"
-    if column.kind == "image":
-        size = "x".join(map(str, column.shape))
-        content = "the bytes of a JPEG, PNG, BMP or GIF file" if column.raw_dtype == "string" else "pixels"
-        pixel_range = column.state.get("range")
-        return f"{content}; the network sees {size}" + (
-            f", trained on values from {pixel_range[0]:g} to {pixel_range[1]:g}" if pixel_range else ""
-        )
-    if column.kind == "category":
-        categories = listed(column.classes)
-        return (
-            f"one of {len(column.classes)} categories ({categories}); {empty}" if categories else f"a category; {empty}"
-        )
-    descriptions = {"number": "a number", "boolean": "yes or no", "date": "a date", "text": "a text"}
-    return f"{descriptions.get(column.kind, column.kind)}; {empty}"
 
 
 def _select_metrics(evaluation: Mapping[str, Any]) -> dict[str, Any]:

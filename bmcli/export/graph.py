@@ -14,7 +14,6 @@ import tensorflow as tf
 
 from bmcli import inputs as input_kinds
 from bmcli.export import ExportableModel, InputForm, Signature, SignatureInput, SignatureOutput
-from bmcli.layers.picture_decoder import PictureDecoder
 from bmcli.specs import Column, DataSpec
 
 SERVING = "serving_default"
@@ -25,7 +24,7 @@ def make_inputs(spec: DataSpec, forms: Mapping[str, InputForm], any_size: bool =
 
     Args:
         forms: The form of each column.
-        any_size: Whether raw pictures can have any height and width.
+        any_size: Whether raw cells can have any size that their preprocessing adapts, such as that of a picture.
     """
     names = input_kinds.make_tensor_names(spec.inputs)
     return tuple(_make_input(names[column.name], column, forms[column.name], any_size) for column in spec.inputs)
@@ -36,9 +35,7 @@ def _make_input(name: str, column: Column, form: InputForm, any_size: bool) -> S
         return SignatureInput(name, column.name, form, (), "string")
     if form == "encoded":
         return SignatureInput(name, column.name, form, column.shape, column.dtype)
-    shape = column.raw_shape
-    if any_size and column.kind == "image" and shape:
-        shape = (None, None, *shape[2:])
+    shape = input_kinds.get_traits(column).open_shape if any_size else column.raw_shape
     return SignatureInput(name, column.name, form, shape, column.raw_dtype)
 
 
@@ -112,9 +109,8 @@ class ServingModule(tf.Module):
         tensors_by_column = {each.column: tensors[each.name] for each in signature.inputs}
         for each in signature.inputs:
             if each.form == "encoded_image":
-                column = self._exportable.get_column(each.column)
-                decoder = PictureDecoder(column.shape[:2], column.shape[2], column.state.get("fit", "stretch"))
-                tensors_by_column[each.column] = decoder(tensors_by_column[each.column])
+                traits = input_kinds.get_traits(self._exportable.get_column(each.column))
+                tensors_by_column[each.column] = traits.build_file_encoder()(tensors_by_column[each.column])
         for encoder in self._get_encoders(signature):
             tensors_by_column |= encoder(tensors_by_column)
         return tensors_by_column

@@ -11,8 +11,10 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     JsonValue,
+    Tag,
     ValidationError,
     field_validator,
     model_validator,
@@ -46,6 +48,12 @@ def _check_unique_paths(files: tuple[CardFile, ...]) -> tuple[CardFile, ...]:
     if len({file.path for file in files}) < len(files):
         raise ValueError("a file is listed twice")
     return files
+
+
+def _check_input_kind(kind: str) -> str:
+    if kind not in parts.names("inputs"):
+        raise ValueError(f"no kind {kind!r}")
+    return kind
 
 
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -252,7 +260,6 @@ class ImageState(_StrictRecord):
 
 class CrossState(_StrictRecord):
     columns: tuple[str, ...]
-    kinds: tuple[str, ...]
     sizes: tuple[Size, ...]
     buckets: Count | None
     dimension: Count | None
@@ -323,6 +330,15 @@ class ImageColumn(_ColumnRecord):
         return self
 
 
+class PluginColumn(_ColumnRecord):
+    """An input of a kind that a plug-in adds, whose part checks its state itself."""
+
+    kind: Annotated[str, AfterValidator(_check_input_kind)]
+    dtype: Dtype
+    raw_dtype: Dtype
+    state: dict[str, JsonValue]
+
+
 class CrossColumn(_ColumnRecord):
     kind: Literal["cross"]
     dtype: Dtype
@@ -364,8 +380,20 @@ class OutputRecord(_StrictRecord):
         return value
 
 
+def _get_input_tag(values: Any) -> str:
+    kind = values.get("kind") if isinstance(values, Mapping) else None
+    return kind if isinstance(kind, str) and kind in parts.list_built_in("inputs") else "plugin"
+
+
 InputColumn = Annotated[
-    NumberColumn | CategoryColumn | BooleanColumn | DateColumn | TextColumn | ImageColumn, Field(discriminator="kind")
+    Annotated[NumberColumn, Tag("number")]
+    | Annotated[CategoryColumn, Tag("category")]
+    | Annotated[BooleanColumn, Tag("boolean")]
+    | Annotated[DateColumn, Tag("date")]
+    | Annotated[TextColumn, Tag("text")]
+    | Annotated[ImageColumn, Tag("image")]
+    | Annotated[PluginColumn, Tag("plugin")],
+    Discriminator(_get_input_tag),
 ]
 
 

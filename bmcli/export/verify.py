@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bmcli import inputs as input_kinds
 from bmcli.answers import Answers
 from bmcli.export import ExportRows, Precision, Signature, WrittenModel, rows
 from bmcli.export.rows import EdgeCase
@@ -54,7 +55,7 @@ _DEFAULT_LIMITS: Mapping[Precision, Limits] = {
 def resolve_limits(options: VerifyOptions, precision: Precision, spec: DataSpec) -> Limits:
     """Resolve the limits of a recipe; `auto` is the default for a precision and the inputs."""
     defaults = _DEFAULT_LIMITS[precision]
-    if precision == "int8" and any(column.kind == "image" for column in spec.inputs):
+    if precision == "int8" and any(input_kinds.get_traits(c).display == "picture" for c in spec.inputs):
         defaults = replace(defaults, agreement=_INT8_IMAGE_AGREEMENT)
 
     def choose(name: str) -> Any:
@@ -215,7 +216,7 @@ def _compare_answers(
     for edge_case, expected in reference.edge_cases:
         if _accepts(default, edge_case):
             totals_by_signature[0].add(
-                reference, expected, worker.predict(rows.decode_picture_files(edge_case.raw, default, reference.spec))
+                reference, expected, worker.predict(rows.decode_files(edge_case.raw, default, reference.spec))
             )
     return {name: np.concatenate(values) for name, values in predictions.items()}
 
@@ -238,15 +239,15 @@ def _iterate_batches(
     import numpy as np
 
     has_files = any(
-        rows.holds_picture_files(reference.spec.input(each.column)) and each.form == "encoded"
+        each.form == "encoded" and input_kinds.get_traits(reference.spec.input(each.column)).file_formats
         for each in default.inputs
     )
-    size = 1 if has_files else BATCH_SIZE  # decoded pictures differ in size
+    size = 1 if has_files else BATCH_SIZE  # decoded files, such as pictures, differ in size
     for start in range(0, len(reference.rows), size):
         positions = np.arange(start, min(start + size, len(reference.rows)))
         if signature is default:
             raw = {name: values[positions] for name, values in reference.rows.raw.items()}
-            yield rows.decode_picture_files(raw, signature, reference.spec), positions
+            yield rows.decode_files(raw, signature, reference.spec), positions
         else:
             yield (
                 {each.column: _select_cells(reference, each.column, each.form, positions) for each in signature.inputs},

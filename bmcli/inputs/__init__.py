@@ -6,6 +6,9 @@ A kind has three functions on the same fitted state, which must agree:
 - `build_encoder` makes a Keras layer with the same result on raw inputs, for serving;
 - `build_feature` turns encoded tensors into features inside the model (casting, scaling, one-hot, embedding).
 
+Beside these it has a function that recognises columns of its kind, for `bmcli init`, and one that returns the traits
+of a fitted column. Other rooms never compare kinds: whatever depends on a kind is in its traits.
+
 The inputs of a served model are strings for text, and for categories, dates and booleans that are text in the source;
 "" is a missing cell. The other inputs are numbers; NaN is a missing cell.
 """
@@ -13,20 +16,30 @@ The inputs of a served model are strings for text, and for categories, dates and
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
 from bmcli import parts
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
-from bmcli.raw_columns import RawColumn, is_file_column, is_text_column, to_numbers, to_texts
-from bmcli.recipe.fields import Kind
+from bmcli.raw_columns import ColumnCells, RawColumn, is_file_column, is_text_column, to_numbers, to_texts
+from bmcli.recipe.inputs import InputOptions
 from bmcli.specs import MANY_COLUMNS, Column, DataSpec
 
 if TYPE_CHECKING:
     import keras
     import numpy as np
+
+Form = Literal["vector", "steps", "map"]
+"""Form of a feature: `(batch, width)`, `(batch, steps, width)` or `(batch, height, width, channels)`."""
+
+Preprocessing = Literal["arithmetic", "picture", "lookup", "tensorflow"]
+"""Operations from raw cells to encoded ones: float32 arithmetic, which every format has; resizing of arrays of pixels;
+the lookup of texts or integers among `InputTraits.lookup_keys`; or any others of TensorFlow."""
+
+Baseline = Literal["mean", "zero_feature", "zero_cell"]
+"""Baseline of integrated gradients: the mean feature, a feature of zeros, or that of an encoded cell of zeros."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +57,268 @@ class Feature:
     mask: Any = None
 
 
+@dataclass(frozen=True)
+class Guess:
+    """A kind of input that a column may be.
+
+    Args:
+        certainty: From 0 to 1. Built-in kinds are at most 0.9 certain, so that a plug-in can be preferred to them.
+        why: Description of the cells, for the comments of `bmcli init`.
+        options: Options of the kind that `bmcli init` writes.
+        needs_options: Whether the column is of the kind with these options only; a recipe must name them then.
+        obstacle: Reason for which `bmcli init` drops the column all the same; empty if there is none.
+        form: Form of the features, by which `bmcli init` chooses a family.
+        is_wide: Whether the features are wide vectors.
+        is_categorical: Whether each cell is one of few values, which must repeat to be useful.
+        is_timeline: Whether the cells are days or times in ISO 8601, by which rows can be split.
+    """
+
+    kind: str
+    certainty: float
+    why: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    needs_options: bool = False
+    obstacle: str = ""
+    form: Form = "vector"
+    is_wide: bool = False
+    is_categorical: bool = False
+    is_timeline: bool = False
+
+
+class EdgeCell(NamedTuple):
+    """An unusual cell, by which exported models are verified.
+
+    Args:
+        description: As in `a missing value`.
+        cell: Input of a served model, `(1, ...)`.
+        is_resized: Whether it is a picture of another size than those of the data.
+    """
+
+    description: str
+    cell: np.ndarray
+    is_resized: bool = False
+
+
+class InputTraits:
+    """Properties of a fitted column, by which other rooms treat it; a kind overrides those that differ.
+
+    The defaults suit numbers or texts, one a row, whose preprocessing needs TensorFlow.
+    """
+
+    display: ClassVar[Literal["value", "picture", "text"]] = "value"
+    """How a cell is shown to a person: as its raw value, as a picture by `draw`, or as a text by `attribute_terms`."""
+
+    noun: ClassVar[str] = ""
+    """Description of a cell, such as `a number`; by default the kind."""
+
+    baseline: ClassVar[Baseline] = "mean"
+
+    has_numpy_encoder: ClassVar[bool] = False
+    """Whether `bmcli.export.encoder` encodes its cells for formats that lack its preprocessing."""
+
+    derived_state: ClassVar[tuple[str, ...]] = ()
+    """Names of all that `derive_state` may return."""
+
+    def __init__(self, column: Column) -> None:
+        self.column = column
+
+    @property
+    def form(self) -> Form:
+        """Form of its feature."""
+        forms: tuple[Form, ...] = ("vector", "vector", "steps", "map")
+        return forms[min(len(self.column.shape), 3)]
+
+    @property
+    def is_number(self) -> bool:
+        """Whether its features are numbers on a scale, to which noise can be added: no bins, dates or categories."""
+        return False
+
+    @property
+    def flags(self) -> int:
+        """Number of its last channels that only flag missing cells."""
+        return 0
+
+    @property
+    def passes_missing(self) -> bool:
+        """Whether missing cells reach the network as NaN."""
+        return False
+
+    @property
+    def sequence_option(self) -> str:
+        """Option by which its feature would become a sequence, such as `encoding: sequence`; empty if none."""
+        return ""
+
+    # Descriptions.
+
+    def describe_cells(self) -> str:
+        """Describe the cells that a served model takes, for its card."""
+        missing = '"" is missing' if self.column.raw_dtype == "string" else "NaN is missing"
+        return f"{self.noun or self.column.kind}; {missing}"
+
+    def summarize(self) -> str | None:
+        """Summarise the content of the training rows, for the report; None for the range of its numbers."""
+        return None
+
+    def count_categories(self) -> int:
+        """Count the categories of which each cell is one; 0 for a column without."""
+        return 0
+
+    # Display of a cell.
+
+    def draw(self, encoded: np.ndarray) -> np.ndarray:
+        """Draw an encoded cell as pixels `(height, width, 1 or 3)` from 0 to 1, where `display` is `picture`."""
+        raise NotImplementedError
+
+    def attribute_terms(self, encoded: np.ndarray, contributions: np.ndarray) -> Sequence[tuple[str, float]]:
+        """Pair the terms of an encoded cell with their contributions, where `display` is `text`; empty if it has none.
+
+        Args:
+            contributions: Of the feature of the cell, in its shape.
+        """
+        return ()
+
+    # Augmentation and distillation.
+
+    def to_unit_range(self, encoded: Any) -> Any:
+        """Convert encoded cells `(examples, ...)` to the values that augmentations change."""
+        return encoded
+
+    def from_unit_range(self, values: Any) -> Any:
+        """Undo `to_unit_range`."""
+        return values
+
+    def build_conversion(self, other: Column) -> Callable[[Any], Any] | None:
+        """Build the conversion of encoded cells to those of another column of the same raw cells; None if none."""
+        return None
+
+    # Crosses.
+
+    def count_positions(self) -> int | None:
+        """Count the values of an encoded cell, including those of missing and unknown cells; None if not countable."""
+        return None
+
+    def to_positions(self, encoded: Any) -> Any:
+        """Convert encoded cells of one value to integers from 0, `(batch,)`."""
+        # A flag of missing cells is in the second channel.
+        return encoded if len(encoded.shape) == 1 else encoded[:, 0]
+
+    # Columns that are computed together: see `StackableKind`.
+
+    @property
+    def stack_key(self) -> Any:
+        """Key of the columns that one layer can encode together; None for a column that is encoded alone."""
+        return None
+
+    @property
+    def feature_stack_key(self) -> Any:
+        """Key of the columns that can become one feature, where separate ones need an operation each; None if none."""
+        return None
+
+    # Raw cells of served models.
+
+    def to_serving_array(self, rows: RawColumn) -> np.ndarray:
+        """Convert cells to the input of a served model; see `bmcli.inputs.to_serving_array`."""
+        import numpy as np
+
+        column = self.column
+        if is_file_column(rows):
+            is_missing = rows.missing()
+            return np.array([b"" if is_missing[row] else rows.read(row) for row in range(len(rows))], object)
+        if column.raw_dtype == "string":
+            cells: Any = rows if is_text_column(rows) else to_texts(rows)
+            # Objects and not NumPy strings, whose width would be that of the longest text for every row.
+            return np.array(cells.fill_null("").to_pylist(), object)
+        values = self.read_array(rows)
+        if tuple(values.shape[1:]) != column.raw_shape:
+            check_shape(values, column)
+        return values.astype(column.raw_dtype)
+
+    def read_array(self, rows: RawColumn) -> np.ndarray:
+        """Read cells that a served model takes as an array; raise RowFault for one that is not a number."""
+        return to_numbers(rows)
+
+    def make_missing_cell(self, cell: np.ndarray) -> np.ndarray | None:
+        """Make a missing cell, `(1, ...)`; None if the column has no missing value.
+
+        Args:
+            cell: Another cell.
+        """
+        if self.column.raw_dtype == "string":
+            return make_object_array([""])
+        return cell * float("nan") if self.column.raw_dtype.startswith("float") else None
+
+    def make_edge_cells(self, cell: np.ndarray) -> Iterator[EdgeCell]:
+        """Make further unusual cells, by which exported models are verified.
+
+        Args:
+            cell: A usual cell, `(1, ...)`.
+        """
+        yield from ()
+
+    def make_random_cells(self, count: int, generator: np.random.Generator) -> np.ndarray:
+        """Make random cells that resemble the training rows, `(count, ...)`, for benchmarks."""
+        if self.column.raw_dtype == "string":
+            return make_object_array([""] * count)
+        shape = (count, *(size or 1 for size in self.column.raw_shape))
+        return generator.normal(size=shape).astype(self.column.raw_dtype)
+
+    # Exported models.
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """Operations that a format needs to hold its preprocessing."""
+        return "tensorflow"
+
+    @property
+    def lookup_keys(self) -> tuple[str, ...]:
+        """Texts or integers whose index is the encoded cell; with n keys, n is a missing cell, n + 1 an unknown one."""
+        return ()
+
+    @property
+    def open_shape(self) -> tuple[int | None, ...]:
+        """Shape of a raw cell, with None for the sizes that its preprocessing adapts."""
+        return self.column.raw_shape
+
+    @property
+    def file_formats(self) -> str:
+        """Formats of the files that its cells are, such as `JPEG or PNG`; empty for cells that are values.
+
+        Formats that lack its preprocessing are fed with the result of `decode_files`.
+        """
+        return ""
+
+    def decode_files(self, cells: np.ndarray) -> Any:
+        """Decode files for `bmcli.export.encoder`, to an array, or to a list if they differ in size."""
+        return cells
+
+    @property
+    def accepts_files(self) -> bool:
+        """Whether a served model can take files by `build_file_encoder` instead of its arrays."""
+        return False
+
+    def build_file_encoder(self) -> keras.layers.Layer:
+        """Build the layer from the bytes of files, `(batch,)`, to encoded cells, where `accepts_files` is true."""
+        raise NotImplementedError
+
+    def derive_state(self) -> Mapping[str, Any]:
+        """Derive what `bmcli.export.encoder` needs beside the state of the column, as plain JSON values."""
+        return {}
+
+
+def make_object_array(cells: Sequence[str | bytes]) -> np.ndarray:
+    """Make an array of texts or bytes as a served model takes them, dtype object."""
+    import numpy as np
+
+    return np.array(cells, object)
+
+
 class InputKind(Protocol):
     """Interface of the modules of this folder."""
 
-    Options: type[Kind]
+    Options: type[InputOptions]
+
+    def guess(self, cells: ColumnCells) -> Guess | None:
+        """Return how certain it is that a column is of this kind, and with which options; None if it cannot be."""
 
     def fit(self, name: str, rows: RawColumn, options: Any) -> Column:
         """Fit a column on the training rows.
@@ -69,6 +340,9 @@ class InputKind(Protocol):
     def build_feature(self, column: Column, encoded: Any) -> Feature:
         """Turn the encoded tensor into floating-point features, inside the trained model."""
 
+    def get_traits(self, column: Column) -> InputTraits:
+        """Return the properties of a fitted column by which other rooms treat it."""
+
 
 def kind_of(column: Column) -> InputKind:
     """Return the module that fitted a column."""
@@ -76,7 +350,37 @@ def kind_of(column: Column) -> InputKind:
     return part
 
 
-def build_cross_feature(cross: Column, encoded: Mapping[str, Any]) -> Feature:
+_CROSS = "cross"  # not the kind of an input: a cross is computed from inputs inside the network
+
+
+def get_traits(column: Column) -> InputTraits:
+    """Return the traits of an input, or of one of `DataSpec.crosses`, which has those of any vector."""
+    return InputTraits(column) if column.kind == _CROSS else kind_of(column).get_traits(column)
+
+
+def guess_kinds(cells: ColumnCells, kinds: Iterable[str]) -> tuple[Guess, ...]:
+    """Return the guesses of some kinds about a column, the most certain first."""
+    found = [parts.load("inputs", kind).guess(cells) for kind in kinds]
+    return tuple(sorted((guess for guess in found if guess is not None), key=lambda guess: -guess.certainty))
+
+
+def build_cross(
+    name: str, columns: Sequence[Column], sizes: Sequence[int], buckets: int, dimension: int | None
+) -> Column:
+    """Build the column of a cross.
+
+    Args:
+        sizes: Number of positions of each column.
+        buckets: Number of hash buckets of the combinations.
+        dimension: Width of their embedding; None for one-hot vectors.
+    """
+    state = {
+        "columns": [column.name for column in columns], "sizes": list(sizes), "buckets": buckets, "dimension": dimension
+    }  # fmt: skip
+    return Column(name, _CROSS, (), "int32", state=state)
+
+
+def build_cross_feature(cross: Column, spec: DataSpec, encoded: Mapping[str, Any]) -> Feature:
     """Build the feature of a cross, one-hot or as an embedding of the combination of categories.
 
     Args:
@@ -89,24 +393,10 @@ def build_cross_feature(cross: Column, encoded: Mapping[str, Any]) -> Feature:
 
     state = cross.state
     layer = Cross(state["sizes"], state["buckets"])
-    combined = layer(
-        [_to_positions(kind, encoded[name]) for kind, name in zip(state["kinds"], state["columns"], strict=True)]
-    )
+    combined = layer([get_traits(spec.input(name)).to_positions(encoded[name]) for name in state["columns"]])
     if state["dimension"]:
         return Feature(cross, keras.layers.Embedding(layer.width, state["dimension"])(combined))
     return Feature(cross, keras.ops.one_hot(combined, layer.width))
-
-
-def _to_positions(kind: str, encoded: Any) -> Any:
-    """Convert an encoded category, binned number or boolean to integers from 0, `(batch,)`."""
-    import keras
-
-    # Bins and booleans are in the first channel; the second is the flag of missing cells, if there is one.
-    first = encoded if len(encoded.shape) == 1 else encoded[:, 0]
-    if kind != "boolean":
-        return first
-    missing = keras.ops.logical_and(keras.ops.not_equal(first, 0), keras.ops.not_equal(first, 1))
-    return keras.ops.where(missing, 2, keras.ops.cast(first, "int32"))
 
 
 NETWORK_NAME = "network"
@@ -179,7 +469,7 @@ def build_encoders(columns: Sequence[Column]) -> list[Encoder]:
             if len(group) == 1
             else _load_stackable(group).build_stacked_encoder(group),
         )
-        for group in _group_stackable(columns, "build_stacked_encoder")
+        for group in _group_stackable(columns, lambda traits: traits.stack_key)
     ]
 
 
@@ -191,7 +481,8 @@ def build_features(columns: Sequence[Column], encoded: Mapping[str, Any], stacke
         stacked: Join stackable columns to one feature, from `MANY_COLUMNS` on.
     """
     features = []
-    for group in _group_stackable(columns, "build_stacked_feature") if stacked else [[column] for column in columns]:
+    groups = _group_stackable(columns, lambda traits: traits.feature_stack_key) if stacked else [[c] for c in columns]
+    for group in groups:
         tensors = [encoded[column.name] for column in group]
         if len(group) == 1:
             features.append(kind_of(group[0]).build_feature(group[0], tensors[0]))
@@ -200,31 +491,27 @@ def build_features(columns: Sequence[Column], encoded: Mapping[str, Any], stacke
     return features
 
 
-def _group_stackable(columns: Sequence[Column], function: str) -> list[list[Column]]:
+def _group_stackable(columns: Sequence[Column], get_key: Callable[[InputTraits], Any]) -> list[list[Column]]:
     """Group columns that are computed together, in the order of their first column.
 
     Args:
-        function: Name of the function of `StackableKind` that the kind must have.
+        get_key: Returns the key of the columns of one group; None for a column that is computed alone.
     """
     groups: dict[Any, list[Column]] = {}
     for position, column in enumerate(columns):
-        is_stackable = len(columns) >= MANY_COLUMNS and hasattr(kind_of(column), function)
-        key = _load_stackable([column]).get_stack_key(column) if is_stackable else None
+        key = get_key(get_traits(column)) if len(columns) >= MANY_COLUMNS else None
         groups.setdefault(position if key is None else (column.kind, key), []).append(column)
     return list(groups.values())
 
 
 class StackableKind(Protocol):
-    """Additional functions of a module of this folder that computes several columns together."""
-
-    def get_stack_key(self, column: Column) -> Any:
-        """Return a key; columns of one key can be computed together. None for a column that cannot."""
+    """Additional functions of a kind whose traits have a `stack_key` or a `feature_stack_key`."""
 
     def build_stacked_encoder(self, columns: Sequence[Column]) -> keras.layers.Layer:
         """Build a layer from the list of raw tensors to the list of the results of `encode`."""
 
     def build_stacked_feature(self, columns: Sequence[Column], encoded: Sequence[Any]) -> Feature:
-        """Build one feature of all columns; only for kinds whose features need operations for each column."""
+        """Build one feature of all columns."""
 
 
 def _load_stackable(columns: Sequence[Column]) -> StackableKind:
@@ -241,24 +528,7 @@ def to_serving_array(rows: RawColumn, column: Column) -> np.ndarray:
         RowFault: A cell is not a number, or a file cannot be read.
         BmcliError: The cells have another shape than those on which the column was fitted.
     """
-    import numpy as np
-
-    if is_file_column(rows):
-        is_missing = rows.missing()
-        return np.array([b"" if is_missing[row] else rows.read(row) for row in range(len(rows))], object)
-    if column.raw_dtype == "string":
-        cells: Any = rows if is_text_column(rows) else to_texts(rows)
-        # Objects and not NumPy strings, whose width would be that of the longest text for every row.
-        return np.array(cells.fill_null("").to_pylist(), object)
-    if column.kind == "image":
-        values = np.asarray(rows)
-    elif column.kind == "category":
-        values = np.asarray(rows).reshape(len(rows), *column.raw_shape)
-    else:
-        values = to_numbers(rows)
-    if tuple(values.shape[1:]) != column.raw_shape:
-        check_shape(values, column)
-    return values.astype(column.raw_dtype)
+    return get_traits(column).to_serving_array(rows)
 
 
 def check_shape(rows: np.ndarray, column: Column) -> None:

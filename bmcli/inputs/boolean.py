@@ -13,10 +13,11 @@ from pydantic import Field, field_validator, model_validator
 
 from bmcli import raw_columns
 from bmcli.errors import BmcliError
-from bmcli.inputs import Feature, check_shape
+from bmcli.inputs import Feature, Guess, InputTraits, Preprocessing, check_shape, make_object_array
 from bmcli.quoting import quoted
-from bmcli.raw_columns import RawColumn, RowFault
-from bmcli.recipe.fields import Kind, fault
+from bmcli.raw_columns import ColumnCells, RawColumn, RowFault
+from bmcli.recipe.fields import fault
+from bmcli.recipe.inputs import InputOptions
 from bmcli.recipe.nodes import write_scalar
 from bmcli.specs import Column
 
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
     import keras
     import numpy as np
 
+_SAMPLE = 2000  # cells whose spellings are counted first
 
-class Options(Kind):
+
+class Options(InputOptions):
     """One boolean per row, or an array of booleans."""
 
     kind: Literal["boolean"] = "boolean"
@@ -48,6 +51,36 @@ class Options(Kind):
         if both:
             raise fault("words", f"{quoted(both[0])} means both yes and no.", "Remove it from one of the lists.")
         return self
+
+    @property
+    def can_be_crossed(self) -> bool:
+        return True
+
+
+def guess(cells: ColumnCells) -> Guess | None:
+    """Recognise arrays of booleans, and texts of exactly two words, one for yes and one for no."""
+    is_array = cells.dtype == "bool" and len(cells.shape) <= 1
+    is_words = cells.is_text and not cells.is_numeric and _has_two_words(cells)  # a column of 0 and 1 is a number
+    if not is_array and not is_words:
+        return None
+    return Guess("boolean", 0.9, "yes or no", is_categorical=cells.shape in ((), (1,)))
+
+
+def _has_two_words(cells: ColumnCells) -> bool:
+    """Whether a text has one word for yes and one for no.
+
+    With three words, such as yes, no and y, two of them would become equal, which the user may not intend.
+    """
+    import pyarrow.compute as pc
+
+    # A quick test on few cells, which excludes most columns; two words may be spelled in several cases.
+    if len(pc.unique(cells.present.slice(0, _SAMPLE))) > 8:
+        return False
+    spellings = pc.unique(cells.present)
+    if len(pc.unique(pc.utf8_lower(pc.ascii_trim_whitespace(spellings)))) != 2:
+        return False
+    values, _ = raw_columns.to_booleans(spellings)
+    return sorted(set(values.tolist())) == [0.0, 1.0]
 
 
 def fit(name: str, rows: RawColumn, options: Options) -> Column:
@@ -101,12 +134,6 @@ def build_encoder(column: Column) -> keras.layers.Layer:
     return BooleanEncoder(state["yes"], state["no"], state["fill"], state["flag"])
 
 
-def get_stack_key(column: Column) -> Any:
-    """Return the raw dtype and the words of a column of single values without a flag; None for other columns."""
-    state = column.state
-    return None if state["flag"] or column.raw_shape else (column.raw_dtype, *state["yes"], "", *state["no"])
-
-
 def build_stacked_encoder(columns: Sequence[Column]) -> keras.layers.Layer:
     """Build one layer that encodes the columns as the channels of one array."""
     from bmcli.layers.boolean_encoder import BooleanEncoder
@@ -117,6 +144,52 @@ def build_stacked_encoder(columns: Sequence[Column]) -> keras.layers.Layer:
 
 def build_feature(column: Column, encoded: Any) -> Feature:
     return Feature(column, encoded)
+
+
+def get_traits(column: Column) -> InputTraits:
+    return BooleanTraits(column)
+
+
+class BooleanTraits(InputTraits):
+    """Traits of a boolean column."""
+
+    noun = "yes or no"
+    has_numpy_encoder = True
+
+    @property
+    def flags(self) -> int:
+        return self.column.shape[0] // 2 if self.column.state["flag"] else 0
+
+    @property
+    def stack_key(self) -> Any:
+        # Single values without a flag, with the same words.
+        state, column = self.column.state, self.column
+        return None if state["flag"] or column.raw_shape else (column.raw_dtype, *state["yes"], "", *state["no"])
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return "arithmetic" if self.column.raw_dtype == "float32" else "tensorflow"
+
+    def summarize(self) -> str:
+        return f"true in {100 * self.column.state['fill']:.1f} % of the training rows"
+
+    def count_positions(self) -> int:
+        return 3
+
+    def to_positions(self, encoded: Any) -> Any:
+        import keras
+
+        # A missing cell is the share of yes, which is neither 0 nor 1.
+        first = super().to_positions(encoded)
+        missing = keras.ops.logical_and(keras.ops.not_equal(first, 0), keras.ops.not_equal(first, 1))
+        return keras.ops.where(missing, 2, keras.ops.cast(first, "int32"))
+
+    def make_random_cells(self, count: int, generator: np.random.Generator) -> np.ndarray:
+        state, column = self.column.state, self.column
+        if column.raw_dtype == "string":
+            return make_object_array(generator.choice([*state["yes"], *state["no"]], count).tolist())
+        shape = (count, *(size or 1 for size in column.raw_shape))
+        return generator.integers(0, 2, shape).astype(column.raw_dtype)
 
 
 def _read_values(rows: RawColumn, yes: Any, no: Any) -> np.ndarray:

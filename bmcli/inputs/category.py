@@ -15,10 +15,11 @@ from pydantic import Field, model_validator
 
 from bmcli import raw_columns
 from bmcli.errors import BmcliError
-from bmcli.inputs import Feature
-from bmcli.quoting import quoted
-from bmcli.raw_columns import RawColumn
-from bmcli.recipe.fields import Kind, fault
+from bmcli.inputs import EdgeCell, Feature, Guess, InputTraits, Preprocessing, make_object_array
+from bmcli.quoting import listed, quoted
+from bmcli.raw_columns import UNKNOWN_TEXT, ColumnCells, RawColumn
+from bmcli.recipe.fields import fault
+from bmcli.recipe.inputs import InputOptions
 from bmcli.recipe.nodes import write_scalar
 from bmcli.specs import Column
 
@@ -35,7 +36,7 @@ _DEFAULT_BUCKETS = 1000
 _BATCH_ROWS = 65_536
 
 
-class Options(Kind):
+class Options(InputOptions):
     """One category per row, or several with a separator."""
 
     kind: Literal["category"] = "category"
@@ -77,6 +78,17 @@ class Options(Kind):
                 "`min_count` and `max_categories` have no effect with `encoding: hash`, which counts no categories.",
             )
         return self
+
+    @property
+    def can_be_crossed(self) -> bool:
+        return self.separator is None
+
+
+def guess(cells: ColumnCells) -> Guess | None:
+    """Accept every column of text that does not consist of numbers, for want of a kind that recognises it."""
+    if not cells.is_text or cells.is_numeric:
+        return None
+    return Guess("category", 0.3, f"{cells.distinct:,} categories", is_categorical=True)
 
 
 def fit(name: str, rows: RawColumn, options: Options) -> Column:
@@ -137,13 +149,6 @@ def build_encoder(column: Column) -> CategoryEncoder:
     return CategoryEncoder(column.classes, column.raw_dtype, state.get("buckets", 0), state.get("separator"), length)
 
 
-def get_stack_key(column: Column) -> Any:
-    """Return the raw dtype of a column of one category a row that is one-hot; None for other columns."""
-    # Embeddings of different columns have separate weights, so one operation cannot compute them together.
-    special = column.shape or column.raw_shape or "buckets" in column.state or column.state["dimension"]
-    return None if special else column.raw_dtype
-
-
 def build_stacked_encoder(columns: Sequence[Column]) -> keras.layers.Layer:
     """Build one layer with a vocabulary for every column."""
     from bmcli.layers.categories_encoder import CategoriesEncoder
@@ -185,6 +190,73 @@ def build_feature(column: Column, encoded: Any) -> Feature:
         return Feature(column, vectors)
     one_hot = keras.ops.one_hot(encoded, _count_one_hot(column))
     return Feature(column, keras.ops.max(one_hot, axis=1) if has_separator else one_hot)
+
+
+def get_traits(column: Column) -> InputTraits:
+    return CategoryTraits(column)
+
+
+class CategoryTraits(InputTraits):
+    """Traits of a column of categories."""
+
+    has_numpy_encoder = True
+
+    @property
+    def stack_key(self) -> Any:
+        # One category a row, one-hot: embeddings of different columns have separate weights, so one operation cannot
+        # compute them together.
+        column = self.column
+        special = column.shape or column.raw_shape or "buckets" in column.state or column.state["dimension"]
+        return None if special else column.raw_dtype
+
+    @property
+    def feature_stack_key(self) -> Any:
+        return self.stack_key
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return "lookup" if self.lookup_keys else "tensorflow"
+
+    @property
+    def lookup_keys(self) -> tuple[str, ...]:
+        return () if {"buckets", "separator"} & set(self.column.state) else self.column.classes
+
+    def describe_cells(self) -> str:
+        missing = '"" is missing' if self.column.raw_dtype == "string" else "NaN is missing"
+        if not self.column.classes:
+            return f"a category; {missing}"
+        return f"one of {len(self.column.classes)} categories ({listed(self.column.classes)}); {missing}"
+
+    def summarize(self) -> str:
+        classes = self.column.classes
+        return f"{len(classes)} classes: {listed(classes, 6)}" if classes else ""
+
+    def count_categories(self) -> int:
+        return len(self.column.classes)
+
+    def count_positions(self) -> int | None:
+        state = self.column.state
+        return None if "separator" in state else int(state.get("buckets", len(self.column.classes))) + 2
+
+    def read_array(self, rows: RawColumn) -> np.ndarray:
+        import numpy as np
+
+        return np.asarray(rows).reshape(len(rows), *(size or 1 for size in self.column.raw_shape))
+
+    def make_edge_cells(self, cell: np.ndarray) -> Iterator[EdgeCell]:
+        if self.column.raw_dtype == "string":
+            yield EdgeCell("an unknown text", make_object_array([UNKNOWN_TEXT]))
+        else:
+            yield EdgeCell("an unknown number", cell * 0 + 2**40 + 1)
+
+    def make_random_cells(self, count: int, generator: np.random.Generator) -> np.ndarray:
+        column, buckets = self.column, self.column.state.get("buckets", 1)
+        if column.raw_dtype == "string":
+            words = column.classes or [f"value {number}" for number in range(min(buckets, 1000))]
+            return make_object_array(generator.choice(words, count).tolist())
+        keys = [int(name) for name in column.classes] or list(range(buckets))
+        shape = (count, *(size or 1 for size in column.raw_shape))
+        return generator.choice(keys, shape).astype(column.raw_dtype)
 
 
 def _split_values(name: str, rows: RawColumn, options: Options) -> tuple[RawColumn, int]:

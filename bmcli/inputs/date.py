@@ -6,17 +6,19 @@ A missing date is 0 in all parts, which is the middle of each; it is flagged if 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
 
 from bmcli import dates, raw_columns
 from bmcli.errors import BmcliError
-from bmcli.inputs import Feature
+from bmcli.inputs import Feature, Guess, InputTraits, make_object_array
 from bmcli.quoting import quoted
-from bmcli.raw_columns import RawColumn, RowFault
-from bmcli.recipe.fields import Kind, fault
+from bmcli.raw_columns import ColumnCells, RawColumn, RowFault
+from bmcli.recipe.fields import fault
+from bmcli.recipe.inputs import InputOptions
 from bmcli.recipe.nodes import write_scalar
 from bmcli.specs import Column
 
@@ -28,10 +30,12 @@ if TYPE_CHECKING:
 
 _BATCH_ROWS = 65_536
 _DAY_S = 86_400
+_ISO_DAY, _MONTH = re.compile(r"\d{4}-\d{2}-\d{2}"), re.compile(r"\d{4}-\d{1,2}")
+_SEVERAL_FORMATS = "dates in several formats; to use it, list these in `inputs`"
 _Part = Literal["trend", "month", "day", "day_of_year", "weekday", "hour", "minute"]
 
 
-class Options(Kind):
+class Options(InputOptions):
     """One date or time per row."""
 
     kind: Literal["date"] = "date"
@@ -68,6 +72,24 @@ class Options(Kind):
             repeated = next(part for position, part in enumerate(value) if part in value[:position])
             raise fault("parts", f"expected different parts, received {repeated} twice.")
         return value
+
+
+def guess(cells: ColumnCells) -> Guess | None:
+    """Recognise texts that are dates in a common format, or in several; months need their format as an option."""
+    if not cells.is_text or cells.is_numeric:
+        return None
+    if dates.find_matching_formats(cells.present):
+        is_day = _ISO_DAY.match(cells.present[0].as_py().strip()) is not None
+        return Guess("date", 0.8, "dates", is_timeline=is_day)
+    if dates.has_mixed_formats(cells.present):
+        return Guess("date", 0.8, "dates", obstacle=_SEVERAL_FORMATS)
+    # The first cell excludes most columns, whose distinct cells are then not looked for.
+    first = cells.present[0].as_py().strip()
+    if not dates.DATE_LIKE.fullmatch(first) or not all(map(dates.DATE_LIKE.fullmatch, cells.samples)):
+        return None
+    if _MONTH.fullmatch(first):
+        return Guess("date", 0.8, "months", {"format": "%Y-%m"}, needs_options=True)
+    return Guess("date", 0.8, "dates", needs_options=True, obstacle=_SEVERAL_FORMATS)
 
 
 def fit(name: str, rows: RawColumn, options: Options) -> Column:
@@ -154,6 +176,40 @@ def build_encoder(column: Column) -> DateEncoder:
 
 def build_feature(column: Column, encoded: Any) -> Feature:
     return Feature(column, encoded)
+
+
+def get_traits(column: Column) -> InputTraits:
+    return DateTraits(column)
+
+
+class DateTraits(InputTraits):
+    """Traits of a column of dates."""
+
+    noun = "a date"
+    derived_state = ("patterns",)
+    has_numpy_encoder = True
+
+    @property
+    def flags(self) -> int:
+        return int(self.column.state["flag"])
+
+    def summarize(self) -> str:
+        return ""
+
+    def make_random_cells(self, count: int, generator: np.random.Generator) -> np.ndarray:
+        column, state = self.column, self.column.state
+        if column.raw_dtype == "string":
+            return make_object_array(["2026-01-31"] * count)
+        shape = (count, *(size or 1 for size in column.raw_shape))
+        return (state["offset"] + state["scale"] * generator.normal(size=shape)).astype(column.raw_dtype)
+
+    def derive_state(self) -> Mapping[str, Any]:
+        """Derive the regular expressions of the formats."""
+        if self.column.raw_dtype != "string":
+            return {}
+        compiled = [(date_format, dates.compile_format(date_format)) for date_format in self.column.state["formats"]]
+        patterns = [[date_format, pattern.regex, list(pattern.fields)] for date_format, pattern in compiled]
+        return {"patterns": patterns}
 
 
 def _as_tuple(formats: str | tuple[str, ...] | None) -> tuple[str, ...]:

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from statistics import median_low
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from bmcli import limits, pictures
 from bmcli.errors import BmcliError
-from bmcli.inputs import Feature, check_shape
+from bmcli.inputs import EdgeCell, Feature, Guess, InputTraits, Preprocessing, check_shape, make_object_array
 from bmcli.quoting import quoted
-from bmcli.raw_columns import FileColumn, RawColumn, RowFault, is_file_column, is_text_column
-from bmcli.recipe.fields import Kind, fault
+from bmcli.raw_columns import (
+    ColumnCells,
+    FileColumn,
+    RawColumn,
+    RowFault,
+    is_file_column,
+    is_text_column,
+    sample_image_headers,
+)
+from bmcli.recipe.fields import fault
+from bmcli.recipe.inputs import InputOptions
 from bmcli.specs import Column
 
 if TYPE_CHECKING:
@@ -26,11 +36,14 @@ if TYPE_CHECKING:
 _Side = Annotated[int, Field(ge=1, le=8192)]
 _BATCH_ROWS = 1024
 _MAX_HEADERS = 256  # encoded pictures whose headers determine size and channels
+_MAX_SIDE = 96  # height and width in pixels at which a small network trains in reasonable time on a CPU
 _MAX_DECODED = 2048  # encoded pictures from which mean and deviation are computed: all would be decoded twice
 
 
-class Options(Kind):
+class Options(InputOptions):
     """One image per row: an array, or an encoded file (JPEG, PNG, BMP, first frame of a GIF)."""
+
+    AUGMENTED_AS: ClassVar[Literal["image", "number"] | None] = "image"
 
     kind: Literal["image"] = "image"
     size: tuple[_Side, _Side] | None = Field(
@@ -58,6 +71,29 @@ class Options(Kind):
         if self.fit != "stretch" and self.size is None:
             raise fault("fit", "`fit` has no effect without `size`.", "Write {kind: image, size: [64, 64], ...}.")
         return self
+
+
+def guess(cells: ColumnCells) -> Guess | None:
+    """Recognise encoded files, arrays of bytes, and arrays with 1 or 3 channels."""
+    if is_file_column(cells.rows):
+        return _guess_size(cells.rows)
+    byte_picture = cells.dtype == "uint8" and len(cells.shape) in (2, 3)
+    with_channels = len(cells.shape) == 3 and cells.shape[-1] in (1, 3)
+    if not byte_picture and not with_channels:
+        return None
+    return Guess("image", 0.9, f"pictures of {'x'.join(map(str, cells.shape))}", form="map")
+
+
+def _guess_size(rows: FileColumn) -> Guess:
+    """Propose a size at which encoded pictures train in reasonable time, if theirs differ or are larger."""
+    sizes = [(header.height, header.width) for header in sample_image_headers(rows)]
+    height, width = (median_low(sides) for sides in zip(*sizes, strict=True)) if sizes else (_MAX_SIDE, _MAX_SIDE)
+    sizes_differ = len(set(sizes)) > 1
+    if not sizes_differ and max(height, width) <= _MAX_SIDE:
+        return Guess("image", 0.9, f"pictures of {height}x{width} pixels", form="map")
+    side = min(_MAX_SIDE, max(height, width))
+    size = "several sizes" if sizes_differ else f"{height}x{width} pixels"
+    return Guess("image", 0.9, f"pictures of {size}, resized to {side}x{side}", {"size": [side, side]}, form="map")
 
 
 def fit(name: str, rows: RawColumn, options: Options) -> Column:
@@ -195,6 +231,144 @@ def build_feature(column: Column, encoded: Any) -> Feature:
     from bmcli.layers.scale import FixedScaling
 
     return Feature(column, FixedScaling(column.state["offset"], column.state["scale"])(encoded))
+
+
+def get_traits(column: Column) -> InputTraits:
+    return ImageTraits(column)
+
+
+class ImageTraits(InputTraits):
+    """Traits of a column of pictures."""
+
+    display = "picture"
+    baseline = "zero_cell"  # black
+    has_numpy_encoder = True
+
+    @property
+    def _span(self) -> tuple[float, float]:
+        """Minimum and maximum of the training pixels."""
+        low, high = self.column.state["range"]
+        return float(low), float(high)
+
+    @property
+    def _is_file(self) -> bool:
+        return self.column.raw_dtype == "string"
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return "tensorflow" if self._is_file else "picture"
+
+    @property
+    def open_shape(self) -> tuple[int | None, ...]:
+        return self.column.raw_shape if self._is_file else (None, None, *self.column.raw_shape[2:])
+
+    @property
+    def file_formats(self) -> str:
+        return "JPEG, PNG, BMP or GIF" if self._is_file else ""
+
+    @property
+    def accepts_files(self) -> bool:
+        # Files can have the same pixels as arrays of bytes.
+        return self.column.raw_dtype == "uint8" and self.column.shape[2] in (1, 3)
+
+    def describe_cells(self) -> str:
+        content = f"the bytes of a {self.file_formats} file" if self._is_file else "pixels"
+        low, high = self._span
+        size = "x".join(map(str, self.column.shape))
+        return f"{content}; the network sees {size}, trained on values from {low:g} to {high:g}"
+
+    def summarize(self) -> str:
+        return f"{' by '.join(map(str, self.column.shape))} pixels"
+
+    def draw(self, encoded: np.ndarray) -> np.ndarray:
+        import numpy as np
+
+        low, high = self._span
+        # The range is empty if all training pixels are equal, and exceeded by some augmentations.
+        return np.clip((encoded.astype("float32") - low) / ((high - low) or 1.0), 0.0, 1.0)
+
+    def to_unit_range(self, encoded: Any) -> Any:
+        """Convert pixels to float32 values from 0 to 1."""
+        from bmcli.layers import tf
+
+        low, high = self._span
+        return (tf.cast(encoded, tf.float32) - low) / ((high - low) or 1.0)
+
+    def from_unit_range(self, values: Any) -> Any:
+        """Convert values from 0 to 1 to pixels; bytes become bytes again, as the network expects them."""
+        from bmcli.layers import tf
+
+        low, high = self._span
+        values = values * ((high - low) or 1.0) + low
+        return tf.saturate_cast(tf.round(values), tf.uint8) if self.column.dtype == "uint8" else values
+
+    def build_conversion(self, other: Column) -> Callable[[Any], Any] | None:
+        """Build the conversion to another size and another range of pixels."""
+        from bmcli.layers import tf
+
+        if other.kind != self.column.kind or other.shape[-1] != self.column.shape[-1]:
+            return None
+
+        def convert(pixels: Any) -> Any:
+            values = self.to_unit_range(pixels)
+            if self.column.shape != other.shape:
+                values = tf.image.resize(values, other.shape[:2])
+            return ImageTraits(other).from_unit_range(values)
+
+        return convert
+
+    def read_array(self, rows: RawColumn) -> np.ndarray:
+        import numpy as np
+
+        return np.asarray(rows)
+
+    def make_missing_cell(self, cell: np.ndarray) -> np.ndarray | None:
+        return make_object_array([b""]) if self._is_file else None
+
+    def make_edge_cells(self, cell: np.ndarray) -> Iterator[EdgeCell]:
+        """Make pictures of other sizes, as arrays or as files."""
+        import numpy as np
+
+        height, width = self.column.shape[:2]
+        for size in ((2 * height + 1, width + 3), (max(1, height // 2), max(1, width // 3))):
+            if self._is_file:
+                resized = make_object_array([_make_png_file(size, self.column.shape[2])])
+            else:
+                rows, columns = (np.arange(new) * old // new for new, old in zip(size, cell.shape[1:3], strict=True))
+                resized = cell[:, rows][:, :, columns]
+            yield EdgeCell(f"a picture of {size[0]} x {size[1]}", resized, is_resized=True)
+
+    def make_random_cells(self, count: int, generator: np.random.Generator) -> np.ndarray:
+        if self._is_file:
+            return make_object_array([_make_png_file(self.column.shape[:2], self.column.shape[2])] * count)
+        shape = (count, *(size or 1 for size in self.column.raw_shape))
+        return generator.uniform(*self._span, shape).astype(self.column.raw_dtype)
+
+    def decode_files(self, cells: np.ndarray) -> Any:
+        """Decode pictures to uint8, in upright orientation; a missing one is empty."""
+        import numpy as np
+
+        from bmcli.layers.picture_decoder import decode_upright
+
+        decoded = [decode_upright(data).numpy() if data else np.zeros((0, 0, 1), "uint8") for data in cells]
+        return np.stack(decoded) if len({each.shape for each in decoded}) == 1 else decoded
+
+    def build_file_encoder(self) -> keras.layers.Layer:
+        from bmcli.layers.picture_decoder import PictureDecoder
+
+        return PictureDecoder(self.column.shape[:2], self.column.shape[2], self.column.state["fit"])
+
+
+def _make_png_file(size: Sequence[int], channels: int) -> bytes:
+    """Make a PNG file of a smooth pattern."""
+    import numpy as np
+
+    from bmcli.layers import tf
+
+    row_indices, column_indices = np.mgrid[0 : size[0], 0 : size[1]]
+    values = (row_indices[..., None] * 3 + column_indices[..., None] * (1 + np.arange(channels))) % 256
+    encoded: bytes = tf.io.encode_png(values.astype("uint8")).numpy()
+    return encoded
 
 
 def _decode_rows(rows: FileColumn, column: Column) -> np.ndarray:

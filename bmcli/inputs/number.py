@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from bmcli.errors import BmcliError
-from bmcli.inputs import Feature, check_shape
+from bmcli.inputs import Feature, Form, Guess, InputTraits, Preprocessing, check_shape
 from bmcli.quoting import quoted
-from bmcli.raw_columns import RawColumn, RowFault, to_numbers
-from bmcli.recipe.fields import Kind, fault
+from bmcli.raw_columns import ColumnCells, RawColumn, RowFault, compute_numeric_share, to_numbers
+from bmcli.recipe.fields import fault
+from bmcli.recipe.inputs import InputOptions
 from bmcli.recipe.nodes import write_scalar
 from bmcli.specs import Column
 
@@ -22,10 +23,15 @@ if TYPE_CHECKING:
 # Above this share of a channel's scale, the rounding error of float32 would be learned as noise; float64 is used then.
 _MAX_ROUNDING = 1e-4
 _MAX_QUANTILES = 1001
+_SAMPLE = 2000  # cells of a text by which numbers with a few mistakes are recognised
+_NUMERIC_SHARE = 0.95  # share of numbers from which on the other cells count as mistakes
+_MANY_DISTINCT = 50  # distinct cells without which numbers may be names of categories
 
 
-class Options(Kind):
+class Options(InputOptions):
     """One number per row, or an array of numbers with the channels last."""
+
+    AUGMENTED_AS: ClassVar[Literal["image", "number"] | None] = "number"
 
     kind: Literal["number"] = "number"
     log: bool = Field(
@@ -64,6 +70,47 @@ class Options(Kind):
                 "Write `flag: true`, or leave `bins` out.",
             )
         return self
+
+    @property
+    def can_be_crossed(self) -> bool:
+        return self.bins is not None
+
+
+def guess(cells: ColumnCells) -> Guess | None:
+    """Recognise arrays, texts that are numbers, and texts of which all but a few cells are numbers."""
+    if cells.is_file:
+        return None
+    if not cells.is_text:
+        why, form = _describe_arrays(cells)
+        return Guess("number", 0.5, why, form=form)
+    if cells.is_numeric:
+        return Guess("number", 0.5, "numbers")
+    if not _is_mostly_numeric(cells):
+        return None
+    obstacle = "numbers except for a few cells; to use it, list these in `missing` of the source"
+    return Guess("number", 0.5, "numbers", obstacle=obstacle)
+
+
+def _describe_arrays(cells: ColumnCells) -> tuple[str, Form]:
+    """Describe an array; also return the form of its feature, as far as families differ by it."""
+    import numpy as np
+
+    if cells.shape in ((), (1,)):
+        return "numbers", "vector"
+    if len(cells.shape) != 2:
+        return f"arrays of {'x'.join(map(str, cells.shape))}", "vector"
+    steps, channels = cells.shape
+    rows = np.asarray(cells.rows)
+    padded = ", with missing steps" if rows.dtype.kind == "f" and np.isnan(rows).any() else ""
+    return f"sequences of {steps} steps of {channels} numbers{padded}", "steps"
+
+
+def _is_mostly_numeric(cells: ColumnCells) -> bool:
+    """Whether nearly all of many distinct cells are numbers: the others are then faults and not categories."""
+    import pyarrow.compute as pc
+
+    sample = cells.present.slice(0, _SAMPLE)
+    return compute_numeric_share(sample) >= _NUMERIC_SHARE and pc.count_distinct(sample).as_py() >= _MANY_DISTINCT
 
 
 def fit(name: str, rows: RawColumn, options: Options) -> Column:
@@ -157,14 +204,6 @@ def build_encoder(column: Column) -> keras.layers.Layer:
     return NumberEncoder(*required, dtype=column.raw_dtype, **optional)
 
 
-def get_stack_key(column: Column) -> Any:
-    """Return the raw dtype and the logarithm of a column of plain numbers, one a row; None for other columns."""
-    state = column.state
-    # Channels of one array share the code of the layer, so only fill, offset and scale may differ between them.
-    special = state["flag"] or state["padded"] or {"learned", "knots", "edges"} & state.keys()
-    return None if special or column.raw_shape else (column.raw_dtype, bool(state.get("log")))
-
-
 def build_stacked_encoder(columns: Sequence[Column]) -> keras.layers.Layer:
     """Build one layer that encodes columns of plain numbers as the channels of one array."""
     from bmcli.layers.number_encoder import NumberEncoder
@@ -187,6 +226,53 @@ def build_feature(column: Column, encoded: Any) -> Feature:
     if "edges" in state:
         encoded = Bins(len(state["edges"]), 1 + max(map(len, state["edges"])))(encoded)
     return Feature(column, encoded, mask)
+
+
+def get_traits(column: Column) -> InputTraits:
+    return NumberTraits(column)
+
+
+class NumberTraits(InputTraits):
+    """Traits of a column of numbers."""
+
+    noun = "a number"
+    has_numpy_encoder = True
+
+    @property
+    def is_number(self) -> bool:
+        return "edges" not in self.column.state
+
+    @property
+    def flags(self) -> int:
+        return self.column.shape[-1] // 2 if self.column.state["flag"] else 0
+
+    @property
+    def passes_missing(self) -> bool:
+        return bool(self.column.state.get("learned") or self.column.state["padded"])
+
+    @property
+    def stack_key(self) -> Any:
+        # Plain numbers, one a row. Channels of one array share the code of the layer, so only fill, offset and scale
+        # may differ between them.
+        column, state = self.column, self.column.state
+        special = state["flag"] or state["padded"] or {"learned", "knots", "edges"} & state.keys()
+        return None if special or column.raw_shape else (column.raw_dtype, bool(state.get("log")))
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        is_plain = not {"log", "knots", "edges"} & self.column.state.keys()  # only filled, scaled and flagged
+        return "arithmetic" if is_plain and self.column.raw_dtype == "float32" else "tensorflow"
+
+    def count_positions(self) -> int | None:
+        return None if self.is_number else 1 + len(self.column.state["edges"][0])
+
+    def make_missing_cell(self, cell: np.ndarray) -> np.ndarray | None:
+        return None if self.column.state["missing_is_fault"] else super().make_missing_cell(cell)
+
+    def make_random_cells(self, count: int, generator: np.random.Generator) -> np.ndarray:
+        column, state = self.column, self.column.state
+        shape = (count, *(size or 1 for size in column.raw_shape))
+        return (state["offset"][0] + state["scale"][0] * generator.normal(size=shape)).astype(column.raw_dtype)
 
 
 def _compute_channel_statistics(

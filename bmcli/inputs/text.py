@@ -7,16 +7,17 @@ and is the unknown term of a sequence. A missing text is an empty one: an empty 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from bmcli.errors import BmcliError
-from bmcli.inputs import Feature
+from bmcli.inputs import EdgeCell, Feature, Form, Guess, InputTraits, make_object_array
 from bmcli.quoting import quoted
-from bmcli.raw_columns import RawColumn, is_text_column, require_values
-from bmcli.recipe.fields import Kind, fault
+from bmcli.raw_columns import UNKNOWN_TEXT, ColumnCells, RawColumn, is_text_column, require_values
+from bmcli.recipe.fields import fault
+from bmcli.recipe.inputs import InputOptions
 from bmcli.recipe.nodes import write_scalar
 from bmcli.specs import Column
 
@@ -35,10 +36,13 @@ _BAG_SHARE, _MAX_BAG = 0.99, 2048
 _SEQUENCE_SHARE, _MAX_SEQUENCE = 0.95, 512
 # Terms that are counted at once. Nearly every long n-gram is a new term, so their counts could exhaust the memory.
 _MAX_COUNTED = 4_000_000
+_MAX_RANDOM_TERMS = 20  # of a random text
+_MANY_DISTINCT = 50  # distinct cells from which on a column may be prose
+_MAX_WORDS_OF_NAMES, _MIN_WORDS_OF_SENTENCES = 1.5, 5.0  # mean number of words of a cell
 _TOKENIZER_OPTIONS = ("tokens", "ngrams", "lowercase", "accents", "punctuation")
 
 
-class Options(Kind):
+class Options(InputOptions):
     """One text per row, split into words or characters."""
 
     kind: Literal["text"] = "text"
@@ -96,6 +100,27 @@ class Options(Kind):
         if self.tokens == "characters" and self.punctuation == "split":
             raise fault("punctuation", "`punctuation: split` needs `tokens: words`.")
         return self
+
+
+def guess(cells: ColumnCells) -> Guess | None:
+    """Recognise prose; other words can be read character by character, where nothing better is known of them."""
+    if not cells.is_text or cells.is_numeric:
+        return None
+    if not _is_prose(cells):
+        why = "words, read character by character"
+        return Guess("text", 0.1, why, {"tokens": "characters"}, needs_options=True, is_wide=True)
+    words = sum(len(text.split()) for text in cells.samples) / len(cells.samples)
+    why = f"{words:.0f} words a cell, {cells.distinct:,} of {len(cells.present):,} different"
+    return Guess("text", 0.4, why, is_wide=True)
+
+
+def _is_prose(cells: ColumnCells) -> bool:
+    """Whether cells are sentences, or phrases of which most are different, rather than names of categories."""
+    count, words = cells.distinct, cells.mean_words
+    mostly_different = len(cells.present) < 2 * count
+    return count >= _MANY_DISTINCT and (
+        words >= _MIN_WORDS_OF_SENTENCES or (words >= _MAX_WORDS_OF_NAMES and mostly_different)
+    )
 
 
 def fit(name: str, rows: RawColumn, options: Options) -> Column:
@@ -160,6 +185,61 @@ def build_feature(column: Column, encoded: Any) -> Feature:
         return Feature(column, TextBag(state["weights"], state["normalize"], state["dimension"])(encoded))
     size = 2 + len(state["vocabulary"])  # 0 is padding, 1 the unknown term.
     return Feature(column, keras.layers.Embedding(size, state["dimension"])(encoded), keras.ops.not_equal(encoded, 0))
+
+
+def get_traits(column: Column) -> InputTraits:
+    return TextTraits(column)
+
+
+class TextTraits(InputTraits):
+    """Traits of a column of texts."""
+
+    display = "text"
+    noun = "a text"
+    baseline = "zero_feature"  # an empty text
+    has_numpy_encoder = True
+
+    @property
+    def form(self) -> Form:
+        return "vector" if self.column.state["bag"] else "steps"
+
+    @property
+    def sequence_option(self) -> str:
+        return "encoding: sequence"
+
+    def summarize(self) -> str:
+        state = self.column.state
+        unit = "different terms" if state["bag"] else "terms"
+        return f"vocabulary of {len(state['vocabulary']):,} terms; the first {state['length']} {unit} of each text"
+
+    def attribute_terms(self, encoded: np.ndarray, contributions: np.ndarray) -> Sequence[tuple[str, float]]:
+        """Pair terms with contributions: in their order, or for a bag the largest first.
+
+        A sum of embeddings has no part for each term.
+        """
+        from bmcli.layers.text_encoder import FIRST_TERM, PADDING
+
+        state, vocabulary = self.column.state, self.column.state["vocabulary"]
+
+        def get_term(number: int) -> str:
+            return vocabulary[number - FIRST_TERM] if number >= FIRST_TERM else "?"
+
+        if state["bag"]:
+            term_ids = [] if state["dimension"] else [int(number) for number in encoded[0] if number != PADDING]
+            attributed = [(get_term(number), float(contributions[number])) for number in term_ids]
+            return sorted(attributed, key=lambda each: -abs(each[1]))
+        sums = contributions.sum(axis=-1)
+        return [(get_term(int(number)), float(sums[i])) for i, number in enumerate(encoded) if number != PADDING]
+
+    def make_edge_cells(self, cell: np.ndarray) -> Iterator[EdgeCell]:
+        yield EdgeCell("an unknown text", make_object_array([UNKNOWN_TEXT]))
+        yield EdgeCell("only spaces", make_object_array(["  \t "]))
+
+    def make_random_cells(self, count: int, generator: np.random.Generator) -> np.ndarray:
+        state = self.column.state
+        separator, terms = " " if state["tokens"] == "words" else "", min(_MAX_RANDOM_TERMS, state["length"])
+        drawn = generator.choice(state["vocabulary"], (count, terms)).tolist()
+        return make_object_array([separator.join(text) for text in drawn])
 
 
 def _check_text(name: str, rows: RawColumn, path: str = "") -> None:

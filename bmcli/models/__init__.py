@@ -215,7 +215,7 @@ def create_inputs(
         column.name: keras.Input(column.shape, dtype=column.dtype, name=names[column.name]) for column in spec.inputs
     }
     features = inputs.build_features(spec.inputs, tensors, stacked)
-    return tensors, [*features, *(inputs.build_cross_feature(cross, tensors) for cross in spec.crosses)]
+    return tensors, [*features, *(inputs.build_cross_feature(cross, spec, tensors) for cross in spec.crosses)]
 
 
 def build_requested(
@@ -315,8 +315,7 @@ def to_vectors(
 
 def is_number(feature: Feature) -> bool:
     """Whether a feature is a number or a vector of numbers, and not a bin, date, boolean or sequence."""
-    column = feature.column
-    return column.kind == "number" and "edges" not in column.state and len(feature.tensor.shape) == _VECTOR
+    return inputs.get_traits(feature.column).is_number and len(feature.tensor.shape) == _VECTOR
 
 
 def require_table(features: Sequence[Feature], family: str) -> None:
@@ -379,9 +378,9 @@ def _suggest_alternative(features: Sequence[Feature], several: bool) -> str:
     """Suggest what to change where no input, or more than one, fits a family."""
     if several:
         return "Choose it in data.inputs, or connect several with `kind: layers`."
-    texts = [feature.column.name for feature in features if feature.column.kind == "text"]
-    if texts:
-        return f"Write `encoding: sequence` for {quoted(texts[0])} in data.inputs, or use `kind: mlp`."
+    for feature in features:
+        if option := inputs.get_traits(feature.column).sequence_option:
+            return f"Write `{option}` for {quoted(feature.column.name)} in data.inputs, or use `kind: mlp`."
     return "Use `kind: mlp` for columns, or name the column's kind in data.inputs."
 
 

@@ -52,9 +52,9 @@ def find_input_problem(augment: Augmentations, kinds: Mapping[str, str]) -> Prob
         if kind not in kinds.values():
             return Problem((name,), f"no input {quoted(name)}.", parts.did_you_mean(name, kinds))
         for position, each in enumerate(changes):
-            able = parts.load("augmentations", each.kind).INPUTS
-            if kind not in able:
-                suitable = [n for n in parts.names("augmentations") if kind in parts.load("augmentations", n).INPUTS]
+            able, form = parts.load("augmentations", each.kind).INPUTS, parts.load("inputs", kind).Options.AUGMENTED_AS
+            if form not in able:
+                suitable = [n for n in parts.names("augmentations") if form in parts.load("augmentations", n).INPUTS]
                 hint = f"Suitable for {kind}: {', '.join(suitable)}." if suitable else f"Nothing changes {kind}."
                 message = f"{each.kind} changes inputs of kind {' or '.join(able)}, not {kind}."
                 return Problem((name, position), message, hint)

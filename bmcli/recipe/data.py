@@ -16,6 +16,7 @@ from bmcli import parts
 from bmcli.quoting import quoted
 from bmcli.recipe.augment import Augmentations, find_input_problem, find_order_problem
 from bmcli.recipe.fields import Kind, Options, PartField, Share, fault, fault_at
+from bmcli.recipe.inputs import InputOptions
 from bmcli.recipe.nodes import KeyPath
 from bmcli.recipe.problems import Problem
 
@@ -157,7 +158,7 @@ class CrossOptions(Options):
         return "_x_".join(self.columns)
 
 
-def find_cross_problem(crosses: Sequence[CrossOptions], inputs: Mapping[str, Kind]) -> Problem | None:
+def find_cross_problem(crosses: Sequence[CrossOptions], inputs: Mapping[str, InputOptions]) -> Problem | None:
     """Find the first cross that these inputs do not allow; its place is below `crosses`."""
     names = [cross.name for cross in crosses]
     for position, cross in enumerate(crosses):
@@ -167,20 +168,12 @@ def find_cross_problem(crosses: Sequence[CrossOptions], inputs: Mapping[str, Kin
                 return Problem(loc, f"there is no input {quoted(name)}.", parts.did_you_mean(name, inputs))
             if name in cross.columns[:place]:
                 return Problem(loc, f"{quoted(name)} is crossed with itself.", "Name it once.")
-            if not _can_be_crossed(inputs[name]):
+            if not inputs[name].can_be_crossed:
                 hint = "Cross categories without `separator`, booleans, and numbers with `bins`."
                 return Problem(loc, f"{quoted(name)} is no category, but {inputs[name].kind}.", hint)
         if cross.name in inputs or cross.name in names[:position]:
             return Problem((position,), f"there are two inputs {quoted(cross.name)}.", "Remove one of them.")
     return None
-
-
-def _can_be_crossed(options: Kind) -> bool:
-    if options.kind == "category":
-        return getattr(options, "separator", None) is None
-    if options.kind == "boolean":
-        return True
-    return options.kind == "number" and getattr(options, "bins", None) is not None
 
 
 class DataOptions(Options):
@@ -196,7 +189,7 @@ class DataOptions(Options):
         description="Seed of split and sample; by default the recipe's `seed`. With a separate seed the split "
         "stays the same when `seed` changes.",
     )
-    inputs: Mapping[str, Annotated[Kind, PartField("inputs")]] | None = Field(
+    inputs: Mapping[str, Annotated[InputOptions, PartField("inputs")]] | None = Field(
         default=None,
         description="Input columns by name. By default every column that is not a target, split, group, time, "
         "weight or dropped column, with the kind detected from the training rows.",

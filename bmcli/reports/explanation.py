@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bmcli import inputs as input_kinds
 from bmcli.data.raw_rows import RawSplits
 from bmcli.evaluation.explanation_record import (
     ExampleExplanation,
@@ -21,7 +22,7 @@ from bmcli.printable import clean
 from bmcli.reports import figures, pixels
 from bmcli.reports.figures import BLUE, GREY
 from bmcli.reports.page import Cell, Heading, Row, format_number, make_number_cell
-from bmcli.specs import Column, PreparedData
+from bmcli.specs import PreparedData
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -239,9 +240,8 @@ class _AnswerViews:
     def _iterate_pictures(self, answer: ExampleExplanation) -> Iterator[tuple[str, str]]:
         if not answer.image:
             return
-        column: Column = self._spec.input(answer.image)
-        span = (float(column.state["range"][0]), float(column.state["range"][1]))
-        picture = pixels.scale_pixels(np.asarray(self._inputs[answer.image][answer.row]), span)
+        draw = input_kinds.get_traits(self._spec.input(answer.image)).draw
+        picture = draw(np.asarray(self._inputs[answer.image][answer.row]))
         yield "input", pixels.encode_data_url(picture)
         if answer.pixels:
             yield "contributions", pixels.encode_data_url(pixels.colour_contributions(np.array(answer.pixels)))
@@ -250,9 +250,12 @@ class _AnswerViews:
 
     def _make_heat_terms(self, answer: ExampleExplanation) -> tuple[ColouredTerm, ...]:
         """Colour terms by the heat at their step; pooling can leave fewer steps than terms."""
-        if not answer.words or len(answer.grad_cam) != 1 or self._spec.input(answer.text).state["bag"]:
+        if not answer.words or len(answer.grad_cam) != 1:
             return ()
-        (heat,), steps = answer.grad_cam, self._spec.input(answer.text).shape[0]
+        column = self._spec.input(answer.text)
+        if input_kinds.get_traits(column).form != "steps":
+            return ()
+        (heat,), steps = answer.grad_cam, column.shape[0]
         indices = [min(len(heat) - 1, i * len(heat) // steps) for i in range(len(answer.words))]
         pairs = zip(answer.words, indices, strict=True)
         return tuple(ColouredTerm(clean(text), max(0.0, heat[index]), False) for (text, _), index in pairs)[:_TERMS]

@@ -25,18 +25,6 @@ def encode_data_url(pixels: np.ndarray) -> str:
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def scale_pixels(pixels: np.ndarray, span: tuple[float, float]) -> np.ndarray:
-    """Scale encoded pixels to the range from 0 to 1, float32.
-
-    Args:
-        span: Minimum and maximum of the training pixels.
-    """
-    import numpy as np
-
-    low, high = span
-    return np.clip((pixels.astype("float32") - low) / ((high - low) or 1.0), 0.0, 1.0)
-
-
 def _convert_to_rgb(pixels: np.ndarray) -> np.ndarray:
     """Convert a picture to `(height, width, 3)`."""
     import numpy as np

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bmcli import inputs as input_kinds
 from bmcli.answers import Answers
 from bmcli.answers.decisions import Decision
 from bmcli.answers.figures import Table
@@ -248,30 +249,30 @@ def _make_column_row(data: RunReportData, role: str, column: Column) -> Row:
         Cell(clean(column.name)),
         Cell(role),
         Cell(column.kind),
-        Cell(_describe_cells(data, column), "long"),
+        Cell(_describe_input(data, column) if role == "input" else _describe_target(column), "long"),
         _make_missing_cell(data, column.name),
         make_number_cell(data.spec.invalid_cells.get(column.name)),
     )
     return Row(cells)
 
 
-def _describe_cells(data: RunReportData, column: Column) -> str:
-    """Describe the cells of a column."""
-    if column.classes:
-        return f"{len(column.classes)} classes: {listed(column.classes, 6)}"
-    if column.kind == "boolean":
-        return f"true in {100 * column.state['fill']:.1f} % of the training rows"
-    if column.kind == "text":
-        unit = "different terms" if column.state["bag"] else "terms"
-        vocabulary = f"vocabulary of {len(column.state['vocabulary']):,} terms"
-        return f"{vocabulary}; the first {column.state['length']} {unit} of each text"
-    if column.kind == "image":
-        return f"{_format_shape(column.shape)} pixels"
-    number_range = data.raw.number_range(column.name) if column.kind == "number" else None
+def _describe_input(data: RunReportData, column: Column) -> str:
+    """Describe the cells of an input: by its kind, or by the range of its numbers."""
+    summary = input_kinds.get_traits(column).summarize()
+    if summary is not None:
+        return summary
+    number_range = data.raw.number_range(column.name)
     if number_range is not None:
         low, mean, high = map(format_number, number_range)
         return f"{low} to {high}, mean {mean}"
-    return f"{_format_shape(column.shape)} numbers" if column.kind in ("number", "count") else ""
+    return f"{_format_shape(column.shape)} numbers"
+
+
+def _describe_target(column: Column) -> str:
+    """Describe the values of a target."""
+    if column.classes:
+        return f"{len(column.classes)} classes: {listed(column.classes, 6)}"
+    return f"{_format_shape(column.shape)} numbers"
 
 
 def _format_shape(shape: tuple[int, ...]) -> str:
@@ -322,7 +323,7 @@ def _sample_rows(data: RunReportData) -> _SampleRows:
     for name, answers in data.answers.items():
         values = answers.decode(split.targets[name][rows])
         target_texts.append([clean(answers.format_value(value)) for value in values])
-    image = next((each for each in spec.inputs if each.kind == "image"), None)
+    image = _find_picture(spec)
     if image is not None:
         drawn = (_encode_picture(image, split.inputs[image.name][row]) for row in rows)
         titles = zip(*target_texts, strict=True)
@@ -340,10 +341,14 @@ def _sample_rows(data: RunReportData) -> _SampleRows:
     )
 
 
+def _find_picture(spec: DataSpec) -> Column | None:
+    """Find the first input that is shown as a picture."""
+    return next((each for each in spec.inputs if input_kinds.get_traits(each).display == "picture"), None)
+
+
 def _encode_picture(column: Column, values: np.ndarray) -> str:
     """Encode a picture as a `data:` URL."""
-    pixel_range = (float(column.state["range"][0]), float(column.state["range"][1]))
-    return pixels.encode_data_url(pixels.scale_pixels(np.asarray(values), pixel_range))
+    return pixels.encode_data_url(input_kinds.get_traits(column).draw(np.asarray(values)))
 
 
 def _list_evaluated(data: RunReportData) -> list[str]:
@@ -506,7 +511,7 @@ def _make_examples(
     points, probabilities = answers.predict_points(predictions), answers.compute_confidence(predictions)
     texts = [(answers.format_value(truth[i]), answers.format_value(points[i])) for i in rows]
     is_correct = [probabilities is not None and true == predicted for true, predicted in texts]
-    image = next((each for each in data.spec.inputs if each.kind == "image"), None)
+    image = _find_picture(data.spec)
     if image is not None:
         return [], [
             CaptionedPicture(

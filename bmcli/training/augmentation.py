@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from bmcli import inputs as input_kinds
 from bmcli import parts
 from bmcli.augmentations import Mixer, MovingTransform, Transform
 from bmcli.errors import BmcliError, Fault
@@ -111,18 +112,11 @@ class _InputAugmentation:
 
     def to_unit_range(self, encoded: Any) -> Any:
         """Scale pictures to values from 0 to 1, which augmentations expect."""
-        if self.column.kind != "image":
-            return encoded
-        low, high = self.column.state["range"]
-        return (tf.cast(encoded, tf.float32) - low) / ((high - low) or 1.0)  # 0 if all pixels of the data are equal
+        return input_kinds.get_traits(self.column).to_unit_range(encoded)
 
     def from_unit_range(self, values: Any) -> Any:
         """Undo `to_unit_range`; pictures of bytes become bytes again, as the network expects them."""
-        if self.column.kind != "image":
-            return values
-        low, high = self.column.state["range"]
-        values = values * ((high - low) or 1.0) + low
-        return tf.saturate_cast(tf.round(values), tf.uint8) if self.column.dtype == "uint8" else values
+        return input_kinds.get_traits(self.column).from_unit_range(values)
 
 
 class Augmenter:
@@ -225,7 +219,6 @@ def _build_input_augmentation(spec: DataSpec, column: Column, key: str, changes:
     for position, options in enumerate(changes):
         path = join_steps(("data", "augment", key, position))
         part = parts.load("augmentations", options.kind)
-        _require_vectors(column, options.kind, path)
         try:
             built.append(part.build(options, column))
         except BmcliError as error:
@@ -257,19 +250,6 @@ def _require_one_mover(inputs: Mapping[str, _InputAugmentation]) -> None:
                 )  # fmt: skip
 
 
-def _require_vectors(column: Column, kind: str, path: str) -> None:
-    """Refuse numbers that have steps, or that the network receives as bins."""
-    if column.kind != "number":
-        return
-    if len(column.shape) != 1:
-        raise BmcliError(f"column {quoted(column.name)}: {kind} changes numbers and vectors, not sequences.", path=path)
-    if "edges" in column.state and kind != "column_dropout":
-        raise BmcliError(
-            f"column {quoted(column.name)}: {kind} changes numbers, but the column is cut into bins.", path=path,
-            suggestion="Leave out one of `bins` and the augmentation.",
-        )  # fmt: skip
-
-
 def augment_pictures(recipe: Recipe, prepared: PreparedData, rows: np.ndarray) -> dict[str, np.ndarray]:
     """Augment the pictures of some training rows as the first step does.
 
@@ -281,7 +261,7 @@ def augment_pictures(recipe: Recipe, prepared: PreparedData, rows: np.ndarray) -
     """
     augmenter = build_augmenter(recipe, prepared.spec)
     split = prepared.split("train")
-    names = [column.name for column in prepared.spec.inputs if column.kind == "image"]
+    names = [c.name for c in prepared.spec.inputs if input_kinds.get_traits(c).display == "picture"]
     ascending = np.unique(rows)  # a memory-mapped array is read fastest in its own order
     data = {
         "inputs": {name: tf.constant(np.asarray(array[ascending])) for name, array in split.inputs.items()},

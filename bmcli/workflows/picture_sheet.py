@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bmcli import disk, training
+from bmcli import inputs as input_kinds
 from bmcli.errors import BmcliError
 from bmcli.objectives import open_answers
 from bmcli.recipe.schema import Recipe
@@ -33,7 +34,8 @@ def draw_sheet(recipe: Recipe, prepared: PreparedData, file: Path, cache: Path) 
     Raises:
         BmcliError: No input is a picture.
     """
-    column = next((column for column in prepared.spec.inputs if column.kind == "image"), None)
+    drawn = (column for column in prepared.spec.inputs if input_kinds.get_traits(column).display == "picture")
+    column = next(drawn, None)
     if column is None:
         raise BmcliError(
             "no input is a picture, so there is nothing to draw.",
@@ -73,10 +75,8 @@ def _augment_pictures(
 
     split = prepared.split("train")
     rows = np.asarray(sampler.Sampler(recipe, prepared).epoch_order(0)[: COLUMNS * ROWS])
-    pixels = augmentation.augment_pictures(recipe, prepared, rows)[column.name].astype("float32")
-    low, high = column.state["range"]
-    # The range is that of the training rows: empty if all have one colour, and exceeded by some augmentations.
-    pixels = np.clip((pixels - low) / (high - low or 1.0), 0.0, 1.0)
+    draw = input_kinds.get_traits(column).draw
+    pixels = np.stack([draw(each) for each in augmentation.augment_pictures(recipe, prepared, rows)[column.name]])
     answers = next(iter(open_answers(prepared.spec).values()))
     values = answers.decode(np.asarray(split.targets[answers.name][rows]))
     return pixels, [_shorten(answers.format_value(value)) for value in values]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bmcli import disk
+from bmcli import inputs as input_kinds
 from bmcli.data.sources import get_source
 from bmcli.errors import BmcliError
 from bmcli.recipe.schema import Recipe
@@ -185,5 +186,5 @@ def _read_raw_rows(recipe: Recipe, prepared: PreparedData) -> RawSplits:
         raise BmcliError(
             "the data changed since it was prepared.", path="data.source", suggestion="Start the command again."
         )
-    names = tuple(column.name for column in prepared.spec.inputs if column.kind != "image")
+    names = tuple(column.name for column in prepared.spec.inputs if input_kinds.get_traits(column).display != "picture")
     return read_raw_splits(recipe.data, recipe.targets(), recipe.data_seed, names)

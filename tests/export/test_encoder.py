@@ -33,7 +33,7 @@ def test_it_encodes_as_preparing_does(name: str, write_recipe: WriteRecipe) -> N
         cells = inputs.to_serving_array(raw, fitted)
         if is_file_column(raw):
             taken = Signature("", (SignatureInput("x", "x", "encoded", (), "uint8"),), ())
-            cells = rows.decode_picture_files({"x": cells}, taken, spec)["x"]
+            cells = rows.decode_files({"x": cells}, taken, spec)["x"]
         found, expected = encoder.encode(column, cells), inputs.kind_of(fitted).encode(raw, fitted)
         assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
         # Rounding of a resized pixel may fall to either side.

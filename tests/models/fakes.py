@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from bmcli.inputs import Feature
+from bmcli.inputs import Feature, InputTraits
 from bmcli.models import VECTOR, build_linear_head, create_keras_model
 from bmcli.specs import Column, DataSpec
 
@@ -48,7 +48,13 @@ def build_network(family: Any, options: Any, data: DataSpec) -> keras.Model:
 
 def kind_of(opened: Column) -> Any:
     """Replace `bmcli.inputs.kind_of`."""
-    return SimpleNamespace(build_feature=_feature)
+    return SimpleNamespace(build_feature=_feature, get_traits=_Traits)
+
+
+class _Traits(InputTraits):
+    @property
+    def is_number(self) -> bool:
+        return self.column.kind == "number"
 
 
 def _feature(opened: Column, encoded: Any) -> Feature:

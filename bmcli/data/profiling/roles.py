@@ -9,6 +9,7 @@ from typing import Any, Literal
 from bmcli import parts
 from bmcli.data.profiling.column_profile import ColumnProfile
 from bmcli.errors import BmcliError
+from bmcli.inputs import Guess
 from bmcli.quoting import MAX_SHOWN, brief, quoted
 from bmcli.raw_columns import RawColumn, to_texts
 
@@ -18,7 +19,6 @@ _FEW_CLASSES = 20
 _MAX_NAMED = 5  # columns in a message
 _LEAK_CERTAINTY = 0.999
 _DOMINANT_SHARE = 0.95  # share of one class, from which on high certainty is no sign of a leak
-_MAX_SIDE = 96  # height and width of pictures, in pixels, at which a small network trains in reasonable time on a CPU
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class ColumnRole:
         kind: Kind of an input or target; empty for other roles.
         why: Reason for the role, for the user.
         options: Options of the kind that differ from the defaults.
+        guess: Of an input, the guess that it follows.
     """
 
     profile: ColumnProfile
@@ -36,6 +37,7 @@ class ColumnRole:
     kind: str = ""
     why: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+    guess: Guess | None = None
 
     @property
     def name(self) -> str:
@@ -74,7 +76,7 @@ def drop_leaks(assigned: Sequence[ColumnRole], columns: Mapping[str, RawColumn])
         return tuple(assigned)
     leaks = [
         role for role in assigned
-        if role.role == "input" and role.kind in ("category", "boolean") and role.profile.rows_per_value >= 5
+        if role.guess is not None and role.guess.is_categorical and role.profile.rows_per_value >= 5
         and _compute_certainty(columns[role.name], columns[target.name]) > _LEAK_CERTAINTY
     ]  # fmt: skip
     if all(role in leaks or role.role != "input" for role in assigned):
@@ -220,65 +222,28 @@ def _is_identifier(profile: ColumnProfile) -> bool:
 
 
 def _make_input_role(profile: ColumnProfile) -> ColumnRole:
-    """Choose the kind of an input, or drop the column with a reason."""
+    """Give a column the kind that is most certain of it, or drop the column with a reason."""
     if not profile.distinct:
         return _make_dropped_role(profile, "every cell is missing")
     if profile.distinct == 1:
         return _make_dropped_role(profile, "every cell has the same value")
-    if profile.is_encoded:
-        return _make_image_role(profile)
-    if profile.is_array:
-        return _make_array_role(profile)
-    if _is_identifier(profile):
+    is_single = not (profile.is_array or profile.is_encoded)
+    if is_single and _is_identifier(profile):
         return _make_dropped_role(profile, "a row number" if profile.is_row_index else "an identifier of the row")
-    if profile.is_number:
-        return ColumnRole(profile, "input", "number", "numbers")
     if profile.is_picture:
         return _make_dropped_role(profile, "its cells are file names of pictures that do not exist beside the table")
     if profile.is_file:
         return _make_dropped_role(profile, "its cells are file names, which this source does not open")
-    if profile.likely_kind == "number":
-        return _make_dropped_role(
-            profile, "numbers except for a few cells; to use it, list these in `missing` of the source"
-        )
-    if profile.likely_kind == "date" and not profile.has_mixed_dates:
-        return ColumnRole(profile, "input", "date", "dates")
-    if profile.is_month:
-        return ColumnRole(profile, "input", "date", "months", {"format": "%Y-%m"})
-    if profile.is_date or profile.has_mixed_dates:
-        return _make_dropped_role(profile, "dates in several formats; to use it, list these in `inputs`")
-    if profile.is_boolean:
-        return ColumnRole(profile, "input", profile.likely_kind, "yes or no")
-    if profile.likely_kind == "text":
-        words = f"{profile.mean_words:.0f} words a cell, {profile.distinct:,} of {profile.present:,} different"
-        return ColumnRole(profile, "input", "text", words)
-    if profile.rows_per_value < 1.05 and profile.rows > 20:
+    guess = profile.guesses[0]
+    if guess.obstacle:
+        return _make_dropped_role(profile, guess.obstacle)
+    if guess.is_categorical and profile.rows_per_value < 1.05 and profile.rows > 20:
         return _make_dropped_role(profile, "nearly every row has a different value")
-    return ColumnRole(profile, "input", "category", f"{profile.distinct:,} categories")
+    return _follow_guess(profile, guess)
 
 
-def _make_image_role(profile: ColumnProfile) -> ColumnRole:
-    """Make the role of encoded pictures, resized to a size that trains in reasonable time."""
-    height, width = profile.shape or (_MAX_SIDE, _MAX_SIDE)
-    if profile.sizes_differ or max(height, width) > _MAX_SIDE:
-        side = min(_MAX_SIDE, max(height, width))
-        size = "several sizes" if profile.sizes_differ else f"{height}x{width} pixels"
-        why = f"pictures of {size}, resized to {side}x{side}"
-        return ColumnRole(profile, "input", "image", why, {"size": [side, side]})
-    return ColumnRole(profile, "input", "image", f"pictures of {height}x{width} pixels")
-
-
-def _make_array_role(profile: ColumnProfile) -> ColumnRole:
-    shape = "x".join(map(str, profile.shape))
-    picture = profile.dtype == "uint8" or (len(profile.shape) == 3 and profile.shape[-1] in (1, 3))
-    if len(profile.shape) in (2, 3) and picture:
-        return ColumnRole(profile, "input", "image", f"pictures of {shape}")
-    if len(profile.shape) == 2:
-        padded = ", with missing steps" if profile.missing else ""
-        return ColumnRole(
-            profile, "input", "number", f"sequences of {profile.shape[0]} steps of {profile.shape[1]} numbers{padded}"
-        )
-    return ColumnRole(profile, "input", "number", f"arrays of {shape}")
+def _follow_guess(profile: ColumnProfile, guess: Guess) -> ColumnRole:
+    return ColumnRole(profile, "input", guess.kind, guess.why, guess.options, guess)
 
 
 def _make_dropped_role(profile: ColumnProfile, why: str) -> ColumnRole:
@@ -292,9 +257,13 @@ def _keep_word_columns(profiles: Sequence[ColumnProfile]) -> dict[str, ColumnRol
         BmcliError: There is no such column.
     """
     words = [each for each in profiles if each.distinct > 1 and not (each.is_number or each.is_date or each.is_file)]
-    if not words:
+    roles = [
+        _follow_guess(each, guess)
+        for each in words
+        for guess in [guess for guess in each.guesses if not (guess.is_categorical or guess.obstacle)][:1]
+    ]
+    if not roles:
         dropped = "; ".join(f"{quoted(each.name)}: {_make_input_role(each).why}" for each in profiles[:_MAX_NAMED])
         dropped += f"; and {len(profiles) - _MAX_NAMED} more" if len(profiles) > _MAX_NAMED else ""
         raise BmcliError(f"no column is left as an input. {dropped or 'The target is the only column'}.")
-    why = "words, read character by character"
-    return {each.name: ColumnRole(each, "input", "text", why, {"tokens": "characters"}) for each in words}
+    return {role.name: role for role in roles}

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from bmcli import inputs as input_kinds
 from bmcli.errors import BmcliError, RunFailed
-from bmcli.export import ExportableModel, FormatOptions, InputForm, Signature, WrittenModel, is_plain_number
+from bmcli.export import ExportableModel, FormatOptions, InputForm, Signature, WrittenModel, choose_form
+from bmcli.inputs import Preprocessing
 from bmcli.quoting import quoted
-from bmcli.specs import Column
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,10 +47,10 @@ def export(exportable: ExportableModel, options: Options, folder: Path) -> Writt
     _check_integers(exportable, options)
     network = replace(exportable.network, model=recurrent.replace_recurrent_layers(exportable.network.model))
     exportable = replace(exportable, network=network)
-    forms: dict[str, InputForm] = {
-        column.name: "raw" if _supports_preprocessing(column, options) else "encoded"
-        for column in exportable.spec.inputs
-    }
+    # Integers take encoded numbers: raw ones would be quantised before their scaling.
+    is_integer = options.quantize in _INT8_CHOICES
+    supported: tuple[Preprocessing, ...] = ("picture",) if is_integer else ("picture", "arithmetic")
+    forms: dict[str, InputForm] = {column.name: choose_form(column, supported) for column in exportable.spec.inputs}
     signature = Signature(
         graph.SERVING, graph.make_inputs(exportable.spec, forms), graph.make_outputs(exportable, with_text=False)
     )
@@ -74,17 +75,10 @@ def _list_notes(options: Options) -> Iterator[str]:
         )
 
 
-def _supports_preprocessing(column: Column, options: Options) -> bool:
-    """Whether the preprocessing of a column can be part of the model."""
-    if column.kind == "image":
-        return column.raw_dtype != "string"
-    return is_plain_number(column) and options.quantize not in _INT8_CHOICES
-
-
 def _check_integers(exportable: ExportableModel, options: Options) -> None:
     """Reject integers for networks whose inputs have NaN for missing values."""
     for column in exportable.spec.inputs:
-        if options.quantize in _INT8_CHOICES and (column.state.get("learned") or column.state.get("padded")):
+        if options.quantize in _INT8_CHOICES and input_kinds.get_traits(column).passes_missing:
             raise BmcliError(
                 f"litert: {options.quantize} cannot represent missing values, which the network uses in "
                 f"{quoted(column.name)}.",

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from bmcli import inputs as input_kinds
 from bmcli import private_api
 from bmcli.errors import RunFailed
 from bmcli.export import (
@@ -19,7 +20,7 @@ from bmcli.export import (
     Signature,
     SignatureInput,
     WrittenModel,
-    is_plain_number,
+    choose_form,
 )
 from bmcli.specs import Column
 
@@ -45,12 +46,16 @@ def export(exportable: ExportableModel, options: Options, folder: Path) -> Writt
     from bmcli.export import graph
 
     columns = exportable.spec.inputs
-    forms: dict[str, InputForm] = {column.name: "raw" if _is_array_column(column) else "encoded" for column in columns}
+    # A lookup is added to the converted model, which takes the encoded cells of such a column.
+    forms: dict[str, InputForm] = {
+        column.name: "encoded" if _get_lookup_keys(column) else choose_form(column, ("arithmetic", "picture"))
+        for column in columns
+    }
     computed = Signature(
         graph.SERVING, graph.make_inputs(exportable.spec, forms), graph.make_outputs(exportable, with_text=False)
     )
     model = _convert(graph.ServingModule(exportable), computed)
-    looked_up = [each for each in computed.inputs if _has_vocabulary(exportable.get_column(each.column))]
+    looked_up = [each for each in computed.inputs if _get_lookup_keys(exportable.get_column(each.column))]
     for each in looked_up:
         _prepend_lookup(model, each, exportable.get_column(each.column))
     inputs = tuple(
@@ -62,12 +67,8 @@ def export(exportable: ExportableModel, options: Options, folder: Path) -> Writt
     return WrittenModel(MODEL, "onnx", (replace(computed, inputs=inputs),))
 
 
-def _is_array_column(column: Column) -> bool:
-    return is_plain_number(column) or (column.kind == "image" and column.raw_dtype != "string")
-
-
-def _has_vocabulary(column: Column) -> bool:
-    return column.kind == "category" and not {"buckets", "separator"} & set(column.state)
+def _get_lookup_keys(column: Column) -> tuple[str, ...]:
+    return input_kinds.get_traits(column).lookup_keys
 
 
 def _make_raw_input(signature_input: SignatureInput, column: Column) -> SignatureInput:
@@ -129,10 +130,10 @@ def _prepend_lookup(model: Any, signature_input: SignatureInput, column: Column)
 def _make_lookup_nodes(name: str, positions: str, column: Column) -> Iterator[NodeProto]:
     from onnx import TensorProto, helper
 
-    count, is_text = len(column.classes), column.raw_dtype == "string"
-    keys: Any = [*column.classes, ""] if is_text else [int(each) for each in column.classes]
+    words, is_text = _get_lookup_keys(column), column.raw_dtype == "string"
+    keys: Any = [*words, ""] if is_text else [int(each) for each in words]
     yield helper.make_node(
-        "LabelEncoder", [name], [f"{name}__found"], domain="ai.onnx.ml", default_int64=count + 1,
+        "LabelEncoder", [name], [f"{name}__found"], domain="ai.onnx.ml", default_int64=len(words) + 1,
         values_int64s=list(range(len(keys))), **{"keys_strings" if is_text else "keys_int64s": keys},
     )  # fmt: skip
     yield helper.make_node("Cast", [f"{name}__found"], [f"{name}__cast"], to=TensorProto.INT32)

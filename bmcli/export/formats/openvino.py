@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from bmcli.errors import RunFailed
-from bmcli.export import ExportableModel, FormatOptions, InputForm, Signature, WrittenModel, is_plain_number
+from bmcli.export import ExportableModel, FormatOptions, InputForm, Signature, WrittenModel, choose_form
 
 MODEL = "model.xml"
 
@@ -34,10 +34,9 @@ def export(exportable: ExportableModel, options: Options, folder: Path) -> Writt
 
     from bmcli.export import graph
 
-    forms: dict[str, InputForm] = {}
-    for column in exportable.spec.inputs:
-        has_preprocessing = is_plain_number(column) or (column.kind == "image" and column.raw_dtype != "string")
-        forms[column.name] = "raw" if has_preprocessing else "encoded"
+    forms: dict[str, InputForm] = {
+        column.name: choose_form(column, ("arithmetic", "picture")) for column in exportable.spec.inputs
+    }
     signature = Signature(
         graph.SERVING, graph.make_inputs(exportable.spec, forms), graph.make_outputs(exportable, with_text=False)
     )

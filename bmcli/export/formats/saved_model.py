@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from bmcli import inputs as input_kinds
 from bmcli.export import ExportableModel, InputForm, KerasOptions, Signature, WrittenModel
 from bmcli.quoting import quoted
 from bmcli.specs import Column
@@ -38,9 +39,10 @@ def export(exportable: ExportableModel, options: Options, folder: Path) -> Writt
         default,
         Signature("features", graph.make_inputs(exportable.spec, _make_forms(columns, "encoded")), outputs),
     ]
-    if any(_accepts_files(column) for column in columns):
+    accepting = [column.name for column in columns if input_kinds.get_traits(column).accepts_files]
+    if accepting:
         forms: dict[str, InputForm] = {
-            column.name: "encoded_image" if _accepts_files(column) else "raw" for column in columns
+            column.name: "encoded_image" if column.name in accepting else "raw" for column in columns
         }
         signatures.append(Signature("encoded_images", graph.make_inputs(exportable.spec, forms), outputs))
     graph.save_module(graph.ServingModule(exportable), signatures, folder / VERSION)
@@ -53,13 +55,6 @@ def _make_forms(columns: tuple[Column, ...], form: InputForm) -> dict[str, Input
     return {column.name: form for column in columns}
 
 
-def _accepts_files(column: Column) -> bool:
-    """Whether picture files can have the same pixels as the arrays that the network was trained on."""
-    return column.kind == "image" and column.raw_dtype == "uint8" and column.shape[2] in (1, 3)
-
-
 def _list_notes(exportable: ExportableModel) -> list[str]:
-    files = [
-        column.name for column in exportable.spec.inputs if column.raw_dtype == "string" and column.kind == "image"
-    ]
-    return [f"{quoted(name)} takes the bytes of JPEG, PNG, BMP or GIF files." for name in files]
+    formats = {column.name: input_kinds.get_traits(column).file_formats for column in exportable.spec.inputs}
+    return [f"{quoted(name)} takes the bytes of {names} files." for name, names in formats.items() if names]

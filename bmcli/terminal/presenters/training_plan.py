@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from bmcli import inputs
 from bmcli.disk import format_path
 from bmcli.messages import format_duration
 from bmcli.terminal.formats import format_bytes, format_ms, format_shape
@@ -65,8 +66,12 @@ def _column_to_json(column: Column, role: str) -> dict[str, Any]:
         "kind": column.kind,
         "shape": list(column.shape),
         "dtype": column.dtype,
-        "classes": len(column.classes),
+        "classes": _count_classes(column, role),
     }
+
+
+def _count_classes(column: Column, role: str) -> int:
+    return inputs.get_traits(column).count_categories() if role == "input" else len(column.classes)
 
 
 def _step_to_json(step: StepTime) -> dict[str, Any]:
@@ -109,7 +114,7 @@ def _format_row_counts(plan: Plan) -> str:
 def _tabulate_columns(spec: DataSpec) -> list[list[object]]:
     """Make a row for each column; of many the first inputs and all targets."""
     rows: list[list[object]] = [
-        [column.name, role, column.kind, format_shape(column.shape), len(column.classes) or "-"]
+        [column.name, role, column.kind, format_shape(column.shape), _count_classes(column, role) or "-"]
         for role, columns in (("input", spec.inputs), ("target", spec.targets))
         for column in columns
     ]

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from bmcli.data.profiling.column_profile import ColumnProfile, profile_column
-from bmcli.raw_columns import RawColumn
+from bmcli.raw_columns import ColumnCells, RawColumn
 
 
 def text(*cells: str | None) -> pa.ChunkedArray:
@@ -73,4 +73,4 @@ def test_arrays_have_a_shape() -> None:
 
 
 def test_words_are_counted() -> None:
-    assert profile_column("a", text("one two", "three four five six")).mean_words == 3
+    assert ColumnCells("a", text("one two", "three four five six")).mean_words == 3

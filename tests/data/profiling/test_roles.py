@@ -10,10 +10,13 @@ import pytest
 from bmcli.data.profiling.column_profile import ColumnProfile
 from bmcli.data.profiling.roles import assign_roles, drop_leaks, pick_target
 from bmcli.errors import BmcliError
+from bmcli.inputs import Guess
 
-NUMBER = ColumnProfile("n", 100, distinct=90, is_number=True, likely_kind="number")
-CLASSES = ColumnProfile("c", 100, distinct=4, mean_words=1, top_share=0.4, likely_kind="category")
-SENTENCES = ColumnProfile("s", 100, distinct=98, mean_words=7, likely_kind="text")
+WORDS = Guess("text", 0.1, "words", {"tokens": "characters"}, needs_options=True, is_wide=True)
+CATEGORIES = Guess("category", 0.3, "categories", is_categorical=True)
+NUMBER = ColumnProfile("n", 100, distinct=90, is_number=True, guesses=(Guess("number", 0.5, "numbers"),))
+CLASSES = ColumnProfile("c", 100, distinct=4, top_share=0.4, guesses=(CATEGORIES, WORDS))
+SENTENCES = ColumnProfile("s", 100, distinct=98, guesses=(Guess("text", 0.4, "prose", is_wide=True), CATEGORIES))
 
 
 def named(profile: ColumnProfile, name: str) -> ColumnProfile:
@@ -91,6 +94,18 @@ def test_single_words_are_spared_where_nothing_else_is_left() -> None:
 def test_nothing_to_learn_from_is_a_fault() -> None:
     with pytest.raises(BmcliError, match="'k': a row number"):
         assign_roles((replace(NUMBER, name="k", is_row_index=True), named(CLASSES, "label")), None)
+
+
+def test_the_most_certain_kind_is_chosen_with_its_options() -> None:
+    hours = Guess("cyclic", 1.0, "hours of a day", {"period": 24.0})
+    role = assign_roles((replace(NUMBER, guesses=(hours, *NUMBER.guesses)), named(CLASSES, "label")), None)[0]
+    assert (role.role, role.kind, role.options, role.why) == ("input", "cyclic", {"period": 24.0}, "hours of a day")
+
+
+def test_a_column_is_dropped_for_the_obstacle_of_its_kind() -> None:
+    dates = Guess("date", 0.8, "dates", obstacle="dates in several formats")
+    role = assign_roles((replace(CLASSES, guesses=(dates, *CLASSES.guesses)), NUMBER, named(CLASSES, "label")), None)[0]
+    assert (role.role, role.why) == ("dropped", "dates in several formats")
 
 
 def test_leaks_go_unless_they_are_all_there_is() -> None:

@@ -1,0 +1,20 @@
+"""Options of the kinds of inputs, as far as the recipe language reads them."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from bmcli.recipe.fields import Kind
+
+
+class InputOptions(Kind):
+    """Base class of the options of every kind of input."""
+
+    AUGMENTED_AS: ClassVar[Literal["image", "number"] | None] = None
+    """Form of the values that augmentations change: pixels `(height, width, channels)` from 0 to 1, or encoded numbers;
+    None for a kind that no augmentation fits."""
+
+    @property
+    def can_be_crossed(self) -> bool:
+        """Whether each cell is encoded as one of a known number of positions, so that crosses can combine them."""
+        return False
