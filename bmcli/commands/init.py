@@ -235,7 +235,7 @@ def _list_notes(assigned: Sequence[ColumnRole], sizes: RowCounts) -> Iterator[st
         )
     if sizes.train < 100:
         yield f"{sizes.train} training rows are few: metrics will vary with the seed."
-    if target.kind == "category" and target.profile.top_share > 0.8:
+    if parts.load("data.targets", target.kind).ONE_CLASS and target.profile.top_share > 0.8:
         yield (
             f"{target.profile.top_share:.0%} of the rows have the same class: read f1 beside accuracy, and try "
             "objective: {kind: classification, class_weights: balanced}."

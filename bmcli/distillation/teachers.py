@@ -21,16 +21,16 @@ from bmcli.distribution.strategy import Placement
 from bmcli.errors import BmcliError
 from bmcli.networks import network
 from bmcli.networks.weights import SavedNetwork, load_weights
+from bmcli.objectives import Converter, LearnedTarget
 from bmcli.quoting import quoted
 from bmcli.recipe.distill import DistillationOptions, TrainedTeacherOptions
 from bmcli.recipe.load import load_recipe
 from bmcli.recipe.schema import Recipe
 from bmcli.run_data import read_data_spec
 from bmcli.runs import Run
-from bmcli.specs import Column, DataSpec
+from bmcli.specs import DataSpec
 
 BATCH_SIZE = 512
-_MIN_PROBABILITY = 1e-30  # before the logarithm
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,10 @@ def _load_teacher(
     model = built.model
     model.trainable = False
     converters = {
-        column.name: _build_converter(column, teacher_spec, teacher_recipe, recipe, run.display_path, path)
-        for column in spec.targets
+        output.name: _build_converter(
+            LearnedTarget(output, spec.target(output.name)), teacher_spec, run.display_path, path
+        )
+        for output in spec.outputs
     }
     return TeacherNetwork(run.display_path, model, teacher_recipe, teacher_spec, options.sha256, converters)
 
@@ -117,63 +119,26 @@ def _locate_faults(path: str) -> Iterator[None]:
         raise BmcliError(*(replace(each, suggestion=each.suggestion or advice) for each in faults)) from None
 
 
-def _build_converter(
-    student_column: Column, teacher_spec: DataSpec, teacher_recipe: Recipe, recipe: Recipe, display_path: str, path: str
-) -> Callable[[Any], Any]:
-    """Build the converter of a teacher's outputs to the student's order of classes or scale of numbers."""
-    names = [column.name for column in teacher_spec.targets]
-    if student_column.name not in names:
+def _build_converter(student: LearnedTarget, teacher_spec: DataSpec, display_path: str, path: str) -> Converter:
+    """Build the conversion of a teacher's outputs to those of its student."""
+    name, names = student.output.name, [output.name for output in teacher_spec.outputs]
+    if name not in names:
         raise BmcliError(
-            f"teacher {display_path} does not predict {quoted(student_column.name)}.", path=path,
-            suggestion=parts.did_you_mean(student_column.name, names),
+            f"teacher {display_path} does not predict {quoted(name)}.", path=path,
+            suggestion=parts.did_you_mean(name, names),
         )  # fmt: skip
-    teacher_column = teacher_spec.target(student_column.name)
-    teacher_objective, student_objective = (each.objectives()[student_column.name] for each in (teacher_recipe, recipe))
-    if teacher_objective.kind != student_objective.kind or getattr(teacher_objective, "quantiles", None) != getattr(
-        student_objective, "quantiles", None
-    ):
+    teacher = LearnedTarget(teacher_spec.output(name), teacher_spec.target(name))
+    if teacher.output.objective != student.output.objective:
         raise BmcliError(
-            f"teacher {display_path} has the objective {teacher_objective.kind} for {quoted(student_column.name)}, its "
-            f"student {student_objective.kind}.",
+            f"teacher {display_path} has the objective {teacher.output.objective} for {quoted(name)}, its student "
+            f"{student.output.objective}.",
             path=path, suggestion="Give both the same objective.",
         )  # fmt: skip
-    if student_column.classes:
-        return _build_class_converter(student_column, teacher_column, teacher_objective.kind, display_path, path)
-    return (
-        _build_number_converter(student_column, teacher_column, display_path, path)
-        if "scale" in student_column.state
-        else tf.identity
-    )
-
-
-def _build_class_converter(
-    student_column: Column, teacher_column: Column, objective: str, display_path: str, path: str
-) -> Callable[[Any], Any]:
-    missing = [name for name in student_column.classes if name not in teacher_column.classes]
-    if missing or (objective == "ordinal" and student_column.classes != teacher_column.classes):
-        problem = (
-            f"does not know the class {quoted(missing[0])}" if missing else "has other categories, or in another order,"
-        )
-        raise BmcliError(f"teacher {display_path} {problem} of {quoted(student_column.name)}.", path=path)
-    if student_column.classes == teacher_column.classes:
-        return tf.identity
-    indices = [teacher_column.classes.index(name) for name in student_column.classes]
-    return lambda outputs: tf.gather(outputs, indices, axis=-1)
-
-
-def _build_number_converter(
-    student_column: Column, teacher_column: Column, display_path: str, path: str
-) -> Callable[[Any], Any]:
-    if bool(student_column.state.get("log")) != bool(teacher_column.state.get("log")):
-        raise BmcliError(
-            f"teacher {display_path} and its student scale {quoted(student_column.name)} differently: one of them by "
-            "its logarithm.", path=path, suggestion="Give both the same `scale` in data.targets.",
-        )  # fmt: skip
-    factor = float(teacher_column.state["scale"]) / float(student_column.state["scale"])
-    offset = (float(teacher_column.state["mean"]) - float(student_column.state["mean"])) / float(
-        student_column.state["scale"]
-    )
-    return tf.identity if (factor, offset) == (1.0, 0.0) else lambda outputs: outputs * factor + offset
+    try:
+        converter: Converter = parts.load("objectives", student.output.objective).convert_teacher(student, teacher)
+    except ValueError as error:
+        raise BmcliError(f"teacher {display_path} {error}.", path=path) from None
+    return converter
 
 
 def _load_teacher_file(
@@ -183,48 +148,36 @@ def _load_teacher_file(
     with placement.strategy.scope(), _locate_faults(path):
         model = network.load_serving_model(file, digest)
     model.trainable = False
-    display_path, objectives = format_path(file), recipe.objectives()
+    display_path = format_path(file)
     outputs = model.output if isinstance(model.output, dict) else {}
     converters = {}
-    for column in spec.targets:
-        if column.name not in outputs:
+    for output in spec.outputs:
+        if output.name not in outputs:
             raise BmcliError(
-                f"teacher {display_path} has no output {quoted(column.name)}.", path=path,
-                suggestion=parts.did_you_mean(column.name, list(map(str, outputs))),
+                f"teacher {display_path} has no output {quoted(output.name)}.", path=path,
+                suggestion=parts.did_you_mean(output.name, list(map(str, outputs))),
             )  # fmt: skip
-        width = outputs[column.name].shape[-1] if len(outputs[column.name].shape) > 1 else 1
-        if column.classes and width != len(column.classes):
+        shape = tuple(outputs[output.name].shape[1:])
+        if output.names and shape != output.shape:
             raise BmcliError(
-                f"teacher {display_path} predicts {width} classes of {quoted(column.name)}, expected "
-                f"{len(column.classes)}.",
+                f"teacher {display_path} predicts {shape[-1] if shape else 1} classes of {quoted(output.name)}, "
+                f"expected {len(output.names)}.",
                 path=path,
             )
-        converters[column.name] = _build_prediction_converter(column, objectives[column.name].kind, path)
+        converters[output.name] = _build_prediction_converter(LearnedTarget(output, spec.target(output.name)), path)
     if not isinstance(model.input, dict) or set(model.input) - {column.name for column in spec.inputs}:
         names = ", ".join(map(str, model.input)) if isinstance(model.input, dict) else "an input without a name"
         raise BmcliError(f"the inputs of teacher {display_path} are not columns of these data: {names}.", path=path)
     return TeacherNetwork(display_path, model, None, None, digest, converters)
 
 
-def _build_prediction_converter(column: Column, objective: str, path: str) -> Callable[[Any], Any]:
-    """Build the converter of predictions to outputs of an objective."""
-    if objective == "classification":
-        return lambda p: tf.math.log(tf.maximum(tf.cast(p, tf.float32), _MIN_PROBABILITY))
-    if objective == "multi_label":
-        return lambda p: tf.math.log(tf.maximum(p, _MIN_PROBABILITY)) - tf.math.log(tf.maximum(1 - p, 1e-7))
-    if objective == "regression":
-        mean, scale = float(column.state["mean"]), float(column.state["scale"])
-        logarithm = bool(column.state.get("log"))
-
-        def encode(values: Any) -> Any:
-            values = tf.reshape(tf.cast(values, tf.float32), (-1, 1))
-            return ((tf.math.log1p(tf.maximum(values, 0.0)) if logarithm else values) - mean) / scale
-
-        return encode
-    raise BmcliError(
-        f"the outputs of the objective {objective} do not follow from predictions alone.", path=path,
-        suggestion="Give the teacher's run instead of its file.",
-    )  # fmt: skip
+def _build_prediction_converter(student: LearnedTarget, path: str) -> Converter:
+    """Build the conversion of a teacher's predictions to outputs of its student."""
+    try:
+        converter: Converter = parts.load("objectives", student.output.objective).invert_predictions(student)
+    except ValueError as error:
+        raise BmcliError(f"{error}.", path=path, suggestion="Give the teacher's run instead of its file.") from None
+    return converter
 
 
 class TeacherPredictor:

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Protocol
 
 from pydantic import Field, model_validator
 
@@ -177,6 +177,20 @@ class ObjectiveKind(Protocol):
     def make_answers(self, output: OutputSpec, target: Column) -> Answers:
         """Make the answers of an output, from what a run keeps of it."""
 
+    def convert_teacher(self, student: LearnedTarget, teacher: LearnedTarget) -> Converter:
+        """Make the conversion of a teacher's outputs to those of its student, whose objective is of the same kind.
+
+        Raises:
+            ValueError: They have different meanings; the message completes `teacher X ...`.
+        """
+
+    def invert_predictions(self, student: LearnedTarget) -> Converter:
+        """Make the conversion of predictions to outputs, for a teacher of which only predictions are known.
+
+        Raises:
+            ValueError: Outputs do not follow from predictions; `refuse_predictions` raises it.
+        """
+
     def build(self, options: Any, output: OutputSpec, target: Column, train_targets: Any) -> TargetObjective:
         """Build the objective of a target.
 
@@ -184,6 +198,17 @@ class ObjectiveKind(Protocol):
             output: Result of `describe`, or that of a run.
             train_targets: Encoded targets of the training split, from which class weights are computed.
         """
+
+
+Converter = Callable[[Any], Any]
+"""From tensors of one meaning to tensors of another, of the same batch."""
+
+
+class LearnedTarget(NamedTuple):
+    """An output with the column of its target."""
+
+    output: OutputSpec
+    target: Column
 
 
 @dataclass(frozen=True)
@@ -307,6 +332,50 @@ def open_answers(spec: DataSpec) -> dict[str, Answers]:
 def describe_classes(objective: str, target: Column, state: Mapping[str, Any] | None = None) -> OutputSpec:
     """Describe an output of a probability for each class of a target."""
     return OutputSpec(target.name, objective, (len(target.classes),), names=target.classes, state=state or {})
+
+
+def convert_teacher_classes(student: LearnedTarget, teacher: LearnedTarget) -> Converter:
+    """Select the teacher's outputs for the student's classes, in their order."""
+    names, known = student.output.names, teacher.output.names
+    if missing := [name for name in names if name not in known]:
+        raise ValueError(f"does not know the class {quoted(missing[0])} of {quoted(student.output.name)}")
+    if names == known:
+        return keep
+    indices = [known.index(name) for name in names]
+
+    def select(outputs: Any) -> Any:
+        from keras import ops
+
+        return ops.take(outputs, ops.convert_to_tensor(indices, "int32"), axis=-1)
+
+    return select
+
+
+def convert_teacher_numbers(student: LearnedTarget, teacher: LearnedTarget) -> Converter:
+    """Convert the teacher's standardised numbers to the scale of the student's."""
+    own, other = student.target.state, teacher.target.state
+    if bool(own.get("log")) != bool(other.get("log")):
+        raise ValueError(
+            f"scales {quoted(student.output.name)} differently, by its logarithm or not; give both the same `scale` in "
+            "data.targets"
+        )
+    factor = float(other["scale"]) / float(own["scale"])
+    offset = (float(other["mean"]) - float(own["mean"])) / float(own["scale"])
+    return keep if (factor, offset) == (1.0, 0.0) else lambda outputs: outputs * factor + offset
+
+
+def keep(tensor: Any) -> Any:
+    """Return a tensor unchanged."""
+    return tensor
+
+
+def refuse_predictions(student: LearnedTarget) -> Converter:
+    """Refuse a teacher of which only predictions are known.
+
+    Raises:
+        ValueError: Always.
+    """
+    raise ValueError(f"the outputs of the objective {student.output.objective} do not follow from predictions alone")
 
 
 def compute_log_odds(probabilities: Any, chosen: Any) -> Any:

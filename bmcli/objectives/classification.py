@@ -12,7 +12,9 @@ from bmcli.errors import BmcliError
 from bmcli.models import VECTOR, Features, build_linear_head
 from bmcli.objectives import (
     ClassOptions,
+    Converter,
     Direction,
+    LearnedTarget,
     MetricAdapter,
     TargetObjective,
     apply_temperature,
@@ -24,6 +26,7 @@ from bmcli.objectives import (
     compute_categorical_focal_crossentropy,
     compute_class_weights,
     compute_log_odds,
+    convert_teacher_classes,
     create_metric_variables,
     decide_ordered,
     describe_classes,
@@ -45,6 +48,7 @@ REQUEST = VECTOR
 FORM = "softmax"
 
 _EPSILON = 1e-7
+_MIN_PROBABILITY = 1e-30  # of a teacher before its logarithm
 
 # Arguments of each loss: the target as class indices, one-hot vectors, 0 or 1 for the second of two classes, or -1 or 1
 # for it; the output as logits, probabilities, or the second logit minus the first.
@@ -289,6 +293,18 @@ def make_answers(output: OutputSpec, target: Column) -> Answers:
     from bmcli.answers.classes import CategoryAnswers, OrderedAnswers
 
     return (OrderedAnswers if target.kind == "ordered" else CategoryAnswers)(output, target)
+
+
+def convert_teacher(student: LearnedTarget, teacher: LearnedTarget) -> Converter:
+    """Select the logits of the student's classes."""
+    return convert_teacher_classes(student, teacher)
+
+
+def invert_predictions(student: LearnedTarget) -> Converter:
+    """Take logarithms of probabilities, which are logits up to a constant that the softmax removes."""
+    from keras import ops
+
+    return lambda probabilities: ops.log(ops.maximum(ops.cast(probabilities, "float32"), _MIN_PROBABILITY))
 
 
 def build(options: Options, output: OutputSpec, target: Column, train_targets: Any) -> Classification:

@@ -12,12 +12,15 @@ from pydantic import Field
 from bmcli.models import VECTOR, Features, build_linear_head
 from bmcli.objectives import (
     NUMBER_METRICS,
+    Converter,
     Direction,
+    LearnedTarget,
     MetricAdapter,
     TargetObjective,
     check_metrics,
     collect_metrics,
     create_metric_variables,
+    keep,
     make_keras_metric,
 )
 from bmcli.recipe.fields import KerasObject
@@ -110,6 +113,20 @@ def make_answers(output: OutputSpec, target: Column) -> Answers:
     from bmcli.answers.numbers import CountAnswers
 
     return CountAnswers(output, target)
+
+
+def convert_teacher(student: LearnedTarget, teacher: LearnedTarget) -> Converter:
+    """Convert the logarithm of the rate relative to the mean of the teacher's training rows to the student's."""
+    offset = math.log(teacher.target.state["mean"]) - math.log(student.target.state["mean"])
+    return keep if offset == 0 else lambda outputs: outputs + offset
+
+
+def invert_predictions(student: LearnedTarget) -> Converter:
+    """Compute the logarithm of the rate relative to the mean of the training rows."""
+    from keras import ops
+
+    mean = math.log(student.target.state["mean"])
+    return lambda rates: ops.reshape(ops.log(ops.maximum(ops.cast(rates, "float32"), _TINY)), (-1, 1)) - mean
 
 
 def build(options: Options, output: OutputSpec, target: Column, train_targets: Any) -> Count:

@@ -11,7 +11,9 @@ from pydantic import Field, field_validator
 from bmcli.models import VECTOR, Features, build_linear_head
 from bmcli.objectives import (
     ClassOptions,
+    Converter,
     Direction,
+    LearnedTarget,
     MetricAdapter,
     TargetObjective,
     apply_temperature,
@@ -22,6 +24,7 @@ from bmcli.objectives import (
     compute_balanced_weights,
     compute_binary_crossentropy,
     compute_log_odds,
+    convert_teacher_classes,
     create_metric_variables,
     describe_classes,
     make_keras_metric,
@@ -59,6 +62,7 @@ METRICS: Mapping[str, Direction] = {
 }
 
 _LOSSES = ("binary_crossentropy", "binary_focal_crossentropy")
+_SMALL = 1e-7  # of a probability before its logarithm
 
 
 class Options(ClassOptions):
@@ -165,6 +169,18 @@ def make_answers(output: OutputSpec, target: Column) -> Answers:
     from bmcli.answers.classes import LabelAnswers
 
     return LabelAnswers(output, target)
+
+
+def convert_teacher(student: LearnedTarget, teacher: LearnedTarget) -> Converter:
+    """Select the logits of the student's labels."""
+    return convert_teacher_classes(student, teacher)
+
+
+def invert_predictions(student: LearnedTarget) -> Converter:
+    """Compute the logits of probabilities."""
+    from keras import ops
+
+    return lambda p: ops.log(ops.maximum(p, _SMALL)) - ops.log(ops.maximum(1 - p, _SMALL))
 
 
 def build(options: Options, output: OutputSpec, target: Column, train_targets: Any) -> MultiLabel:

@@ -11,7 +11,9 @@ from pydantic import Field
 from bmcli.models import VECTOR, Features, build_linear_head
 from bmcli.objectives import (
     ClassOptions,
+    Converter,
     Direction,
+    LearnedTarget,
     MetricAdapter,
     TargetObjective,
     check_class_limits,
@@ -19,12 +21,16 @@ from bmcli.objectives import (
     collect_metrics,
     compute_class_weights,
     compute_log_odds,
+    convert_teacher_classes,
     create_metric_variables,
     decide_ordered,
     describe_classes,
+    keep,
     make_keras_metric,
+    refuse_predictions,
     serve_classes,
 )
+from bmcli.quoting import quoted
 from bmcli.recipe.fields import KerasObject
 from bmcli.specs import Column, OutputSpec
 
@@ -145,6 +151,19 @@ def make_answers(output: OutputSpec, target: Column) -> Answers:
     from bmcli.answers.classes import OrderedAnswers
 
     return OrderedAnswers(output, target)
+
+
+def convert_teacher(student: LearnedTarget, teacher: LearnedTarget) -> Converter:
+    """Keep the logits of a teacher with the same categories in the same order: each depends on the ones before it."""
+    convert_teacher_classes(student, teacher)
+    if student.output.names != teacher.output.names:
+        raise ValueError(f"has other categories, or in another order, of {quoted(student.output.name)}")
+    return keep
+
+
+def invert_predictions(student: LearnedTarget) -> Converter:
+    """Refuse: the logits of categories after a certain one are not known."""
+    return refuse_predictions(student)
 
 
 def build(options: Options, output: OutputSpec, target: Column, train_targets: Any) -> Ordinal:

@@ -12,14 +12,19 @@ from bmcli.metrics.quantile import find_median_index
 from bmcli.models import VECTOR, Features, build_linear_head
 from bmcli.objectives import (
     NUMBER_METRICS,
+    Converter,
+    LearnedTarget,
     MetricAdapter,
     TargetObjective,
     check_metrics,
     collect_metrics,
+    convert_teacher_numbers,
     create_metric_variables,
     make_keras_metric,
+    refuse_predictions,
     unscale_target,
 )
+from bmcli.quoting import quoted
 from bmcli.recipe.fields import KerasObject, fault
 from bmcli.recipe.objective import ObjectiveOptions
 from bmcli.specs import Column, OutputSpec
@@ -153,6 +158,18 @@ def make_answers(output: OutputSpec, target: Column) -> Answers:
     from bmcli.answers.numbers import QuantileAnswers
 
     return QuantileAnswers(output, target)
+
+
+def convert_teacher(student: LearnedTarget, teacher: LearnedTarget) -> Converter:
+    """Keep the outputs of a teacher with the same quantiles and scale: differences of quantiles cannot be rescaled."""
+    if list(student.output.state["quantiles"]) != list(teacher.output.state["quantiles"]):
+        raise ValueError(f"predicts other quantiles of {quoted(student.output.name)}")
+    return convert_teacher_numbers(student, teacher)
+
+
+def invert_predictions(student: LearnedTarget) -> Converter:
+    """Refuse: only the quantiles are known, and not the network's differences of them."""
+    return refuse_predictions(student)
 
 
 def build(options: Options, output: OutputSpec, target: Column, train_targets: Any) -> Quantile:

@@ -12,11 +12,14 @@ from bmcli.errors import BmcliError
 from bmcli.models import VECTOR, Features, build_linear_head
 from bmcli.objectives import (
     NUMBER_METRICS,
+    Converter,
+    LearnedTarget,
     MetricAdapter,
     TargetObjective,
     check_loss,
     check_metrics,
     collect_metrics,
+    convert_teacher_numbers,
     create_metric_variables,
     make_keras_metric,
     unscale_target,
@@ -122,6 +125,25 @@ def make_answers(output: OutputSpec, target: Column) -> Answers:
     from bmcli.answers.numbers import NumberAnswers
 
     return NumberAnswers(output, target)
+
+
+def convert_teacher(student: LearnedTarget, teacher: LearnedTarget) -> Converter:
+    """Convert to the scale of the student."""
+    return convert_teacher_numbers(student, teacher)
+
+
+def invert_predictions(student: LearnedTarget) -> Converter:
+    """Scale numbers as the target's values are encoded."""
+    state = student.target.state
+
+    def scale(values: Any) -> Any:
+        from keras import ops
+
+        values = ops.reshape(ops.cast(values, "float32"), (-1, 1))
+        values = ops.log1p(ops.maximum(values, 0.0)) if state.get("log") else values
+        return (values - float(state["mean"])) / float(state["scale"])
+
+    return scale
 
 
 def build(options: Options, output: OutputSpec, target: Column, train_targets: Any) -> Regression:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bmcli import parts
+from bmcli.data import targets
 from bmcli.data.profiling.column_profile import ColumnProfile
 from bmcli.errors import BmcliError
 from bmcli.inputs import Guess
@@ -15,7 +16,6 @@ from bmcli.raw_columns import RawColumn, to_texts
 
 TARGET_NAMES = ("target", "label", "labels", "class", "y", "outcome", "response")
 _IDENTIFIERS = ("id", "rownames", "rowname", "row", "index", "uuid", "guid", "key", "no", "number", "unnamed: 0")
-_FEW_CLASSES = 20
 _MAX_NAMED = 5  # columns in a message
 _LEAK_CERTAINTY = 0.999
 _DOMINANT_SHARE = 0.95  # share of one class, from which on high certainty is no sign of a leak
@@ -72,7 +72,7 @@ def drop_leaks(assigned: Sequence[ColumnRole], columns: Mapping[str, RawColumn])
     Such a column was mostly recorded after the target was known. No column is dropped if none would be left.
     """
     target = next(role for role in assigned if role.role == "target")
-    if target.kind != "category" or target.profile.top_share > _DOMINANT_SHARE:
+    if not _has_one_class(target) or target.profile.top_share > _DOMINANT_SHARE:
         return tuple(assigned)
     leaks = [
         role for role in assigned
@@ -83,6 +83,11 @@ def drop_leaks(assigned: Sequence[ColumnRole], columns: Mapping[str, RawColumn])
         return tuple(assigned)
     why = f"each of its values occurs with one class of {target.name} only: is it known before the target is?"
     return tuple(_make_dropped_role(role.profile, why) if role in leaks else role for role in assigned)
+
+
+def _has_one_class(target: ColumnRole) -> bool:
+    one_class: bool = parts.load("data.targets", target.kind).ONE_CLASS
+    return one_class
 
 
 def _compute_certainty(column: RawColumn, target: RawColumn) -> float:
@@ -166,7 +171,8 @@ def _make_target_role(profile: ColumnProfile, why: str) -> ColumnRole:
     Raises:
         BmcliError: No kind of target can predict the column.
     """
-    if profile.is_array or profile.is_encoded:
+    guess = targets.guess_kind(profile)
+    if (profile.is_array or profile.is_encoded) and guess is None:
         raise BmcliError(
             f"column {quoted(profile.name)}: expected one value a row, received "
             f"{'files' if profile.dtype == 'file' else 'arrays'}.",
@@ -178,39 +184,12 @@ def _make_target_role(profile: ColumnProfile, why: str) -> ColumnRole:
             "is nothing to learn.",
             suggestion="Name another column with --target.",
         )
-    if not profile.is_number:
-        return _make_class_role(profile, why)
-    values = f"{profile.minimum:g} to {profile.maximum:g}"
-    if profile.distinct == 2 or _are_codes(profile):
-        return ColumnRole(
-            profile, "target", "category", f"{why}; its {profile.distinct} integers are treated as classes"
-        )
-    if _are_counts(profile):
-        return ColumnRole(profile, "target", "count", f"{why}; integers from {values}, treated as counts")
-    return ColumnRole(profile, "target", "number", f"{why}; numbers from {values}")
-
-
-def _make_class_role(profile: ColumnProfile, why: str) -> ColumnRole:
-    if profile.rows_per_value < 2 and profile.distinct > _FEW_CLASSES:
+    if guess is None or guess.obstacle:
         raise BmcliError(
-            f"column {quoted(profile.name)} has {profile.distinct:,} different texts in {profile.present:,} rows: "
-            "these are not classes, and no kind of target generates text.",
+            f"column {quoted(profile.name)}{f' {guess.obstacle}' if guess else ': no kind of target fits it.'}",
             suggestion="Name another column with --target.",
         )
-    why = f"{why}; {profile.distinct} classes, the most frequent {profile.top_share:.1%} of the rows"
-    return ColumnRole(profile, "target", "category", why)
-
-
-def _are_codes(profile: ColumnProfile) -> bool:
-    """Whether numbers are codes of classes: few integers without a gap, each of them many times."""
-    few = profile.is_integer and profile.distinct <= _FEW_CLASSES and profile.rows_per_value >= 10
-    return few and profile.maximum - profile.minimum + 1 == profile.distinct
-
-
-def _are_counts(profile: ColumnProfile) -> bool:
-    """Whether numbers are counts: integers from 0 or 1 on, with a variance above the mean."""
-    is_known_kind = "count" in parts.names("data.targets")
-    return is_known_kind and profile.is_integer and 0 <= profile.minimum <= 1 and profile.variance > profile.mean
+    return ColumnRole(profile, "target", guess.kind, f"{why}; {guess.why}", guess.options)
 
 
 def _is_identifier(profile: ColumnProfile) -> bool:

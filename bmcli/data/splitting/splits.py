@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from bmcli import parts
 from bmcli.data import columns
 from bmcli.data.sources import SourceRows
 from bmcli.data.splitting.row_hashes import hash_files, hash_rows
@@ -91,7 +92,7 @@ def _choose_strata(
     name = None if options.stratify == "none" else options.stratify
     if name == "auto":
         # The splitters by time and by hash cannot stratify.
-        is_classification = [target.kind for target in targets.values()] in (["category"], ["ordered"])
+        is_classification = [parts.load("data.targets", each.kind).ONE_CLASS for each in targets.values()] == [True]
         name = next(iter(targets)) if is_classification and not (options.time or options.hash) else None
     if name is None:
         return None, None

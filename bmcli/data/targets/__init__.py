@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from pydantic import AfterValidator
@@ -16,8 +18,28 @@ from bmcli.specs import Column
 if TYPE_CHECKING:
     import numpy as np
 
+    from bmcli.data.profiling.column_profile import ColumnProfile
+
 
 _MANY_CLASSES, _MAX_ROWS_PER_CLASS = 50, 1.05  # A column with more classes of fewer rows each is an identifier.
+
+
+@dataclass(frozen=True)
+class TargetGuess:
+    """A kind of target that a column may be.
+
+    Args:
+        certainty: From 0 to 1. Built-in kinds are at most 0.9 certain, so that a plug-in can be preferred to them.
+        why: Description of the cells, for the comments of `bmcli init`.
+        options: Options of the kind that `bmcli init` writes.
+        obstacle: Reason for which the column cannot be predicted all the same; empty if there is none.
+    """
+
+    kind: str
+    certainty: float
+    why: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    obstacle: str = ""
 
 
 class TargetKind(Protocol):
@@ -25,6 +47,10 @@ class TargetKind(Protocol):
 
     Options: type[Kind]
     OBJECTIVE: str  # kind of the objective that a recipe without one gets
+    ONE_CLASS: bool  # whether each row has one of several classes, so that splits can keep their proportions
+
+    def guess(self, profile: ColumnProfile) -> TargetGuess | None:
+        """Recognise a column that `bmcli init` predicts as this kind; None if it is not one."""
 
     def fit(self, name: str, rows: RawColumn, options: Any) -> Column:
         """Fit classes or scale on the training rows.
@@ -59,6 +85,13 @@ def kind_of(column: Column) -> TargetKind:
     """Return the module that fitted a column."""
     part: TargetKind = parts.load("data.targets", column.kind)
     return part
+
+
+def guess_kind(profile: ColumnProfile) -> TargetGuess | None:
+    """Return the most certain guess about a column; None if no kind of target can predict it."""
+    found = [parts.load("data.targets", kind).guess(profile) for kind in parts.names("data.targets")]
+    guesses = [guess for guess in found if guess is not None]
+    return max(guesses, key=lambda guess: guess.certainty, default=None)
 
 
 def get_source_columns(column: Column) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from pydantic import Field
 from bmcli import parts
 from bmcli.data.targets import (
     ClassNames,
+    TargetGuess,
     check_classes,
     count_indices,
     find_classes,
@@ -25,8 +26,13 @@ from bmcli.specs import Column
 if TYPE_CHECKING:
     import numpy as np
 
+    from bmcli.data.profiling.column_profile import ColumnProfile
+
 
 OBJECTIVE = "classification"
+ONE_CLASS = True
+
+_FEW_CLASSES = 20
 
 
 class Options(Kind):
@@ -37,6 +43,30 @@ class Options(Kind):
         default=None,
         description="All classes in the order of their indices; by default the sorted classes of the training rows.",
     )
+
+
+def guess(profile: ColumnProfile) -> TargetGuess | None:
+    """Recognise texts, two numbers, and few integers without a gap, each of them many times."""
+    if profile.is_array or profile.is_encoded:
+        return None
+    if profile.is_number:
+        if profile.distinct != 2 and not _are_codes(profile):
+            return None
+        return TargetGuess("category", 0.7, f"its {profile.distinct} integers are treated as classes")
+    obstacle = ""
+    if profile.rows_per_value < 2 and profile.distinct > _FEW_CLASSES:
+        obstacle = (
+            f"has {profile.distinct:,} different texts in {profile.present:,} rows: these are not classes, and no kind "
+            "of target generates text."
+        )
+    why = f"{profile.distinct} classes, the most frequent {profile.top_share:.1%} of the rows"
+    return TargetGuess("category", 0.5, why, obstacle=obstacle)
+
+
+def _are_codes(profile: ColumnProfile) -> bool:
+    """Whether numbers are codes of classes: few integers without a gap, each of them many times."""
+    few = profile.is_integer and profile.distinct <= _FEW_CLASSES and profile.rows_per_value >= 10
+    return few and profile.maximum - profile.minimum + 1 == profile.distinct
 
 
 def fit(name: str, rows: RawColumn, options: Options) -> Column:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from bmcli.data.targets import require_numbers
+from bmcli.data.targets import TargetGuess, require_numbers
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
 from bmcli.raw_columns import RawColumn, RowFault
@@ -14,14 +14,24 @@ from bmcli.specs import Column
 if TYPE_CHECKING:
     import numpy as np
 
+    from bmcli.data.profiling.column_profile import ColumnProfile
+
 
 OBJECTIVE = "count"
+ONE_CLASS = False
 
 
 class Options(Kind):
     """A count per row, such as events per hour."""
 
     kind: Literal["count"] = "count"
+
+
+def guess(profile: ColumnProfile) -> TargetGuess | None:
+    """Recognise integers from 0 or 1 on, with a variance above the mean."""
+    if not profile.is_integer or not 0 <= profile.minimum <= 1 or profile.variance <= profile.mean:
+        return None
+    return TargetGuess("count", 0.6, f"integers from {profile.minimum:g} to {profile.maximum:g}, treated as counts")
 
 
 def fit(name: str, rows: RawColumn, options: Options) -> Column:

@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
+    from bmcli.data.profiling.column_profile import ColumnProfile
+
 
 OBJECTIVE = "multi_label"
+ONE_CLASS = False
 
 
 class Options(Kind):
@@ -58,6 +61,10 @@ class Options(Kind):
             raise fault("columns", "`classes` has no effect beside `columns`, whose names are those of the labels.",
                         "Leave one of them out.")  # fmt: skip
         return value
+
+
+def guess(profile: ColumnProfile) -> None:
+    """Labels are never guessed: one cell with several looks like one class."""
 
 
 def fit(name: str, rows: RawColumn, options: Options) -> Column:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from bmcli.data.targets import require_numbers
+from bmcli.data.targets import TargetGuess, require_numbers
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
 from bmcli.raw_columns import RawColumn, RowFault
@@ -17,8 +17,11 @@ from bmcli.specs import Column
 if TYPE_CHECKING:
     import numpy as np
 
+    from bmcli.data.profiling.column_profile import ColumnProfile
+
 
 OBJECTIVE = "regression"
+ONE_CLASS = False
 
 
 class Options(Kind):
@@ -30,6 +33,13 @@ class Options(Kind):
         description="`standard` trains on the number with mean 0 and standard deviation 1, `log` on log(1 + number) "
         "likewise, for numbers over several orders of magnitude. Metrics and predictions use the original unit.",
     )
+
+
+def guess(profile: ColumnProfile) -> TargetGuess | None:
+    """Recognise single numbers."""
+    if not profile.is_number or profile.is_array:
+        return None
+    return TargetGuess("number", 0.5, f"numbers from {profile.minimum:g} to {profile.maximum:g}")
 
 
 def fit(name: str, rows: RawColumn, options: Options) -> Column:

@@ -25,8 +25,11 @@ from bmcli.specs import Column
 if TYPE_CHECKING:
     import numpy as np
 
+    from bmcli.data.profiling.column_profile import ColumnProfile
+
 
 OBJECTIVE = "ordinal"
+ONE_CLASS = True
 
 
 class Options(Kind):
@@ -37,6 +40,10 @@ class Options(Kind):
         default=None,
         description="All categories from the lowest to the highest; required for text, by default sorted for integers.",
     )
+
+
+def guess(profile: ColumnProfile) -> None:
+    """Ordered categories are never guessed, since cells do not show their order."""
 
 
 def fit(name: str, rows: RawColumn, options: Options) -> Column:
