@@ -253,8 +253,8 @@ class Answers(ABC):
         Raises:
             ValueError: A field has another value.
         """
-        if self.output.names or self.output.state:
-            raise ValueError(f"the output {self.name!r} has names or a state, but {self.output.objective} has none")
+        if self.output.names or self.output.state or self.target.classes:
+            raise ValueError(f"classes or a state do not fit the output {self.name!r} of {self.output.objective}")
 
     @abstractmethod
     def list_served(self) -> tuple[ServedAnswer, ...]:

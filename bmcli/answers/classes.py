@@ -95,7 +95,8 @@ class ClassAnswers(Answers):
         return self.predict_points(predictions).astype("int32")
 
     def check_output(self) -> None:
-        if self.classes != self.target.classes or self.output.shape != (len(self.classes),):
+        distinct = len(set(self.classes))
+        if self.classes != self.target.classes or self.output.shape != (distinct,) or not distinct:
             raise ValueError(f"the classes of the output {self.name!r} are not those of its target")
         if not all(isinstance(value, self.state_types.get(key, ())) for key, value in self.output.state.items()):
             raise ValueError(f"the state of the output {self.name!r} is not that of {self.output.objective}")

@@ -173,6 +173,7 @@ class QuantileAnswers(NumericAnswers):
             or not all(isinstance(each, float) and 0 < each < 1 for each in levels)
             or self.output.shape != (len(levels),)
             or not levels
+            or self.target.classes
         ):
             raise ValueError(f"the output {self.name!r} has no quantiles between 0 and 1, one for each number")
 

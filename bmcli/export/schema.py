@@ -56,6 +56,12 @@ def _check_input_kind(kind: str) -> str:
     return kind
 
 
+def _check_target_kind(kind: str) -> str:
+    if kind not in parts.names("data.targets"):
+        raise ValueError(f"no kind of target {kind!r}")
+    return kind
+
+
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Bytes = Annotated[int, Field(ge=0, lt=2**63)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
@@ -347,19 +353,21 @@ class CrossColumn(_ColumnRecord):
 
 
 class TargetColumn(_ColumnRecord):
-    kind: Literal["category", "count", "labels", "number", "ordered"]
+    """A target of a built-in kind; the answers of its output check its classes."""
+
+    kind: str
     dtype: Dtype
     raw_dtype: Dtype
     state: TargetState
 
-    @model_validator(mode="after")
-    def _check_classes(self) -> Self:
-        has_classes = self.kind in ("category", "labels", "ordered")
-        if has_classes != bool(self.classes) or len(set(self.classes)) < len(self.classes):
-            raise ValueError(f"classes do not fit the kind {self.kind}")
-        if self.kind == "labels" and "separator" not in self.state.model_fields_set:
-            raise ValueError("labels without a separator")
-        return self
+
+class PluginTargetColumn(_ColumnRecord):
+    """A target of a kind that a plug-in adds. Its state is not read: artefacts predict, and have no truth to decode."""
+
+    kind: Annotated[str, AfterValidator(_check_target_kind)]
+    dtype: Dtype
+    raw_dtype: Dtype
+    state: dict[str, JsonValue]
 
 
 class OutputRecord(_StrictRecord):
@@ -381,8 +389,17 @@ class OutputRecord(_StrictRecord):
 
 
 def _get_input_tag(values: Any) -> str:
+    return _find_built_in("inputs", values) or "plugin"
+
+
+def _get_target_tag(values: Any) -> str:
+    return "built-in" if _find_built_in("data.targets", values) else "plugin"
+
+
+def _find_built_in(room: str, values: Any) -> str:
+    """Return the kind of a column if it is built in, else an empty text."""
     kind = values.get("kind") if isinstance(values, Mapping) else None
-    return kind if isinstance(kind, str) and kind in parts.list_built_in("inputs") else "plugin"
+    return kind if isinstance(kind, str) and kind in parts.list_built_in(room) else ""
 
 
 InputColumn = Annotated[
@@ -397,11 +414,17 @@ InputColumn = Annotated[
 ]
 
 
+AnyTargetColumn = Annotated[
+    Annotated[TargetColumn, Tag("built-in")] | Annotated[PluginTargetColumn, Tag("plugin")],
+    Discriminator(_get_target_tag),
+]
+
+
 class PreprocessingRecord(_StrictRecord):
     """`preprocessing.json`."""
 
     inputs: Annotated[tuple[InputColumn, ...], Field(min_length=1)]
-    targets: Annotated[tuple[TargetColumn, ...], Field(min_length=1)]
+    targets: Annotated[tuple[AnyTargetColumn, ...], Field(min_length=1)]
     crosses: tuple[CrossColumn, ...]
     outputs: Annotated[tuple[OutputRecord, ...], Field(min_length=1)]
     counts: dict[str, Count]

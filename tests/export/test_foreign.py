@@ -320,7 +320,7 @@ MISFITS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         lambda values: values["outputs"][0]["names"].append("sometimes"), "are not those of its target"
     ),
     "an objective that is none": (lambda values: values["outputs"][0].update(objective="os"), "no objective 'os'"),
-    "classes of a number": (lambda values: values["targets"][1].update(classes=["a"]), "classes do not fit the kind"),
+    "classes of a number": (lambda values: values["targets"][1].update(classes=["a"]), "do not fit the output"),
 }  # fmt: skip
 
 
