@@ -92,6 +92,25 @@ def test_a_format_that_cannot_hold_its_preprocessing_is_a_fault(call: Call, plug
     assert "the format cannot hold the preprocessing of 'hour', and its kind cyclic has none outside of" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "lacking"),
+    [
+        ("def get_traits(", "def get_properties(", "lacks get_traits."),
+        ("class Options(InputOptions)", "from bmcli.recipe.fields import Kind\nclass Options(Kind)", "can_be_crossed"),
+    ],
+)
+def test_a_part_that_lacks_a_function_is_a_fault(
+    call: Call, plugin: Path, tmp_path: Path, old: str, new: str, lacking: str
+) -> None:
+    plugin.write_text(plugin.read_text().replace(old, new))
+    write_recipe(tmp_path)
+    done = call("--plugin", plugin, "validate", "recipe.yaml")
+    assert done.returncode == 2
+    assert "plug-in 'inputs.cyclic' lacks " in done.stderr
+    assert lacking in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_recipes_that_name_no_inputs_detect_built_in_kinds(call: Call, plugin: Path, tmp_path: Path) -> None:
     source, targets = {"kind": "csv", "path": "demand.csv"}, {"demand": {"kind": "number"}}
     recipe = {"name": "demand", "data": {"source": source, "targets": targets}, "model": "mlp"}
