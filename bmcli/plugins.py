@@ -15,6 +15,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -33,6 +34,13 @@ ROOMS = (
     *("export.formats", "inputs", "models", "objectives"),
 )
 
+
+_REQUIRED: Mapping[str, tuple[str, ...]] = {
+    "inputs": (
+        *("Options.can_be_crossed", "guess", "fit", "check", "encode", "build_encoder", "build_feature", "get_traits"),
+    ),
+}
+"""Attributes that a part of a room must have."""
 
 _LONGEST_PATH = 400
 
@@ -139,7 +147,18 @@ def load_part(name: str) -> Any:
     if not hasattr(getattr(part, "Options", None), "model_validate"):
         expected = "a class derived from bmcli.recipe.fields.Kind"
         raise BmcliError(f"plug-in {quoted(name)} has no Options, {expected}.", suggestion=advice)
+    missing = [each for each in _REQUIRED.get(name.rpartition(".")[0], ()) if not _has(part, each)]
+    if missing:
+        raise BmcliError(f"plug-in {quoted(name)} lacks {', '.join(missing)}.", suggestion=advice)
     return part
+
+
+def _has(part: Any, path: str) -> bool:
+    try:
+        attrgetter(path)(part)
+    except AttributeError:
+        return False
+    return True
 
 
 @cache

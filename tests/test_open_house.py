@@ -83,12 +83,48 @@ def test_other_comparisons_are_none(code: str) -> None:
     assert not list(find_comparisons(ast.parse(code)))
 
 
+def find_classes_of_inputs(tree: ast.AST) -> Iterator[int]:
+    """Yield the lines that read the classes of a column inside a loop over some `inputs`."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.For():
+                loops: list[ast.For | ast.comprehension] = [node]
+            case ast.ListComp() | ast.SetComp() | ast.GeneratorExp() | ast.DictComp():
+                loops = [*node.generators]
+            case _:
+                continue
+        names = {
+            loop.target.id
+            for loop in loops
+            if isinstance(loop.target, ast.Name) and isinstance(loop.iter, ast.Attribute) and loop.iter.attr == "inputs"
+        }
+        for inner in ast.walk(node):
+            match inner:
+                case ast.Attribute(attr="classes", value=ast.Name(id=name)) if name in names:
+                    yield inner.lineno
+
+
 def find_functions(tree: ast.AST) -> Iterator[str]:
     """Yield the name of the innermost function of each comparison, empty outside of functions."""
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
     for line in find_comparisons(tree):
         around = [each for each in functions if each.lineno <= line <= (each.end_lineno or 0)]
         yield max(around, key=lambda each: each.lineno).name if around else ""
+
+
+def test_classes_of_an_input_are_found() -> None:
+    assert list(find_classes_of_inputs(ast.parse("for column in spec.inputs:\n    print(column.classes)"))) == [2]
+    assert not list(find_classes_of_inputs(ast.parse("[column.classes for column in spec.targets]")))
+
+
+def test_no_room_but_that_of_inputs_reads_the_classes_of_an_input() -> None:
+    found = [
+        f"{file}:{line}"
+        for file in sorted(ROOT.rglob("*.py"))
+        if file.parent.name != "inputs"
+        for line in find_classes_of_inputs(ast.parse(file.read_text(encoding="utf-8")))
+    ]
+    assert found == []
 
 
 def test_no_room_but_that_of_inputs_compares_the_kind_of_an_input() -> None:

@@ -74,7 +74,8 @@ class ServingModule(tf.Module):
     def list_tables(self, signatures: Iterable[Signature]) -> list[Any]:
         """List the lookup tables of some functions; a SavedModel must not have tables that are not used."""
         layers = [each.layer for signature in signatures for each in self._get_encoders(signature)]
-        return [layer.table for layer in dict.fromkeys(layers) if hasattr(layer, "table")]
+        attributes = [value for layer in dict.fromkeys(layers) for value in vars(layer).values()]
+        return [value for value in attributes if isinstance(value, tf.saved_model.experimental.TrackableResource)]
 
     def _get_encoders(self, signature: Signature) -> list[input_kinds.Encoder]:
         """Get the encoding layers of the columns that a function takes raw; they are built once."""

@@ -40,6 +40,7 @@ def write_recipe(tmp_path: Path, **options: object) -> None:
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
 
 
+@pytest.mark.slow
 def test_a_kind_of_input_of_a_file_goes_through_every_verb(call: Call, plugin: Path, tmp_path: Path) -> None:
     drafted = call("--plugin", plugin, "init", "demand.csv", "--target", "demand", "--output", "draft.yaml", "--json")
     assert drafted.returncode == 0, drafted.stderr
@@ -77,9 +78,9 @@ def test_a_kind_of_input_of_a_file_goes_through_every_verb(call: Call, plugin: P
 
 def test_data_are_prepared_again_by_other_code(call: Call, plugin: Path, tmp_path: Path) -> None:
     write_recipe(tmp_path)
-    assert call("--plugin", plugin, "plan", "recipe.yaml").returncode == 0
+    assert call("--plugin", plugin, "validate", "recipe.yaml", "--deep").returncode == 0
     plugin.write_text(plugin.read_text().replace("2 * np.pi", "4 * np.pi"))
-    assert call("--plugin", plugin, "plan", "recipe.yaml").returncode == 0
+    assert call("--plugin", plugin, "validate", "recipe.yaml", "--deep").returncode == 0
     assert len(list((tmp_path / "BMCLI_CACHE").rglob("spec.json"))) == 2
 
 
@@ -92,10 +93,30 @@ def test_a_format_that_cannot_hold_its_preprocessing_is_a_fault(call: Call, plug
     assert "the format cannot hold the preprocessing of 'hour', and its kind cyclic has none outside of" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "lacking"),
+    [
+        ("def get_traits(", "def get_properties(", "lacks get_traits."),
+        ("class Options(InputOptions)", "from bmcli.recipe.fields import Kind\nclass Options(Kind)", "can_be_crossed"),
+    ],
+)
+def test_a_part_that_lacks_a_function_is_a_fault(
+    call: Call, plugin: Path, tmp_path: Path, old: str, new: str, lacking: str
+) -> None:
+    plugin.write_text(plugin.read_text().replace(old, new))
+    write_recipe(tmp_path)
+    done = call("--plugin", plugin, "validate", "recipe.yaml")
+    assert done.returncode == 2
+    assert "plug-in 'inputs.cyclic' lacks " in done.stderr
+    assert lacking in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_recipes_that_name_no_inputs_detect_built_in_kinds(call: Call, plugin: Path, tmp_path: Path) -> None:
     source, targets = {"kind": "csv", "path": "demand.csv"}, {"demand": {"kind": "number"}}
     recipe = {"name": "demand", "data": {"source": source, "targets": targets}, "model": "mlp"}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    done = call("--plugin", plugin, "plan", "recipe.yaml", "--json")
+    done = call("--plugin", plugin, "validate", "recipe.yaml", "--deep")
     assert done.returncode == 0, done.stderr
-    assert [column["kind"] for column in json.loads(done.stdout)["columns"]] == ["number", "number"]
+    (spec,) = (tmp_path / "BMCLI_CACHE").rglob("spec.json")
+    assert [column["kind"] for column in json.loads(spec.read_text())["inputs"]] == ["number"]
