@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from bmcli.records import validate_as
 
@@ -51,6 +51,8 @@ class OutputSpec:
         shape: Shape of a prediction without the batch axis; None is any size.
         dtype: NumPy dtype of a prediction.
         names: Names of what the last axis counts: classes, labels or tokens; empty for numbers.
+        activation: Keras activation from the network's outputs to probabilities, `softmax` over all or `sigmoid` of
+            each; `linear` if the outputs are no logits.
         state: Values that predictions depend on, such as a temperature or quantiles, as plain JSON values.
     """
 
@@ -59,6 +61,7 @@ class OutputSpec:
     shape: tuple[int | None, ...]
     dtype: str = "float32"
     names: tuple[str, ...] = ()
+    activation: Literal["softmax", "sigmoid", "linear"] = "linear"
     state: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -1,4 +1,4 @@
-"""Kinds of inputs own themselves: no other room compares the kind of an input."""
+"""Kinds of inputs and targets own themselves: no other room compares them, or has classes as a switch."""
 
 from __future__ import annotations
 
@@ -13,15 +13,8 @@ from bmcli import parts
 
 ROOT = Path(bmcli.__file__).parent
 
-# Rooms and functions whose columns are targets, which have kinds of the same names.
-ROOMS_OF_TARGETS = ("evaluation", "objectives")
-FUNCTIONS_OF_TARGETS = {
-    *("commands/init.py _list_notes", "data/checks.py _find_imbalances", "data/profiling/roles.py drop_leaks"),
-    *("export/card.py _describe_target", "export/schema.py _check_classes", "models/layers.py _finish_output"),
-    *("reports/run.py _describe_context", "workflows/evaluation.py _choose_fairness_target"),
-    *("workflows/learners.py compare_learners",),
-}
-KINDS = set(parts.list_built_in("inputs"))
+OWN_ROOMS = (("inputs",), ("data", "targets"), ("objectives",))
+KINDS = {*parts.list_built_in("inputs"), *parts.list_built_in("data.targets")}
 
 
 def is_kind(node: ast.expr) -> bool:
@@ -32,17 +25,17 @@ def is_kind(node: ast.expr) -> bool:
     return name == "kind" or name == "kinds" or name.endswith("_kind")
 
 
-def names_input(node: ast.expr) -> bool:
-    """Whether an expression is a literal that names a kind of input, or a collection or mapping of some."""
+def names_kind(node: ast.expr) -> bool:
+    """Whether an expression is a literal that names a kind of input or target, or a collection or mapping of some."""
     if isinstance(node, ast.Dict):
-        return any(key is not None and names_input(key) for key in node.keys)
+        return any(key is not None and names_kind(key) for key in node.keys)
     if isinstance(node, ast.Tuple | ast.List | ast.Set):
-        return any(map(names_input, node.elts))
+        return any(map(names_kind, node.elts))
     return isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in KINDS
 
 
 def find_comparisons(tree: ast.AST) -> Iterator[int]:
-    """Yield the lines that compare a kind with a kind of input, or look one up in a mapping of them."""
+    """Yield the lines that compare a kind with that of an input or target, or look one up in a mapping of them."""
     for node in ast.walk(tree):
         match node:
             case ast.Compare(left=left, comparators=others):
@@ -56,7 +49,7 @@ def find_comparisons(tree: ast.AST) -> Iterator[int]:
                 sides = [subject, *(each.value for each in values)]
             case _:
                 continue
-        if any(map(is_kind, sides)) and any(map(names_input, sides)):
+        if any(map(is_kind, sides)) and any(map(names_kind, sides)):
             yield node.lineno
 
 
@@ -127,14 +120,60 @@ def test_no_room_but_that_of_inputs_reads_the_classes_of_an_input() -> None:
     assert found == []
 
 
-def test_no_room_but_that_of_inputs_compares_the_kind_of_an_input() -> None:
-    assert len(KINDS) > 5
-    files = {file.relative_to(ROOT): file for file in sorted(ROOT.rglob("*.py"))}
-    found = {
-        f"{path} {function}"
-        for path, file in files.items()
-        if path.parts[0] not in ("inputs", *ROOMS_OF_TARGETS)
-        for function in find_functions(ast.parse(file.read_text(encoding="utf-8")))
-    }
+def find_switches(tree: ast.AST) -> Iterator[int]:
+    """Yield the lines that branch on whether a column has classes."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.If(test=test) | ast.IfExp(test=test) | ast.While(test=test) | ast.Assert(test=test):
+                tests = [test]
+            case ast.BoolOp(values=values):
+                tests = values[:-1] if isinstance(node.op, ast.Or) else values
+            case ast.UnaryOp(op=ast.Not(), operand=operand):
+                tests = [operand]
+            case ast.comprehension(ifs=ifs):
+                tests = ifs
+            case ast.Call(func=ast.Name(id="bool" | "all" | "any" | "filter"), args=tests):
+                pass
+            case _:
+                continue
+        if any(isinstance(each, ast.Attribute) and each.attr == "classes" for each in tests):
+            yield node.lineno if hasattr(node, "lineno") else tests[0].lineno
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "if column.classes:\n    pass",
+        "1 if column.classes else 2",
+        "not column.classes",
+        "[column for column in columns if column.classes]",
+        "len(column.classes) if column.classes and x else 0",
+        "column.classes or ('a',)",
+        "bool(column.classes)",
+    ],
+)
+def test_a_switch_is_found(code: str) -> None:
+    assert list(find_switches(ast.parse(code)))
+
+
+def test_other_uses_of_classes_are_none() -> None:
+    assert not list(find_switches(ast.parse("len(column.classes)\nfor name in column.classes:\n    name")))
+
+
+def iterate_other_files() -> Iterator[tuple[Path, ast.AST]]:
+    """Yield the modules outside of the rooms of the parts, by their path in the package."""
+    for file in sorted(ROOT.rglob("*.py")):
+        path = file.relative_to(ROOT)
+        if not any(path.parts[: len(room)] == room for room in OWN_ROOMS):
+            yield path, ast.parse(file.read_text(encoding="utf-8"))
+
+
+def test_no_other_room_compares_the_kind_of_an_input_or_a_target() -> None:
+    assert len(KINDS) > 8
+    files = list(iterate_other_files())
     assert len(files) > 300
-    assert found - FUNCTIONS_OF_TARGETS == set()
+    assert [f"{path} {function}" for path, tree in files for function in find_functions(tree)] == []
+
+
+def test_no_other_room_has_classes_as_a_switch() -> None:
+    assert [f"{path}:{line}" for path, tree in iterate_other_files() for line in find_switches(tree)] == []

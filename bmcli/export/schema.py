@@ -378,6 +378,7 @@ class OutputRecord(_StrictRecord):
     shape: RawShape
     dtype: Dtype
     names: tuple[str, ...]
+    activation: Literal["softmax", "sigmoid", "linear"]
     state: dict[str, JsonValue]
 
     @field_validator("objective")

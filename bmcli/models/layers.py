@@ -73,8 +73,8 @@ def build(options: Options, spec: DataSpec, requests: Collection[FeatureRequest]
     layers = graph.read_layers(options.layers)
     outputs = _outputs(options, layers, [target.name for target in spec.targets])
     _check_links(layers, inputs.make_tensor_names([*spec.inputs, *spec.crosses]))
-    categories = [outputs[target.name] for target in spec.targets if target.classes]
-    layers = tuple(_strip_probabilities(layer, layers) if layer.name in categories else layer for layer in layers)
+    logits = [outputs[output.name] for output in spec.outputs if output.activation != "linear"]
+    layers = tuple(_strip_probabilities(layer, layers) if layer.name in logits else layer for layer in layers)
     tensors, input_features = models.create_inputs(spec, reserved=[layer.name for layer in layers])
     columns = {feature.column.name: _attach_mask(feature) for feature in input_features}
     values = _call_layers(layers, columns)
@@ -256,7 +256,7 @@ def _finish_output(value: Any, width: int, *, layer: GraphLayer, target: str, sp
     """Convert the tensor of an output layer to the network's output, `(batch, width)` in float32."""
     import keras
 
-    is_category = spec.target(target).kind == "category"
+    has_softmax = spec.output(target).activation == "softmax"
     path = f"model.layers.{layer.index}"
     if len(value.shape) != 2:
         raise BmcliError(
@@ -266,8 +266,8 @@ def _finish_output(value: Any, width: int, *, layer: GraphLayer, target: str, sp
             suggestion="Put flatten or a global pooling before the last layer.",
         )
     received = value.shape[1]
-    if received != width and not (is_category and width == 2 and received == 1):
-        alternative = " (or 1)" if is_category and width == 2 else ""
+    if received != width and not (has_softmax and width == 2 and received == 1):
+        alternative = " (or 1)" if has_softmax and width == 2 else ""
         raise BmcliError(
             f"{_describe_layer(layer)} outputs {received} numbers, but '{target}' needs {width}{alternative}.",
             path=path,

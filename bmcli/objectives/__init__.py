@@ -329,9 +329,15 @@ def open_answers(spec: DataSpec) -> dict[str, Answers]:
     }
 
 
-def describe_classes(objective: str, target: Column, state: Mapping[str, Any] | None = None) -> OutputSpec:
+def describe_classes(
+    objective: str,
+    target: Column,
+    activation: Literal["softmax", "sigmoid"],
+    state: Mapping[str, Any] | None = None,
+) -> OutputSpec:
     """Describe an output of a probability for each class of a target."""
-    return OutputSpec(target.name, objective, (len(target.classes),), names=target.classes, state=state or {})
+    shape = (len(target.classes),)
+    return OutputSpec(target.name, objective, shape, names=target.classes, activation=activation, state=state or {})
 
 
 def convert_teacher_classes(student: LearnedTarget, teacher: LearnedTarget) -> Converter:

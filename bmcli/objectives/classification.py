@@ -285,7 +285,7 @@ def build_head(options: Options, target: Column, features: Features) -> Any:
 
 def describe(options: Options, target: Column) -> OutputSpec:
     """Describe the probability of each class."""
-    return describe_classes("classification", target)
+    return describe_classes("classification", target, "softmax")
 
 
 def make_answers(output: OutputSpec, target: Column) -> Answers:

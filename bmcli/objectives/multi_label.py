@@ -161,7 +161,7 @@ def build_head(options: Options, target: Column, features: Features) -> Any:
 
 def describe(options: Options, target: Column) -> OutputSpec:
     """Describe the probability of each label."""
-    return describe_classes("multi_label", target, {"separator": target.state["separator"]})
+    return describe_classes("multi_label", target, "sigmoid", {"separator": target.state["separator"]})
 
 
 def make_answers(output: OutputSpec, target: Column) -> Answers:

@@ -143,7 +143,7 @@ def build_head(options: Options, target: Column, features: Features) -> Any:
 
 def describe(options: Options, target: Column) -> OutputSpec:
     """Describe the probability of each category."""
-    return describe_classes("ordinal", target)
+    return describe_classes("ordinal", target, "sigmoid")
 
 
 def make_answers(output: OutputSpec, target: Column) -> Answers:

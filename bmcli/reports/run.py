@@ -249,7 +249,7 @@ def _make_column_row(data: RunReportData, role: str, column: Column) -> Row:
         Cell(clean(column.name)),
         Cell(role),
         Cell(column.kind),
-        Cell(_describe_input(data, column) if role == "input" else _describe_target(column), "long"),
+        Cell(_describe_input(data, column) if role == "input" else _describe_target(data, column), "long"),
         _make_missing_cell(data, column.name),
         make_number_cell(data.spec.invalid_cells.get(column.name)),
     )
@@ -268,10 +268,10 @@ def _describe_input(data: RunReportData, column: Column) -> str:
     return f"{_format_shape(column.shape)} numbers"
 
 
-def _describe_target(column: Column) -> str:
+def _describe_target(data: RunReportData, column: Column) -> str:
     """Describe the values of a target."""
-    if column.classes:
-        return f"{len(column.classes)} classes: {listed(column.classes, 6)}"
+    if names := data.spec.output(column.name).names:
+        return f"{len(names)} classes: {listed(names, 6)}"
     return f"{_format_shape(column.shape)} numbers"
 
 

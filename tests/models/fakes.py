@@ -8,8 +8,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from bmcli import parts
 from bmcli.inputs import Feature, InputTraits
 from bmcli.models import VECTOR, build_linear_head, create_keras_model
+from bmcli.objectives import describe_outputs
 from bmcli.specs import Column, DataSpec
 
 CLASSES = ("red", "green", "blue")
@@ -33,7 +35,9 @@ def number(name: str = "price", mean: float = 0.0, scale: float = 1.0) -> Column
 
 
 def spec(*inputs: Column, targets: tuple[Column, ...] = (category(),)) -> DataSpec:
-    return DataSpec(tuple(inputs), targets, {"train": 8, "validation": 0, "test": 0}, "", "")
+    data = DataSpec(tuple(inputs), targets, {"train": 8, "validation": 0, "test": 0}, "", "")
+    usual = {each.name: parts.load("data.targets", each.kind).OBJECTIVE for each in targets}
+    return describe_outputs({name: SimpleNamespace(kind=kind) for name, kind in usual.items()}, data)
 
 
 def build_network(family: Any, options: Any, data: DataSpec) -> keras.Model:
