@@ -14,6 +14,7 @@ from bmcli.answers.figures import AnswerFigure, Histogram, Scatter
 from bmcli.metrics import count, quantile, regression
 from bmcli.metrics.calibration import Calibration
 from bmcli.metrics.info import ERROR, MetricInfo
+from bmcli.metrics.levels import find_median_index
 from bmcli.metrics.weighted_metrics import WeightedMetrics
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ class QuantileAnswers(NumericAnswers):
 
     def predict_points(self, predictions: np.ndarray) -> np.ndarray:
         """Predict the quantile nearest to the median."""
-        return predictions[:, quantile.find_median_index(self.quantiles)]
+        return predictions[:, find_median_index(self.quantiles)]
 
     def compute_widths(self, predictions: np.ndarray) -> np.ndarray | None:
         return predictions[:, -1] - predictions[:, 0] if len(self.quantiles) > 1 else None

@@ -8,12 +8,8 @@ import numpy as np
 
 from bmcli.metrics import regression
 from bmcli.metrics.info import ERROR, MetricInfo
+from bmcli.metrics.levels import find_median_index
 from bmcli.metrics.weighted_metrics import WeightedMetrics, join_metrics, make_weighted_means
-
-
-def find_median_index(quantiles: Sequence[float]) -> int:
-    """Index of the quantile that is nearest to the median."""
-    return min(range(len(quantiles)), key=lambda at: abs(quantiles[at] - 0.5))
 
 
 def list_metrics(quantiles: Sequence[float]) -> dict[str, MetricInfo]:

@@ -28,9 +28,9 @@ import numpy as np
 
 from bmcli import training
 from bmcli.cost_model import prediction
-from bmcli.data.preparation import prepare
 from bmcli.distribution.launch import launch_workers, list_cores
 from bmcli.recipe.load import load_recipe
+from bmcli.training import prepare_data
 
 ROWS = 4096
 CALL_S = 0.5
@@ -67,7 +67,7 @@ def work(recipe_file: Path, found: Path) -> None:
     """The part of a worker: seconds a step of each call; alone also the constants of the model."""
     recipe = load_recipe(str(recipe_file)).recipe
     cache = recipe_file.parent / "cache"
-    prepared = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared")
+    prepared = prepare_data(recipe, cache)
     placement = training.place_on_devices(recipe, cache)
     from bmcli.cost_model.measurement import measure_costs
     from bmcli.workflows.assembly import build_trainer

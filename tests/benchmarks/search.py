@@ -124,12 +124,12 @@ def serve(network: str, rows: int, epochs: int) -> dict[str, Any]:
     import keras_tuner
     import numpy as np
 
-    from bmcli.data.preparation import prepare
     from bmcli.recipe.load import load_recipe
     from bmcli.runs import make_cache_folder
+    from bmcli.training import prepare_data
 
     recipe = load_recipe("fashion-mlp", [f"data.sample={rows}"]).recipe
-    prepared = prepare(recipe.data, recipe.targets(), recipe.seed, make_cache_folder() / "prepared")
+    prepared = prepare_data(recipe, make_cache_folder())
 
     def arrays(split: str) -> tuple[np.ndarray, np.ndarray]:
         found = prepared.split(split)

@@ -76,13 +76,13 @@ def serve(recipe: str, batch: int, rows: int) -> None:
 def _way(way: str, name: str, batch: int, rows: int) -> Train:
     """A new network and a way to train it."""
     from bmcli import training
-    from bmcli.data.preparation import prepare
     from bmcli.recipe.load import load_recipe
     from bmcli.runs import make_cache_folder
     from bmcli.specs import Split
+    from bmcli.training import prepare_data
 
     recipe = load_recipe(name, [f"train.batch_size={batch}"]).recipe
-    prepared = prepare(recipe.data, recipe.targets(), recipe.seed, make_cache_folder() / "prepared")
+    prepared = prepare_data(recipe, make_cache_folder())
     whole = prepared.split("train")
     split = Split({k: v[:rows] for k, v in whole.inputs.items()}, {k: v[:rows] for k, v in whole.targets.items()})
     if way == "torch":

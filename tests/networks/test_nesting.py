@@ -13,11 +13,11 @@ import yaml
 
 from bmcli.compression.methods import clone_model
 from bmcli.compression.methods.low_rank import Options, apply
-from bmcli.data.preparation import prepare
 from bmcli.errors import BmcliError
 from bmcli.models import MAP, STEPS, Features, allow_column_names
 from bmcli.networks.network import Network, save_network
 from bmcli.objectives import classification
+from bmcli.training import prepare_data
 from tests.conftest import WriteRecipe
 from tests.trainers import COSTLY, FAMILIES, MakeTrainer, Silent, same
 
@@ -80,7 +80,7 @@ def test_a_linear_model_of_two_parts_has_both_in_its_head(make_family: MakeTrain
 def test_a_saved_model_holds_them_by_name(make_family: MakeTrainer, cache: Path, tmp_path: Path) -> None:
     trainer = make_family("cnn")
     recipe = trainer.recipe
-    spec = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared").spec
+    spec = prepare_data(recipe, cache).spec
     save_network(trainer.network, spec, tmp_path / "model.keras")
     with allow_column_names():
         network = keras.saving.load_model(tmp_path / "model.keras", compile=False).get_layer("network")
@@ -101,7 +101,7 @@ def test_columns_may_have_the_names_of_its_parts(
     }  # fmt: skip
     trainer = make_of(write_recipe(yaml.safe_dump(described)))
     recipe = trainer.recipe
-    spec = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared").spec
+    spec = prepare_data(recipe, cache).spec
     save_network(trainer.network, spec, tmp_path / "model.keras")
     with allow_column_names():
         model = keras.saving.load_model(tmp_path / "model.keras", compile=False)

@@ -14,7 +14,6 @@ import keras
 import numpy as np
 import pytest
 
-from bmcli.data.preparation import prepare
 from bmcli.errors import BmcliError
 from bmcli.models import allow_column_names
 from bmcli.networks.network import Network, save_network
@@ -22,7 +21,7 @@ from bmcli.networks.weights import SavedNetwork, load_weights
 from bmcli.recipe.load import load_recipe
 from bmcli.recipe.runtime import RuntimeOptions
 from bmcli.specs import DataSpec, PreparedData
-from bmcli.training import build_network
+from bmcli.training import build_network, prepare_data
 from bmcli.training.predictor import predict
 from tests.conftest import WriteRecipe
 from tests.trainers import COSTLY, FAMILIES, MakeTrainer, Silent, same, table
@@ -34,7 +33,7 @@ Saved = tuple[Network, DataSpec, Path]
 def prepared(cache: Path, write_recipe: WriteRecipe) -> PreparedData:
     """The data of the tiny recipe."""
     recipe = load_recipe(str(write_recipe())).recipe
-    return prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared")
+    return prepare_data(recipe, cache)
 
 
 @pytest.fixture
@@ -94,7 +93,7 @@ def test_what_is_saved_predicts_every_kind_of_target(
     trainer = make_family("mlp", "train.epochs=1", *settings, target=target)
     trainer.train(Silent())
     recipe = trainer.recipe
-    prepared = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared")
+    prepared = prepare_data(recipe, cache)
     save_network(trainer.network, prepared.spec, tmp_path / "model.keras")
     with allow_column_names():
         model = keras.saving.load_model(tmp_path / "model.keras", compile=False)
@@ -153,7 +152,7 @@ def test_every_family_is_loaded_as_it_was_saved(
     make_family: MakeTrainer, cache: Path, tmp_path: Path, kind: str
 ) -> None:
     trainer, recipe = make_family(kind), make_family(kind).recipe
-    spec = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared").spec
+    spec = prepare_data(recipe, cache).spec
     save_network(trainer.network, spec, tmp_path / "model.keras")
     again = make_family(kind, "seed=9").network
     load_weights(SavedNetwork(tmp_path / "model.keras", spec), again)
@@ -181,7 +180,7 @@ def test_a_mean_of_other_rows_is_a_fault_that_names_both_files(saved: Saved) -> 
 def test_a_category_in_another_place_is_a_fault(make_family: MakeTrainer, cache: Path, tmp_path: Path) -> None:
     trainer = make_family("linear")
     recipe = trainer.recipe
-    spec = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared").spec
+    spec = prepare_data(recipe, cache).spec
     save_network(trainer.network, spec, tmp_path / "model.keras")
     city = spec.input("city")
     turned = replace(city, classes=city.classes[::-1])
@@ -193,7 +192,7 @@ def test_a_category_in_another_place_is_a_fault(make_family: MakeTrainer, cache:
 def test_a_unit_of_another_target_is_a_fault(make_family: MakeTrainer, cache: Path, tmp_path: Path) -> None:
     trainer = make_family("linear", target="price")
     recipe = trainer.recipe
-    spec = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared").spec
+    spec = prepare_data(recipe, cache).spec
     save_network(trainer.network, spec, tmp_path / "model.keras")
     other = _with_state(spec, "price", mean=spec.target("price").state["mean"] + 0.5)
     network = build_network(recipe, other, {"price": np.zeros(3, "float32")}, trainer.placement)

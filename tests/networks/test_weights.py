@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from bmcli import disk
-from bmcli.data.preparation import prepare
 from bmcli.errors import BmcliError
 from bmcli.networks.network import Network, save_network
 from bmcli.networks.weights import SavedNetwork, load_weights
+from bmcli.training import prepare_data
 from tests.trainers import MakeTrainer
 
 Saved = tuple[Network, SavedNetwork]
@@ -21,7 +21,7 @@ Saved = tuple[Network, SavedNetwork]
 def saved(make_family: MakeTrainer, cache: Path, tmp_path: Path) -> Saved:
     """A network, its file, and another network of the same structure to read the file into."""
     trainer, recipe = make_family("mlp"), make_family("mlp").recipe
-    spec = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared").spec
+    spec = prepare_data(recipe, cache).spec
     save_network(trainer.network, spec, tmp_path / "model.keras")
     return trainer.network, SavedNetwork(tmp_path / "model.keras", spec, network=make_family("mlp", "seed=8").network)
 

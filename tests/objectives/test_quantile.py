@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 from pydantic import ValidationError
 from sklearn.metrics import mean_pinball_loss
 
-from bmcli.metrics.quantile import find_median_index
+from bmcli.metrics.levels import find_median_index
 from bmcli.models import Features
 from bmcli.objectives import quantile
 from bmcli.recipe.fields import KerasObject

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bmcli.data.preparation import prepare
 from bmcli.errors import BmcliError
 from bmcli.networks.network import build_serving_model
-from bmcli.training import augmentation
+from bmcli.training import augmentation, prepare_data
 from bmcli.training.augmentation import Augmenter
 from bmcli.training.feed import ResidentFeed, StreamingFeed, gather_rows, shuffle_rows
 from bmcli.training.loss import compute_losses
@@ -116,7 +115,7 @@ def test_nothing_of_it_is_in_a_served_model(make_family: MakeTrainer) -> None:
 
 def t_spec(trainer: Trainer) -> Any:
     recipe = trainer.recipe
-    return prepare(recipe.data, recipe.targets(), recipe.seed, trainer._cache / "prepared").spec
+    return prepare_data(recipe, trainer._cache).spec
 
 
 def augment_of(trainer: Trainer) -> Augmenter:
@@ -217,7 +216,7 @@ def test_sequences_and_bins_are_not_changed(make_family: MakeTrainer) -> None:
 def test_pictures_are_those_of_the_network(make_family: MakeTrainer, tmp_path: Path) -> None:
     trainer = make_family("mlp", PLAIN)
     recipe = trainer.recipe
-    prepared = prepare(recipe.data, recipe.targets(), recipe.seed, trainer._cache / "prepared")
+    prepared = prepare_data(recipe, trainer._cache)
     rows = np.array([5, 2, 11])
     seen = augmentation.augment_pictures(recipe, prepared, rows)
     stored = prepared.split("train").inputs["image"][rows]

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from bmcli import models, parts
-from bmcli.data.preparation import prepare
 from bmcli.specs import Split
+from bmcli.training import prepare_data
 from bmcli.training.feed import shuffle_rows
 from bmcli.training.trainer import Trainer
 from tests.trainers import COSTLY, FAMILIES, LARGE, MakeTrainer, Silent, weights_of
@@ -67,7 +67,7 @@ def agrees_with_fit(make_family: MakeTrainer, cache: Path) -> Any:
             for _ in range(2)
         )
         recipe = ours.recipe
-        split = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared").split("train")
+        split = prepare_data(recipe, cache).split("train")
         assert len(split) == ROWS
         assert len(split) % ours.batch or ours.batch == len(split)
         before = weights_of(ours)

@@ -12,10 +12,10 @@ import pytest
 import tensorflow as tf
 
 from bmcli import parts
-from bmcli.data.preparation import prepare
 from bmcli.distribution import strategy
 from bmcli.errors import Interrupted
 from bmcli.objectives import classification, count, multi_label, ordinal, regression
+from bmcli.training import prepare_data
 from bmcli.training.predictor import predict
 from bmcli.training.trainer import Trainer
 from tests.trainers import FAMILIES, LARGE, TARGETS, MakeTrainer, Silent, same, table, weights_of
@@ -285,7 +285,7 @@ def test_predictions_are_those_of_one_device_in_order(
     monkeypatch.setattr("bmcli.training.predictor.BATCH_SIZE", 5)
     one, many = (make_family("mlp", validation=rows, replicas=count, target="price") for count in (1, replicas))
     recipe = one.recipe
-    split = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared").split("validation")
+    split = prepare_data(recipe, cache).split("validation")
     expected, found = (
         predict(trainer.network, split, recipe.runtime, trainer.placement)["price"] for trainer in (one, many)
     )

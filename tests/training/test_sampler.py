@@ -12,10 +12,9 @@ import pyarrow as pa
 import pytest
 import tensorflow as tf
 
-from bmcli.data.preparation import prepare
 from bmcli.errors import BmcliError, Interrupted
 from bmcli.inputs import number, text
-from bmcli.training import sampler, trainer
+from bmcli.training import prepare_data, sampler, trainer
 from bmcli.training.feed import gather_rows, shuffle_rows
 from bmcli.training.loss import compute_losses
 from bmcli.training.trainer import Trainer
@@ -164,6 +163,6 @@ def test_of_several_inputs_with_lengths_one_has_to_be_named(
     assert caught.value.faults[0].suggestion == "Name one: {input: first}."
     trainer = make_from(described, "train.curriculum={input: second}")
     recipe = trainer.recipe
-    second = prepare(recipe.data, recipe.targets(), recipe.seed, cache / "prepared").split("train").inputs["second"]
+    second = prepare_data(recipe, cache).split("train").inputs["second"]
     steps = 5 - np.isnan(second).all(axis=-1).sum(axis=-1)
     assert list(steps[trainer.sampler.epoch_order(0).numpy()]) == sorted(steps)
