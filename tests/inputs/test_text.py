@@ -189,12 +189,14 @@ def test_options_that_do_not_fit_are_a_fault(options: dict[str, Any], message: s
 
 
 def test_a_family_of_sequences_says_how_it_can_read_a_text() -> None:
-    from bmcli.models import rnn
+    from bmcli.models import VECTOR, rnn
     from bmcli.specs import DataSpec
 
     spec = DataSpec((fit(*REVIEWS),), (), {}, "", "")
     with pytest.raises(BmcliError, match="rnn works on one sequence or image") as caught:
-        rnn.build(rnn.Options(), spec, {"y": 2})
+        rnn.build(rnn.Options(), spec, (VECTOR,))
     assert caught.value.faults[0].suggestion == "Write `encoding: sequence` for 'x' in data.inputs, or use `kind: mlp`."
     spec = DataSpec((fit(*REVIEWS, encoding="sequence"),), (), {}, "", "")
-    assert rnn.build(rnn.Options(), spec, {"y": 2}).output["y"].shape == (None, 2)
+    features = rnn.build(rnn.Options(), spec, (VECTOR,)).find_features("y", VECTOR)
+    assert features is not None
+    assert len(features.tensor.shape) == 2
