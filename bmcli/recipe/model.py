@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from bmcli.recipe.fields import FieldType, Kind, Options, fault
+from bmcli.recipe.fields import FIELD_TYPE_KEY, FieldType, Kind, Options, PartField, fault
 from bmcli.recipe.nodes import format_value
 
 
@@ -34,6 +34,23 @@ class ModelSourceField(FieldType):
 
     def json_schema(self) -> dict[str, Any]:
         return {"anyOf": [{"type": "string", "minLength": 1}, ModelSource.model_json_schema(), {"type": "null"}]}
+
+
+@dataclass(frozen=True)
+class ModelField(PartField):
+    """A model family, which a model that comes from a run need not name."""
+
+    room: str = "models"
+
+    def json_schema(self) -> dict[str, Any]:
+        described = {
+            "type": "object",
+            "description": "The backbone of a run, with its family and options.",
+            "properties": {"from": {FIELD_TYPE_KEY: ModelSourceField()}},
+            "required": ["from"],
+            "additionalProperties": False,
+        }
+        return {"anyOf": [*super().json_schema()["anyOf"], described]}
 
 
 class ModelOptions(Kind):

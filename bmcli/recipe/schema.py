@@ -21,7 +21,8 @@ from bmcli.recipe.data import DataOptions
 from bmcli.recipe.distill import DistillationOptions, DistillOptions, find_target_problem
 from bmcli.recipe.evaluate import EvaluateOptions
 from bmcli.recipe.export import ExportOptions
-from bmcli.recipe.fields import KerasObject, Kind, Options, PartField, fault, fault_at
+from bmcli.recipe.fields import KerasObject, Kind, Options, fault, fault_at
+from bmcli.recipe.model import ModelField
 from bmcli.recipe.nodes import format_value
 from bmcli.recipe.objective import ObjectiveField, ObjectiveOptions, resolve_objectives
 from bmcli.recipe.plugins import PluginOptions, require_plugins
@@ -67,7 +68,7 @@ class Recipe(Options):
         description="Seed of the initial weights, the order of examples, dropout, and, without `data.seed`, the split.",
     )
     data: DataOptions = Field(description="Data source, splits, and kinds of columns.")
-    model: Annotated[Kind, PartField("models")] = Field(description="The network.")
+    model: Annotated[Kind, ModelField()] = Field(description="The network.")
     objective: Annotated[Any, ObjectiveField()] = Field(
         default=None,
         description="Learning objective; by default the usual one for the kind of target. With several targets, a "

@@ -35,8 +35,7 @@ SECOND: dict[str, Any] = {
     "name": "second",
     "seed": 4,
     "data": {
-        "source": FIRST["data"]["source"],
-        "targets": {"heavy": {"kind": "category"}},
+        "source": FIRST["data"]["source"], "targets": {"heavy": {"kind": "category"}},
         "split": {"train": 0.5, "validation": 0.2, "test": 0.3},
     },
     "model": {"from": "first"},

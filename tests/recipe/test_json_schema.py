@@ -164,7 +164,7 @@ def test_these_are_refused(text: str) -> None:
 
 
 def test_the_bare_name_of_a_kind_that_needs_no_option_is_accepted() -> None:
-    definition = {"$ref": "#/$defs/PartField.models", "$defs": schema()["$defs"]}
+    definition = {"$ref": "#/$defs/ModelField.models", "$defs": schema()["$defs"]}
     assert jsonschema.Draft202012Validator(definition).is_valid("mlp")
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 
 from bmcli.errors import BmcliError, Fault
 from bmcli.models import get_backbone_source
+from bmcli.recipe.json_schema import make_recipe_schema
 from bmcli.recipe.load import load_recipe
 from bmcli.recipe.render import render_recipe
 from bmcli.recipe.schema import Recipe
@@ -119,3 +121,11 @@ def test_the_resolved_recipe_needs_no_lookup(tmp_path: Path, source: Path) -> No
 def test_a_recipe_without_a_source_does_not_mention_it(tmp_path: Path) -> None:
     loaded = load_recipe(str(tmp_path / "runs" / "first" / "latest" / "recipe.lock.yaml"))
     assert "from:" not in render_recipe(loaded.recipe, loaded.tree)
+
+
+@pytest.mark.parametrize("model", [{"from": "first"}, {"from": "first", "kind": "mlp", "hidden": [24, 12]}])
+def test_the_schema_accepts_what_the_loader_accepts(tmp_path: Path, model: dict[str, Any]) -> None:
+    load(tmp_path, model={**model, **({"activation": "gelu"} if "kind" in model else {})})
+    schema = jsonschema.Draft202012Validator(make_recipe_schema())
+    assert schema.is_valid({**SECOND, "model": model})
+    assert not schema.is_valid({**SECOND, "model": {**model, "from": 3}})
