@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from bmcli import plugins, stopping
+from bmcli import parts, plugins, stopping
 from bmcli.errors import BmcliError
 
 PAGE = Path(__file__).parent.parent / "docs" / "extending.md"
@@ -114,6 +114,18 @@ def test_the_advice_how_to_resume_repeats_the_plug_ins(monkeypatch: pytest.Monke
     assert stopping.format_resume_advice("bmcli train --resume x") == (
         "Continue with `bmcli --plugin /a:b.py --plugin '/c d.py' train --resume x`."
     )
+
+
+def test_the_list_of_a_room_has_built_in_kinds_and_those_of_plug_ins(call: Call, plugin: Path) -> None:
+    built_in = json.loads(call("ls", "models", "--json").stdout)["kinds"]
+    all_kinds = json.loads(call("--plugin", plugin, "ls", "models", "--json").stdout)["kinds"]
+    assert [each["kind"] for each in built_in] == sorted(parts.list_built_in("models"))
+    assert all(each["headline"] and not each["plugin"] for each in built_in)
+    (added,) = [each for each in all_kinds if each["plugin"]]
+    assert (added["kind"], added["plugin"]) == ("sine", str(plugin))
+    wrong = call("ls", "modls")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert "Did you mean 'models'?" in wrong.stderr
 
 
 def test_a_run_with_another_plug_in_warns(call: Call, plugin: Path) -> None:

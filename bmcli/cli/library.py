@@ -10,10 +10,19 @@ from bmcli.cli.group import ResumableCommand
 from bmcli.cli.options import get_console, output_options, recipe_argument, runs_option
 
 
-@click.command("ls", cls=ResumableCommand)
+@click.command(
+    "ls", cls=ResumableCommand, epilog="ROOM is a room of parts, such as models; without one, recipes are listed."
+)
+@click.argument("room", required=False)
 @output_options
-def list_recipes() -> None:
-    """List the built-in recipes."""
+def list_recipes(room: str | None) -> None:
+    """List the built-in recipes, or the kinds of a room: built-in ones and those of plug-ins."""
+    if room is not None:
+        from bmcli.commands.kinds import list_kinds
+        from bmcli.terminal.presenters import kinds
+
+        get_console().present(kinds, list_kinds(room))
+        return
     from bmcli.commands.recipes import describe_built_in
     from bmcli.terminal.presenters import built_in_recipes
 

@@ -24,6 +24,7 @@ from bmcli.commands.explain import ExplanationResult
 from bmcli.commands.export import ExportedArtefact, ExportResult
 from bmcli.commands.folds import CrossValidationRun
 from bmcli.commands.init import DraftResult, SectionChoice
+from bmcli.commands.kinds import ListedKind, ListedRoom
 from bmcli.commands.learning_curve import LearningCurveResult
 from bmcli.commands.plan import Plan
 from bmcli.commands.predict import PredictionResult
@@ -77,6 +78,7 @@ from bmcli.terminal.presenters import (
     draft,
     evaluation,
     explanation,
+    kinds,
     learning_curve,
     machine_checks,
     prediction,
@@ -284,6 +286,10 @@ RESULTS: dict[str, Show] = {
     "benchmark": lambda console: console.present(benchmark, make_benchmark()),
     "built_in_recipes": lambda console: console.present(
         built_in_recipes, [BuiltInRecipe("digits", "images", "Digits of 8 x 8."), BuiltInRecipe("sms", "text", "Spam.")]
+    ),
+    "kinds": lambda console: console.present(
+        kinds,
+        ListedRoom("models", (ListedKind("mlp", "Dense layers.", ""), ListedKind("sine", "Sines.", "sine.py"))),
     ),
     "comparison": lambda console: console.present(comparison, make_comparison()),
     "copied_recipe": lambda console: console.present(copied_recipe, [Path("sms.yaml"), Path("data/sms.csv")]),
