@@ -16,7 +16,10 @@ from bmcli.cli.options import get_console, output_options, recipe_argument, runs
 @click.argument("room", required=False)
 @output_options
 def list_recipes(room: str | None) -> None:
-    """List the built-in recipes, or the kinds of a room: built-in ones and those of plug-ins."""
+    """List the built-in recipes, or the kinds of a room.
+
+    Kinds of plug-ins are listed, too.
+    """
     if room is not None:
         from bmcli.commands.kinds import list_kinds
         from bmcli.terminal.presenters import kinds
