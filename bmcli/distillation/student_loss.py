@@ -24,14 +24,8 @@ from bmcli.recipe.distill import DistillationOptions, EpochSchedule, expand_over
 from bmcli.recipe.fields import Kind, dump
 from bmcli.recipe.schema import Recipe
 from bmcli.training.feed import unstack_inputs
-from bmcli.training.loss import (
-    Arrays,
-    ExampleLosses,
-    LossProvider,
-    StepLosses,
-    compute_losses,
-    example_weights,
-)
+from bmcli.training.loss import ExampleLosses, LossProvider, StepLosses, compute_losses, example_weights
+from bmcli.training.objective_batch import Arrays
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from bmcli.training.graph_ops import replica_share, seed_states
-from bmcli.training.loss import Arrays, StepLosses, gather_batch, regularization_loss
+from bmcli.training.graph_ops import gather_batch, replica_share, seed_states
+from bmcli.training.loss import StepLosses, regularization_loss
 from bmcli.training.micro_batches import MicroBatches
+from bmcli.training.objective_batch import Arrays
 from bmcli.training.step_components import StepComponents
 
 
@@ -118,4 +119,6 @@ class CoupledGradients:
             self._components.weights,
             output_gradients=[*tf.nest.flatten(by_results), tf.ones_like(scaled_penalty)],
         )
-        return gradients
+        # The results themselves are not used, so that a weight would be read only for the gradients of layers before
+        # it, and its own gradient may be complete earlier. Each waits for all, so that no weight changes before.
+        return list(tf.tuple(gradients))

@@ -16,22 +16,16 @@ from bmcli.training.graph_ops import (
     CALL_S,
     batch_rows,
     full_batches,
+    gather_batch,
     gather_replicas,
     graph_function,
     repeat,
     replica_share,
     rest_rows,
 )
-from bmcli.training.loss import (
-    ExampleLosses,
-    compute_label_losses,
-    gather_batch,
-    predict_outputs,
-    prepare_examples,
-    regularization_loss,
-    run_network,
-)
+from bmcli.training.loss import ExampleLosses, compute_label_losses, regularization_loss
 from bmcli.training.meters import Meters
+from bmcli.training.objective_batch import predict_outputs, prepare_examples, run_network
 
 
 class PassStopped(Exception):

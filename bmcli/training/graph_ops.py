@@ -100,6 +100,23 @@ def gather_replicas(value: Any, counts: Any, size: int, replicas: int) -> Any:
     return tf.ensure_shape(summed, (size, *value.shape[1:]))
 
 
+def gather_batch(arrays: Any, counts: Any, size: int, replicas: int) -> Any:
+    """Gather arrays of the shares of all replicas, in the order of the whole batch, on each of them.
+
+    Args:
+        arrays: Any structure of arrays of this replica's share, `(examples, ...)`.
+        counts, size: As for `gather_replicas`.
+    """
+
+    def gather(array: Any) -> Any:
+        # Collective operations know no small integers.
+        is_small = array.dtype.is_bool or (array.dtype.is_integer and array.dtype.size < 4)
+        wide = tf.cast(array, tf.int32) if is_small else array
+        return tf.cast(gather_replicas(wide, counts, size, replicas), array.dtype)
+
+    return tf.nest.map_structure(gather, arrays)
+
+
 def moving_statistics(model: keras.Model) -> list[Any]:
     """Moving means and variances of batch normalization, which each replica updates from its own examples."""
     return [

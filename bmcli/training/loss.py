@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -11,127 +10,10 @@ import tensorflow as tf
 
 from bmcli.errors import BmcliError
 from bmcli.networks.network import Network
-from bmcli.objectives import Batch, TargetObjective
 from bmcli.quoting import quoted
-from bmcli.training.augmentation import StatelessRandom
-from bmcli.training.feed import separate_columns, unstack_inputs
-from bmcli.training.graph_ops import gather_replicas
-
-Arrays = Mapping[str, Any]
+from bmcli.training.objective_batch import Arrays, count_views, prepare_examples, run_network
 
 _NO_SCALES: Mapping[str, Any] = MappingProxyType({})
-
-
-def prepare_examples(
-    network: Network, examples: Arrays, seed: int, step: Any, size: Any, places: Any, training: bool
-) -> Arrays:
-    """Let the objectives change some examples of a batch, and count their units.
-
-    Args:
-        examples: As they were gathered, augmented in training.
-        seed: That of the recipe.
-        step: Optimizer steps done; in a pass that measures, the number of the batch.
-        size: Number of examples in the whole batch.
-        places: Positions of the examples in it, or None for the whole batch.
-
-    Returns:
-        The examples with changed inputs and targets, and with `units` by target, each `(examples,)`, if objectives
-        count them.
-    """
-    changing = {name: objective for name, objective in network.objectives.items() if objective.changes_batch}
-    if changing:
-        examples = separate_columns(examples)
-    for name, objective in changing.items():
-        purpose = f"{'training' if training else 'measuring'} {quoted(name)}"
-        make_draws = partial(StatelessRandom, seed, purpose, step, size, places)
-        examples = _prepare_target(objective, name, examples, make_draws, training)
-    counting = {name: objective for name, objective in network.objectives.items() if objective.counts_units}
-    if not counting:
-        return examples
-    return {**examples, "units": {name: _count_units(each, name, examples) for name, each in counting.items()}}
-
-
-def _prepare_target(
-    objective: TargetObjective,
-    name: str,
-    examples: Arrays,
-    make_draws: Callable[[], StatelessRandom],
-    training: bool,
-) -> Arrays:
-    """Let the objective of one target change some examples."""
-    inputs, targets = examples["inputs"], examples["targets"]
-    prepared = objective.prepare(Batch(inputs, targets[name]), make_draws(), training)
-    changed = {"inputs": prepared.inputs, "targets": {**targets, name: prepared.target}}
-    if "others" in examples:
-        # A mixture has one input and two targets. The same draws prepare both alike.
-        others = examples["others"]
-        other = objective.prepare(Batch(inputs, others["targets"][name]), make_draws(), training)
-        changed["others"] = {**others, "targets": {**others["targets"], name: other.target}}
-    return {**examples, **changed}
-
-
-def _count_units(objective: TargetObjective, name: str, examples: Arrays) -> Any:
-    """Count the units of a target in each example, `(examples,)`; examples without a known target have none."""
-    units = tf.cast(objective.count_units(examples["targets"][name]), tf.float32)
-    if "labelled" in examples:
-        units = units * examples["labelled"]
-    if "others" not in examples:
-        return units
-    share = examples["share"]
-    return share * units + (1.0 - share) * _count_units(objective, name, examples["others"])
-
-
-def sum_units(examples: Arrays, counts: Any, replicas: int) -> dict[str, Any]:
-    """Sum the units of a whole batch by target, over all replicas: the divisors of the losses.
-
-    Args:
-        examples: This replica's share of the batch, prepared.
-        counts: 1 for each example that counts and 0 for others, or None if all do.
-    """
-    if "units" not in examples:
-        return {}
-    sums = {
-        name: tf.reduce_sum(units if counts is None else units * counts) for name, units in examples["units"].items()
-    }
-    if replicas > 1:
-        context = tf.distribute.get_replica_context()
-        sums = dict(zip(sums, context.all_reduce(tf.distribute.ReduceOp.SUM, list(sums.values())), strict=True))
-    # A batch of padding alone has no unit, and losses of 0.
-    return {name: tf.where(total > 0, total, 1.0) for name, total in sums.items()}
-
-
-def run_network(network: Network, examples: Arrays, training: bool) -> dict[str, Any]:
-    """Run the network on prepared examples; outputs by target, `(batch, ...)`, or `(batch, views, ...)`."""
-    inputs, views = unstack_inputs(examples), count_views(network)
-    outputs = network.model(_merge_views(inputs, views), training=training)
-    split: dict[str, Any] = _split_views(outputs, views)
-    return split
-
-
-def predict_outputs(network: Network, outputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert outputs of `run_network` to predictions by target, with an axis of views as the outputs have it."""
-    views = count_views(network)
-    predictions: dict[str, Any] = _split_views(network.predict(_merge_views(outputs, views)), views)
-    return predictions
-
-
-def count_views(network: Network) -> int:
-    """Number of rows of the network for each example."""
-    return max(objective.views for objective in network.objectives.values())
-
-
-def _merge_views(arrays: Any, views: int) -> Any:
-    """Reshape arrays from `(batch, views, ...)` to `(batch * views, ...)`."""
-    if views == 1:
-        return arrays
-    return tf.nest.map_structure(lambda array: tf.reshape(array, (-1, *array.shape[2:])), arrays)
-
-
-def _split_views(arrays: Any, views: int) -> Any:
-    """Undo `_merge_views`."""
-    if views == 1:
-        return arrays
-    return tf.nest.map_structure(lambda array: tf.reshape(array, (-1, views, *array.shape[1:])), arrays)
 
 
 class UnitLosses(NamedTuple):
@@ -234,23 +116,6 @@ def regularization_loss(network: Network) -> Any:
     """Sum the losses that layers add, such as those of regularizers."""
     # In mixed precision they may have 16 bits, and `add_n` needs one type and at least one tensor.
     return tf.add_n([tf.cast(loss, tf.float32) for loss in network.model.losses] or [tf.zeros(())])
-
-
-def gather_batch(arrays: Any, counts: Any, size: int, replicas: int) -> Any:
-    """Gather arrays of the shares of all replicas, in the order of the whole batch, on each of them.
-
-    Args:
-        arrays: Any structure of arrays of this replica's share, `(examples, ...)`.
-        counts, size: As for `gather_replicas`.
-    """
-
-    def gather(array: Any) -> Any:
-        # Collective operations know no small integers.
-        is_small = array.dtype.is_bool or (array.dtype.is_integer and array.dtype.size < 4)
-        wide = tf.cast(array, tf.int32) if is_small else array
-        return tf.cast(gather_replicas(wide, counts, size, replicas), array.dtype)
-
-    return tf.nest.map_structure(gather, arrays)
 
 
 class StepLosses(NamedTuple):

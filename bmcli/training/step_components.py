@@ -14,8 +14,9 @@ from bmcli.networks.network import Network
 from bmcli.training.augmentation import Augmenter
 from bmcli.training.graph_ops import moving_statistics
 from bmcli.training.hooks import StepHook
-from bmcli.training.loss import Arrays, LossProvider, StepLosses, predict_outputs
+from bmcli.training.loss import LossProvider, StepLosses
 from bmcli.training.meters import Meters
+from bmcli.training.objective_batch import Arrays, predict_outputs
 
 
 @dataclass(frozen=True)

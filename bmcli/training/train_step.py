@@ -22,8 +22,9 @@ from bmcli.training.graph_ops import (
     rest_rows,
     xla_function,
 )
-from bmcli.training.loss import Arrays, regularization_loss, sum_units
+from bmcli.training.loss import regularization_loss
 from bmcli.training.micro_batches import MicroBatches
+from bmcli.training.objective_batch import Arrays, sum_units
 from bmcli.training.step_components import StepComponents
 
 NO_STEP = -1

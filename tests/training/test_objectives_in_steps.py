@@ -18,8 +18,9 @@ from bmcli.networks.network import Network
 from bmcli.objectives import Batch, TargetObjective
 from bmcli.training.augmentation import StatelessRandom
 from bmcli.training.feed import shuffle_rows
-from bmcli.training.loss import run_network
+from bmcli.training.loss import compute_label_losses
 from bmcli.training.micro_batches import MicroBatches
+from bmcli.training.objective_batch import prepare_examples, run_network
 from bmcli.training.trainer import Trainer
 from tests.trainers import Silent, same, weights_of
 from tests.training.objective_cases import (
@@ -74,14 +75,17 @@ def test_replicas_and_parts_learn_what_one_device_learns(make_case: MakeCase, na
 
 
 @each_case
-def test_a_training_killed_in_an_epoch_resumes_to_the_same_bits(make_case: MakeCase, name: str) -> None:
-    settings = ("train.checkpoint.steps=2",)
-    whole = make_case(name, *settings)
+@pytest.mark.parametrize("parts_of_batch", [3, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_training_killed_in_an_epoch_resumes_to_the_same_bits(
+    make_case: MakeCase, name: str, parts_of_batch: int
+) -> None:
+    settings = ("train.checkpoint.steps=2", f"train.gradient_accumulation={parts_of_batch}")
+    whole = make_case(name, *settings, dropout=0.3)
     whole.train(Silent())
     assert (whole.steps_per_epoch, whole.progress.step) == (3, 6)
     rows = rows_of(whole)
     shutil.rmtree(whole.run.checkpoints / "step-000000006")
-    again = make_case(name, *settings, run=whole.run)
+    again = make_case(name, *settings, dropout=0.3, run=whole.run)
     assert again.resume() == ()
     assert (again.progress.epoch, again.progress.batch) == (1, 1)
     again.train(Silent())
@@ -149,6 +153,40 @@ def mean_per_token(network: Network, batches: list[np.ndarray], targets: list[np
         losses -= logs[rows, steps, target[rows, steps]].sum()
         count += len(rows)
     return losses / count
+
+
+def test_a_mixture_has_the_units_and_losses_of_both_partners_by_its_share() -> None:
+    network = build_next_token()
+    tokens, others = make_rows("tokens", 8)["tokens"], make_rows("tokens", 9)["tokens"][:8]
+    share = np.linspace(0.5, 1, 8).astype("float32")
+    labelled = np.array([0, 2, 1, 1, 0, 1, 2, 1], "float32")
+    network = replace(network, objectives={"goal": Supervised()})
+    examples = {
+        "inputs": {"tokens": tokens}, "targets": {"goal": tokens}, "labelled": labelled, "share": share,
+        "others": {"targets": {"goal": others}, "labelled": np.ones(8, "float32")},
+    }  # fmt: skip
+    prepared = prepare_examples(network, examples, 3, 4, 8, None, training=True)
+    kept = StatelessRandom(3, "training 'goal'", 4, 8, None).uniform(7).numpy() < 0.5
+    own, other = np.where(kept, tokens, 0), np.where(kept, others, 0)
+    np.testing.assert_array_equal(prepared["targets"]["goal"], own)
+    np.testing.assert_array_equal(prepared["others"]["targets"]["goal"], other)
+    units = share * labelled * (own != 0).sum(axis=-1) + (1 - share) * (other != 0).sum(axis=-1)
+    np.testing.assert_allclose(prepared["units"]["goal"], units, rtol=1e-6)
+    outputs = run_network(network, prepared, training=False)
+    first, second = (NextToken().loss(each, outputs["goal"]) for each in (own, other))
+    computed = compute_label_losses(network, prepared, outputs)
+    np.testing.assert_allclose(
+        computed.by_unit["goal"].losses, share * labelled * first + (1 - share) * second, rtol=1e-5
+    )
+    np.testing.assert_array_equal(computed.by_example, np.zeros(8))
+
+
+@dataclass(frozen=True)
+class Supervised(NextToken):
+    """Tokens of the target, at a random share of the steps."""
+
+    def prepare(self, batch: Batch, draws: Any, training: bool) -> Batch:
+        return replace(batch, target=tf.where(draws.uniform(7) < 0.5, batch.target, 0))
 
 
 STILL = "train.optimizer={kind: sgd, learning_rate: 1e-12}"
