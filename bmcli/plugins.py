@@ -31,7 +31,7 @@ FILES_VARIABLE = "BMCLI_PLUGINS"
 
 ROOMS = (
     *("augmentations", "compression.methods", "data.sources", "data.targets", "distillation.losses"),
-    *("export.formats", "inputs", "models", "objectives"),
+    *("export.formats", "inputs", "layers", "models", "objectives"),
 )
 
 
@@ -123,6 +123,15 @@ def list_plugins() -> tuple[Plugin, ...]:
     return tuple(map(describe, _list_parts()))
 
 
+def map_options() -> dict[type, Plugin]:
+    """Load all parts of plug-ins that recipes choose: their origins by the classes of their options.
+
+    Raises:
+        BmcliError: One cannot be loaded.
+    """
+    return {load_part(name).Options: describe(name) for name in _list_parts() if _has_options(name)}
+
+
 def describe(name: str) -> Plugin:
     """Describe the origin of a part; KeyError if no plug-in has it."""
     part = _list_parts()[name]
@@ -144,13 +153,24 @@ def load_part(name: str) -> Any:
     except (Exception, SystemExit) as error:  # foreign code may raise anything
         reason = f"cannot be loaded: {type(error).__name__}: {error}"
         raise BmcliError(f"plug-in {quoted(name)} {reason}", suggestion=advice) from error
-    if not hasattr(getattr(part, "Options", None), "model_validate"):
-        expected = "a class derived from bmcli.recipe.fields.Kind"
-        raise BmcliError(f"plug-in {quoted(name)} has no Options, {expected}.", suggestion=advice)
-    missing = [each for each in _REQUIRED.get(name.rpartition(".")[0], ()) if not _has(part, each)]
-    if missing:
-        raise BmcliError(f"plug-in {quoted(name)} lacks {', '.join(missing)}.", suggestion=advice)
+    if problem := _find_part_problem(name, part):
+        raise BmcliError(f"plug-in {quoted(name)} {problem}.", suggestion=advice)
     return part
+
+
+def _find_part_problem(name: str, part: Any) -> str:
+    """Name what every part of a room has, and this one lacks; an empty text if it lacks nothing."""
+    if not _has_options(name):
+        return "" if callable(getattr(part, "list_layers", None)) else "has no function list_layers"
+    if not hasattr(getattr(part, "Options", None), "model_validate"):
+        return "has no Options, a class derived from bmcli.recipe.fields.Kind"
+    missing = [each for each in _REQUIRED.get(name.rpartition(".")[0], ()) if not _has(part, each)]
+    return f"lacks {', '.join(missing)}" if missing else ""
+
+
+def _has_options(name: str) -> bool:
+    """Whether a recipe can choose a part; files of networks name layers instead."""
+    return not name.startswith("layers.")
 
 
 def _has(part: Any, path: str) -> bool:

@@ -83,7 +83,7 @@ class CardOptions(_StrictRecord):
     model_config = ConfigDict(extra="allow")
 
     compress: tuple[dict[str, JsonValue], ...]
-    quantize: str | None
+    quantize: str | None = None
     warm_up: bool = False
 
 

@@ -16,7 +16,7 @@ import stat
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -80,12 +80,13 @@ class KerasFile:
     digest: str
 
     def require_known_classes(self) -> None:
-        """Refuse all classes but the layers of Keras that run no code of the file, and those of this package.
+        """Refuse all classes but the layers of Keras that run no code of the file, and those of bmcli and plug-ins.
 
         Raises:
             BmcliError: The file needs another class, which is named.
         """
         layers.register()
+        added = layers.list_added()
         # Models are loaded with `compile=False`, and Keras then ignores this part.
         described = {name: value for name, value in self.config.items() if name != "compile_config"}
         if described.get("class_name") not in ("Functional", "Sequential"):
@@ -93,7 +94,7 @@ class KerasFile:
                 self.path, f"it describes {str(described.get('class_name'))[:80]!r}, which is not a model of layers"
             )
         for each in _iterate_objects(described):
-            if reason := _find_class_problem(each):
+            if reason := _find_class_problem(each, added):
                 raise refusal_error(self.path, reason)
 
     @contextlib.contextmanager
@@ -296,8 +297,12 @@ def _iterate_objects(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
             yield value
 
 
-def _find_class_problem(described: Mapping[str, Any]) -> str:
-    """Describe why an object of a configuration must not be built; an empty text if it may."""
+def _find_class_problem(described: Mapping[str, Any], added: Collection[type]) -> str:
+    """Describe why an object of a configuration must not be built; an empty text if it may.
+
+    Args:
+        added: The layers of plug-ins.
+    """
     name, module = described["class_name"], described.get("module")
     registered, config = described.get("registered_name"), described.get("config")
     if not isinstance(name, str) or not isinstance(registered, (str, type(None))):
@@ -312,6 +317,8 @@ def _find_class_problem(described: Mapping[str, Any]) -> str:
         return "" if _is_activation(config, module, registered) else f"it requires the function {str(config)[:80]!r}"
     if registered is not None and registered.startswith("bmcli>"):
         return "" if _is_own(registered, name) else f"{required}, which bmcli does not have"
+    if registered is not None and _is_added(registered, name, added):
+        return ""
     if registered not in (None, name):
         return f"{required}, registered as {registered[:80]!r}, which bmcli does not know"
     if not isinstance(module, str) or not _is_of_keras(module, name):
@@ -333,6 +340,11 @@ def _is_activation(name: Any, module: Any, registered: Any) -> bool:
 def _is_own(registered: str, name: str) -> bool:
     member = keras.saving.get_registered_object(registered)
     return isinstance(member, type) and member.__name__ == name and member.__module__.startswith("bmcli.layers.")
+
+
+def _is_added(registered: str, name: str, added: Collection[type]) -> bool:
+    member = keras.saving.get_registered_object(registered)
+    return isinstance(member, type) and member in added and member.__name__ == name
 
 
 def _is_of_keras(module: str, name: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from bmcli.recipe.fields import Kind
 
@@ -10,9 +10,9 @@ from bmcli.recipe.fields import Kind
 class InputOptions(Kind):
     """Base class of the options of every kind of input."""
 
-    AUGMENTED_AS: ClassVar[Literal["image", "number"] | None] = None
-    """Form of the values that augmentations change: pixels `(height, width, channels)` from 0 to 1, or encoded numbers;
-    None for a kind that no augmentation fits."""
+    AUGMENTED_AS: ClassVar[str | None] = None
+    """Form of the values that augmentations change: `image`, pixels `(height, width, channels)` from 0 to 1; `number`,
+    encoded numbers; or a word of a plug-in. None for a kind that no augmentation fits."""
 
     @property
     def can_be_crossed(self) -> bool:

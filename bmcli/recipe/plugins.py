@@ -52,7 +52,7 @@ def list_used_plugins(recipe: BaseModel) -> dict[str, PluginOptions]:
     kinds = [kind for kind in _list_kinds(recipe) if not type(kind).__module__.startswith("bmcli.")]
     if not kinds:
         return {}
-    by_options = {plugins.load_part(each.part).Options: each for each in plugins.list_plugins()}
+    by_options = plugins.map_options()
     used = {by_options[type(kind)] for kind in kinds if type(kind) in by_options}
     return {
         each.part: PluginOptions(source=each.source, version=each.version, sha256=each.sha256)

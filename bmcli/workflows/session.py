@@ -103,7 +103,7 @@ class Session:
             changed["runtime.jit_steps"] = jit_steps
         if trainer.micro_batches != recipe.train.gradient_accumulation:
             changed["train.gradient_accumulation"] = trainer.micro_batches
-        plugins = list_used_plugins(recipe)
+        plugins = list_used_plugins(recipe.with_default_objectives())
         if plugins:
             changed["plugins"] = plugins
         source = get_backbone_source(recipe.model)

@@ -122,6 +122,22 @@ def test_gradients_are_finite_where_nothing_differs(options: dict[str, Any]) -> 
     assert all(np.isfinite(gradient.numpy()).all() for gradient in found)
 
 
+@pytest.mark.parametrize("teachers", [1, 2])
+@pytest.mark.parametrize("options", OF_OUTPUTS, ids=str)
+def test_the_loss_of_outputs_with_steps_is_the_mean_of_those_of_the_steps(
+    options: dict[str, Any], teachers: int
+) -> None:
+    steps = [given(teachers=teachers, seed=seed) for seed in (1, 2, 3)]
+    outputs = [each.outputs["label"] for each in steps]
+    together = replace(
+        outputs[0],
+        student=tf.stack([each.student for each in outputs], axis=1),
+        teachers=tf.stack([each.teachers for each in outputs], axis=2),
+    )
+    expected = np.mean([loss(options, each) for each in steps], axis=0)
+    np.testing.assert_allclose(loss(options, replace(steps[0], outputs={"label": together})), expected, rtol=1e-4)
+
+
 def test_soft_is_the_divergence_times_the_square_of_the_temperature() -> None:
     """14.2 nats where the default of keras.distillation, without softmax and square, gives 30.7."""
     plain, temperature = given(), 4.0

@@ -78,9 +78,11 @@ class LayerOptions(LossOptions):
 class TargetOutputs:
     """Outputs of student and teachers for one target.
 
+    Outputs may have further axes before the last one, such as steps.
+
     Args:
-        student: Its outputs, float32 `(batch, width)`.
-        teachers: Those of each teacher, float32 `(batch, teachers, width)`.
+        student: Its outputs, float32 `(batch, ..., width)`.
+        teachers: Those of each teacher, float32 `(batch, teachers, ..., width)`.
         teacher_weights: Of the teachers; they add up to 1.
         weight: Of the target's loss in the sum over targets.
     """
@@ -92,7 +94,7 @@ class TargetOutputs:
     weight: float
 
     def teacher(self, temperature: Any = 1.0) -> Any:
-        """Merge the outputs of all teachers to those of one, `(batch, width)`.
+        """Merge the outputs of all teachers to those of one, `(batch, ..., width)`.
 
         At this temperature, the distribution of the result is the weighted mean of the teachers' distributions.
         """
@@ -100,7 +102,8 @@ class TargetOutputs:
 
         if self.teachers.shape[1] == 1:
             return self.teachers[:, 0]
-        weights = ops.reshape(ops.convert_to_tensor(self.teacher_weights, "float32"), (1, -1, 1))
+        places = (1,) * (len(self.teachers.shape) - 2)
+        weights = ops.reshape(ops.convert_to_tensor(self.teacher_weights, "float32"), (1, -1, *places))
         if self.form == "number":
             return ops.sum(weights * self.teachers, axis=1)
         scaled, log_weights = self.teachers / temperature, ops.log(weights)
@@ -157,6 +160,14 @@ def sum_losses(losses: Sequence[Any]) -> Any:
     for each in losses[1:]:
         total = total + each
     return total
+
+
+def average_places(losses: Any) -> Any:
+    """Average the losses of each example over its places, such as steps: `(batch, ...)` to `(batch,)`."""
+    from keras import ops
+
+    axes = tuple(range(1, len(losses.shape)))
+    return ops.mean(losses, axis=axes) if axes else losses
 
 
 def flatten_features(tensor: Any) -> Any:
