@@ -75,6 +75,19 @@ class TruthDistribution(NamedTuple):
     values: np.ndarray
 
 
+class AnswerTable(NamedTuple):
+    """Answers as a table that a person reads.
+
+    Args:
+        columns: By name, all of the same length. The type of a column is the same for any predictions, also for none.
+        rows: Index of the predicted row of each line, `(lines,)` in increasing order: a row may have several lines, or
+            none; None for one line for each row.
+    """
+
+    columns: Mapping[str, pa.Array]
+    rows: np.ndarray | None = None
+
+
 ServedRole = str
 """Meaning of a tensor of an exported model: `decision`, `classes`, `probabilities`, `number`, `quantiles`, or another
 word of an objective."""
@@ -228,8 +241,8 @@ class Answers(ABC):
     # Prediction
 
     @abstractmethod
-    def make_columns(self, predictions: np.ndarray) -> dict[str, pa.Array]:
-        """Make the columns that `predict` writes, by name."""
+    def make_columns(self, predictions: np.ndarray) -> AnswerTable:
+        """Make the columns that `predict` writes."""
 
     @abstractmethod
     def make_truth_column(self, truth: np.ndarray) -> pa.Array:
