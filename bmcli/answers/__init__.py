@@ -22,6 +22,7 @@ from bmcli.metrics.classification import ClassMetrics, ConfusionMatrix
 from bmcli.metrics.info import UNKNOWN, MetricInfo
 from bmcli.metrics.weighted_metrics import WeightedMetrics
 from bmcli.specs import Column, OutputSpec
+from bmcli.windows import EncodedRows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -127,9 +128,9 @@ class Answers(ABC):
         """Name of the output."""
         return self.output.name
 
-    def decode(self, encoded: np.ndarray) -> np.ndarray:
+    def decode(self, encoded: EncodedRows) -> np.ndarray:
         """Decode encoded targets to the truth, in the unit of the target."""
-        return target_kinds.kind_of(self.target).decode(encoded, self.target)
+        return target_kinds.kind_of(self.target).decode(np.asarray(encoded), self.target)
 
     def check(self, truth: np.ndarray, predictions: np.ndarray) -> None:
         """Require arrays of the right shape and range.
