@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bmcli.records import validate_as
+from bmcli.windows import EncodedRows, WindowedArray
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +24,7 @@ class Column:
     Args:
         name: Name in the source and in the recipe.
         kind: The module of `inputs` or `data.targets` that fitted it.
-        shape: Encoded shape without the batch axis.
+        shape: Encoded shape without the batch axis; of windows `(length, ...)`.
         dtype: Encoded NumPy dtype.
         raw_shape: Shape that a served model accepts, without the batch axis; None is any size.
         raw_dtype: `string`, or a NumPy dtype.
@@ -139,9 +140,27 @@ def get_stack_name(column: Column) -> str:
     return "-".join(["inputs", column.dtype, *map(str, column.shape)])
 
 
+def get_base_name(file: str) -> str:
+    """Return the name of the file of the array whose windows a file of each split has."""
+    return f"{file}-base.npy"
+
+
+def load_rows(folder: Path, split: str, file: str, column: Column) -> EncodedRows:
+    """Map the rows of a column from their file, or their windows if there is a file of their base beside the splits."""
+    rows, base = _load_array(folder / split / f"{file}.npy"), folder / get_base_name(file)
+    return WindowedArray(_load_array(base), rows, column.shape[0]) if base.exists() else rows
+
+
+def _load_array(path: Path) -> np.ndarray:
+    import numpy as np
+
+    # Mapped, because the rows may be larger than memory. Loading a pickled object could run code.
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
 @dataclass(frozen=True)
 class Split:
-    """Encoded rows of one split: arrays by column name, all with the same first axis.
+    """Encoded rows of one split: arrays or windows by column name, all with the same first axis.
 
     Args:
         weights: Weight of each row, float32 `(rows,)`, or None if all weights are equal.
@@ -150,8 +169,8 @@ class Split:
         teacher_outputs: Predictions of the teachers: `outputs` by target and `layers` by name, or empty.
     """
 
-    inputs: Mapping[str, np.ndarray]
-    targets: Mapping[str, np.ndarray]
+    inputs: Mapping[str, EncodedRows]
+    targets: Mapping[str, EncodedRows]
     weights: np.ndarray | None = None
     label_weights: np.ndarray | None = None
     teacher_outputs: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
@@ -176,13 +195,14 @@ class PreparedData:
         """Open the arrays of a split; it has no rows if the data has none for it."""
         if name == "train" and self.transfer is not None:
             return self.transfer
+        spec, folder = self.spec, self.folder
         return Split(
             # Files are numbered, never named after columns: a column's name is foreign text.
-            inputs=self._stacked_inputs(name)
-            if len(self.spec.inputs) >= MANY_COLUMNS
-            else {c.name: self._load_array(name, f"inputs-{i}") for i, c in enumerate(self.spec.inputs)},
-            targets={c.name: self._load_array(name, f"targets-{i}") for i, c in enumerate(self.spec.targets)},
-            weights=None if self.spec.weight is None else self._load_array(name, "weights"),
+            inputs=self._load_stacked(name)
+            if len(spec.inputs) >= MANY_COLUMNS
+            else {c.name: load_rows(folder, name, f"inputs-{i}", c) for i, c in enumerate(spec.inputs)},
+            targets={c.name: load_rows(folder, name, f"targets-{i}", c) for i, c in enumerate(spec.targets)},
+            weights=None if spec.weight is None else _load_array(folder / name / "weights.npy"),
         )
 
     def with_spec(self, spec: DataSpec) -> PreparedData:
@@ -200,19 +220,22 @@ class PreparedData:
             ),
         )
 
-    def _stacked_inputs(self, split: str) -> dict[str, np.ndarray]:
-        """Return the inputs by column, each a slice of the file of all columns of its shape and dtype."""
+    def _load_stacked(self, split: str) -> dict[str, EncodedRows]:
+        """Load the inputs by column: windows, or a slice of the file of all columns of its shape and dtype."""
         import numpy as np
 
-        files = dict.fromkeys(map(get_stack_name, self.spec.inputs))
-        stacks = {file: iter(np.asarray(self._load_array(split, file))) for file in files}
-        return {column.name: next(stacks[get_stack_name(column)]) for column in self.spec.inputs}
-
-    def _load_array(self, split: str, file: str) -> np.ndarray:
-        import numpy as np
-
-        # Mapped, because the rows may be larger than memory. Loading a pickled object could run code.
-        return np.load(self.folder / split / f"{file}.npy", mmap_mode="r", allow_pickle=False)
+        bases = {path.name for path in self.folder.glob(get_base_name("*"))}
+        inputs: dict[str, EncodedRows] = {}
+        stacks: dict[str, Iterator[np.ndarray]] = {}
+        for number, column in enumerate(self.spec.inputs):
+            file, stack = f"inputs-{number}", get_stack_name(column)
+            if get_base_name(file) in bases:
+                inputs[column.name] = load_rows(self.folder, split, file, column)
+                continue
+            if stack not in stacks:
+                stacks[stack] = iter(np.asarray(_load_array(self.folder / split / f"{stack}.npy")))
+            inputs[column.name] = next(stacks[stack])
+        return inputs
 
     @classmethod
     def open(cls, folder: Path) -> PreparedData:

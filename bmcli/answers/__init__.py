@@ -22,6 +22,7 @@ from bmcli.metrics.classification import ClassMetrics, ConfusionMatrix
 from bmcli.metrics.info import UNKNOWN, MetricInfo
 from bmcli.metrics.weighted_metrics import WeightedMetrics
 from bmcli.specs import Column, OutputSpec
+from bmcli.windows import EncodedRows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -75,6 +76,19 @@ class TruthDistribution(NamedTuple):
     values: np.ndarray
 
 
+class AnswerTable(NamedTuple):
+    """Answers as a table that a person reads.
+
+    Args:
+        columns: By name, all of the same length. The type of a column is the same for any predictions, also for none.
+        rows: Index of the predicted row of each line, `(lines,)` in increasing order: a row may have several lines, or
+            none; None for one line for each row.
+    """
+
+    columns: Mapping[str, pa.Array]
+    rows: np.ndarray | None = None
+
+
 ServedRole = str
 """Meaning of a tensor of an exported model: `decision`, `classes`, `probabilities`, `number`, `quantiles`, or another
 word of an objective."""
@@ -114,9 +128,9 @@ class Answers(ABC):
         """Name of the output."""
         return self.output.name
 
-    def decode(self, encoded: np.ndarray) -> np.ndarray:
+    def decode(self, encoded: EncodedRows) -> np.ndarray:
         """Decode encoded targets to the truth, in the unit of the target."""
-        return target_kinds.kind_of(self.target).decode(encoded, self.target)
+        return target_kinds.kind_of(self.target).decode(np.asarray(encoded), self.target)
 
     def check(self, truth: np.ndarray, predictions: np.ndarray) -> None:
         """Require arrays of the right shape and range.
@@ -228,8 +242,8 @@ class Answers(ABC):
     # Prediction
 
     @abstractmethod
-    def make_columns(self, predictions: np.ndarray) -> dict[str, pa.Array]:
-        """Make the columns that `predict` writes, by name."""
+    def make_columns(self, predictions: np.ndarray) -> AnswerTable:
+        """Make the columns that `predict` writes."""
 
     @abstractmethod
     def make_truth_column(self, truth: np.ndarray) -> pa.Array:

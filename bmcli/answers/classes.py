@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bmcli.answers import Answers, ExampleScores, RowValues, ServedAnswer, ServedRole, TruthDistribution
+from bmcli.answers import Answers, AnswerTable, ExampleScores, RowValues, ServedAnswer, ServedRole, TruthDistribution
 from bmcli.answers.decisions import CalibratedOutput, Decision, TemperatureScaling
 from bmcli.answers.figures import AnswerFigure, Curve, Curves, make_reliability_diagram
 from bmcli.data import targets as target_kinds
@@ -81,7 +81,7 @@ class ClassAnswers(Answers):
             *([make_reliability_diagram(calibration)] if calibration else []),
         )
 
-    def make_columns(self, predictions: np.ndarray) -> dict[str, pa.Array]:
+    def make_columns(self, predictions: np.ndarray) -> AnswerTable:
         """Make a column of the answer and one of each probability, such as `species_probability_Gentoo`."""
         import pyarrow as pa
 
@@ -89,7 +89,7 @@ class ClassAnswers(Answers):
             f"{self.name}_probability_{name}": pa.array(predictions[:, index])
             for index, name in enumerate(self.classes)
         }
-        return {self.name: self.make_truth_column(self.predict_points(predictions)), **probabilities}
+        return AnswerTable({self.name: self.make_truth_column(self.predict_points(predictions)), **probabilities})
 
     def choose_scores(self, predictions: np.ndarray) -> np.ndarray:
         return self.predict_points(predictions).astype("int32")

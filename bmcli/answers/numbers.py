@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bmcli.answers import Answers, ExampleScores, ExampleTitles, RowValues, ServedAnswer, ServedRole, TruthDistribution
+from bmcli.answers import (
+    Answers,
+    AnswerTable,
+    ExampleScores,
+    ExampleTitles,
+    RowValues,
+    ServedAnswer,
+    ServedRole,
+    TruthDistribution,
+)
 from bmcli.answers.figures import AnswerFigure, Histogram, Scatter
 from bmcli.metrics import count, quantile, regression
 from bmcli.metrics.calibration import Calibration
@@ -106,8 +115,8 @@ class NumberAnswers(NumericAnswers):
     def compute_row_losses(self, truth: np.ndarray, predictions: np.ndarray) -> RowValues:
         return RowValues("squared error", (truth - predictions.astype(np.float64)) ** 2)
 
-    def make_columns(self, predictions: np.ndarray) -> dict[str, pa.Array]:
-        return {self.name: self.make_truth_column(predictions)}
+    def make_columns(self, predictions: np.ndarray) -> AnswerTable:
+        return AnswerTable({self.name: self.make_truth_column(predictions)})
 
     def list_served(self) -> tuple[ServedAnswer, ...]:
         return (ServedAnswer("number", "", (), "float32"),)
@@ -159,13 +168,13 @@ class QuantileAnswers(NumericAnswers):
     def compute_row_losses(self, truth: np.ndarray, predictions: np.ndarray) -> RowValues:
         return RowValues("pinball loss", self.compute_row_metric(truth, predictions).values)
 
-    def make_columns(self, predictions: np.ndarray) -> dict[str, pa.Array]:
+    def make_columns(self, predictions: np.ndarray) -> AnswerTable:
         """Make a column of the middle quantile, and one of each quantile, such as `price_quantile_0.9`."""
         levels = {
             f"{self.name}_quantile_{level:g}": self.make_truth_column(predictions[:, index])
             for index, level in enumerate(self.quantiles)
         }
-        return {self.name: self.make_truth_column(self.predict_points(predictions)), **levels}
+        return AnswerTable({self.name: self.make_truth_column(self.predict_points(predictions)), **levels})
 
     def check_output(self) -> None:
         levels = self.output.state.get("quantiles")

@@ -198,7 +198,5 @@ def _write_predictions(
             rows = raw.indices[fold.job.name] + 1
             row_columns = {"row": rows, "fold": np.full(len(rows), _get_fold_number(fold))}
             answers = open_answers(fold.spec)
-            table = prediction_table.make_table(row_columns, fold.predictions[TESTED_SPLIT], answers)
-            for name, each in answers.items():
-                table = table.append_column(f"{name}_true", each.make_truth_column(fold.truth[TESTED_SPLIT][name]))
-            write(table)
+            truth = fold.truth[TESTED_SPLIT]
+            write(prediction_table.make_table(row_columns, fold.predictions[TESTED_SPLIT], answers, truth))

@@ -16,6 +16,7 @@ from bmcli.quoting import quoted
 from bmcli.recipe.load import LoadedRecipe, load_recipe
 from bmcli.recipe.schema import Recipe
 from bmcli.specs import Column, DataSpec, PreparedData
+from bmcli.windows import EncodedRows
 from bmcli.workflows import picture_sheet
 
 if TYPE_CHECKING:
@@ -222,7 +223,7 @@ def _warn_about_columns(prepared: PreparedData) -> Iterator[str]:
             categories = f"{traits.count_categories():,} categories in {rows:,} rows"
             yield f"column {quoted(column.name)} has {categories}; if it is an identifier, drop it."
         if traits.is_number and column.shape == (1,) and rows > 20:
-            values = np.sort(np.asarray(encoded[column.name][:, 0]))
+            values = np.sort(np.asarray(encoded[column.name]), axis=None)
             if _are_consecutive(np.diff(values)):
                 yield f"column {quoted(column.name)} numbers the rows; drop it, unless their order matters."
 
@@ -237,14 +238,14 @@ def _are_consecutive(gaps: np.ndarray) -> bool:
     return bool((abs(steps - np.rint(steps)) < 0.01 * steps).all() and steps.sum() < 1.5 * len(gaps))
 
 
-def _warn_about_classes(column: Column, encoded: np.ndarray) -> Iterator[str]:
+def _warn_about_classes(column: Column, encoded: EncodedRows) -> Iterator[str]:
     """Warn of a rare class."""
     import numpy as np
 
     from bmcli.data import targets as target_kinds
 
     kind = target_kinds.kind_of(column)
-    counts = kind.count_classes(kind.decode(encoded, column), column)
+    counts = kind.count_classes(kind.decode(np.asarray(encoded), column), column)
     if counts is None or encoded.ndim != 1:
         return
     shares = counts / len(encoded)

@@ -72,6 +72,7 @@ class PredictionResult:
         origin: `run` or `artefact`, and its folder.
         columns: Columns of the output.
         rows: Number of predicted rows.
+        lines: Number of rows of the output, of which a predicted row may have several, or none.
         skipped: Number of rows that could not be read.
         seconds: Time to read, predict and write, without the start of TensorFlow.
     """
@@ -80,6 +81,7 @@ class PredictionResult:
     output: Path | None
     columns: tuple[str, ...]
     rows: int
+    lines: int
     skipped: int
     seconds: float
 
@@ -285,19 +287,27 @@ def _write_predictions(
 ) -> PredictionResult:
     encode, predict_encoded = predictor.load()
     answers, start = open_answers(predictor.spec), time.perf_counter()
-    written, columns, total = 0, (), 0
+    predicted, lines, columns = 0, 0, ()
+    total = len(rows) + rows.malformed_records
     with open_writer(request.output, table_format, len(rows)) as write:
         for kept_columns, encoded in _encode_batches(rows, predictor.spec, request.keep, request.skip_bad_rows, encode):
-            table = make_table(kept_columns, predict_encoded(encoded), answers)
+            predictions = predict_encoded(encoded)
+            table = make_table(kept_columns, predictions, answers)
             write(table)
-            written, columns = written + len(table), tuple(table.column_names)
-        total = len(rows) + rows.malformed_records
-        if not written:
+            predicted += len(next(iter(predictions.values())))
+            lines, columns = lines + len(table), tuple(table.column_names)
+        if not predicted:
             # Raised within the writer, so that no empty file is left.
             message = "no row could be read." if total else "there are no rows to predict."
             raise BmcliError(f"{rows.origin}: {message}")
     return PredictionResult(
-        predictor.origin, request.output, columns, written, total - written, time.perf_counter() - start
+        predictor.origin,
+        request.output,
+        columns,
+        predicted,
+        lines,
+        total - predicted,
+        time.perf_counter() - start,
     )
 
 

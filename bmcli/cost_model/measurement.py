@@ -29,6 +29,7 @@ from bmcli.training.autotune.compilation import measure_step_seconds
 from bmcli.training.feed import StreamingFeed
 from bmcli.training.train_step import Compilation, CompiledSteps
 from bmcli.training.trainer import Trainer
+from bmcli.windows import count_row_bytes
 
 READ_S = 0.5  # duration of the measurement of the feed
 MEASURE_S = 6.0  # steps are measured again within this time, to reduce the influence of other work on the machine
@@ -139,7 +140,7 @@ def count_gradient_bytes(steps: CompiledSteps) -> float:
 def _measure_input(trainer: Trainer, split: Split) -> tuple[float, float]:
     """Measure the bytes per second that the streaming feed reads without a training, and the bytes of an example."""
     arrays = [*split.inputs.values(), *split.targets.values(), *([] if split.weights is None else [split.weights])]
-    example_bytes = sum(array.nbytes for array in arrays) / len(split)
+    example_bytes = float(sum(map(count_row_bytes, arrays)))
     feed = StreamingFeed(split, trainer.placement)
     full, done = feed.count // trainer.batch, 0
     start = time.perf_counter()

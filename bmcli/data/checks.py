@@ -15,6 +15,7 @@ from bmcli.data import targets as target_kinds
 from bmcli.quoting import quoted
 from bmcli.recipe.nodes import write_scalar
 from bmcli.specs import Column, DataSpec, PreparedData, Split
+from bmcli.windows import count_row_bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,31 +74,39 @@ def check_prepared(prepared: PreparedData) -> tuple[Finding, ...]:
     )
 
 
-def _load_head(split: Split) -> Split:
+@dataclass(frozen=True)
+class _Head:
+    """The first rows of a split, in memory, by column."""
+
+    inputs: Mapping[str, np.ndarray]
+    targets: Mapping[str, np.ndarray]
+
+
+def _load_head(split: Split) -> _Head:
     """Load the rows that are checked into memory."""
     import numpy as np
 
-    row_bytes = sum(int(np.prod(a.shape[1:], dtype="int64")) * a.itemsize for a in split.inputs.values())
+    row_bytes = sum(map(count_row_bytes, split.inputs.values()))
     rows = min(len(split), MAX_ROWS, max(1, MAX_BYTES // max(1, row_bytes)))
-    return Split(
+    return _Head(
         {name: np.asarray(array[:rows]) for name, array in split.inputs.items()},
         {name: np.asarray(array[:rows]) for name, array in split.targets.items()},
     )
 
 
-def _hash_rows(split: Split) -> np.ndarray:
+def _hash_rows(rows: _Head) -> np.ndarray:
     """Hash the inputs of each row, uint64 `(rows,)`."""
     import numpy as np
 
-    flat = [np.ascontiguousarray(a).reshape(len(a), -1).view("uint8") for a in split.inputs.values()]
+    flat = [np.ascontiguousarray(a).reshape(len(a), -1).view("uint8") for a in rows.inputs.values()]
     digests = [
         hashlib.blake2b(b"".join(array[row].tobytes() for array in flat), digest_size=8).digest()
-        for row in range(len(split))
+        for row in range(len(flat[0]))
     ]
     return np.frombuffer(b"".join(digests), "uint64")
 
 
-def _find_duplicates(codes: Mapping[str, np.ndarray], splits: Mapping[str, Split]) -> Iterator[Finding]:
+def _find_duplicates(codes: Mapping[str, np.ndarray], splits: Mapping[str, _Head]) -> Iterator[Finding]:
     """Find validation and test rows that have the same inputs as a training row."""
     import numpy as np
 
@@ -116,13 +125,13 @@ def _find_duplicates(codes: Mapping[str, np.ndarray], splits: Mapping[str, Split
             )
 
 
-def _count_classes(rows: Split, target: Column) -> np.ndarray | None:
+def _count_classes(rows: _Head, target: Column) -> np.ndarray | None:
     """Count the rows of each class of a target; None if it has no classes."""
     kind = target_kinds.kind_of(target)
     return kind.count_classes(kind.decode(rows.targets[target.name], target), target)
 
 
-def _find_conflicts(codes: np.ndarray, train: Split, spec: DataSpec) -> Iterator[Finding]:
+def _find_conflicts(codes: np.ndarray, train: _Head, spec: DataSpec) -> Iterator[Finding]:
     """Find training rows with the same inputs and different classes."""
     import numpy as np
 
@@ -145,7 +154,7 @@ def _find_conflicts(codes: np.ndarray, train: Split, spec: DataSpec) -> Iterator
             )
 
 
-def _find_leaks(train: Split, spec: DataSpec) -> Iterator[Finding]:
+def _find_leaks(train: _Head, spec: DataSpec) -> Iterator[Finding]:
     """Find columns from which alone a target can be predicted nearly perfectly."""
     for target in spec.targets:
         if train.targets[target.name].ndim != 1:
@@ -209,7 +218,7 @@ def _bin_values(values: np.ndarray) -> np.ndarray:
     return np.searchsorted(edges, values)
 
 
-def _find_drifts(splits: Mapping[str, Split], spec: DataSpec) -> Iterator[Finding]:
+def _find_drifts(splits: Mapping[str, _Head], spec: DataSpec) -> Iterator[Finding]:
     """Find columns whose distribution in validation or test differs from that in training."""
     columns = [("inputs", column) for column in spec.inputs] + [("targets", column) for column in spec.targets]
     tests = len(columns) * (len(splits) - 1)
@@ -263,7 +272,7 @@ def _compute_distance(first: np.ndarray, second: np.ndarray) -> tuple[float, flo
     return float(np.abs(shares[0] - shares[1]).sum() / 2), p_value
 
 
-def _find_imbalances(train: Split, spec: DataSpec) -> Iterator[Finding]:
+def _find_imbalances(train: _Head, spec: DataSpec) -> Iterator[Finding]:
     """Find targets whose rarest class has few rows, or far fewer rows than the largest class."""
     for column in spec.targets:
         counts = _count_classes(train, column)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from bmcli.raw_columns import RawColumn, RowFault, take_rows
 from bmcli.recipe.data import DataOptions, get_target_columns
 from bmcli.recipe.fields import Kind
 from bmcli.specs import MANY_COLUMNS, SPLITS, Column, DataSpec, PreparedData, Split, get_stack_name
+from bmcli.windows import EncodedRows, WindowedArray
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,7 +93,7 @@ def encode_rows(rows: SourceRows, spec: DataSpec, with_targets: bool) -> Split:
     if faults:
         raise BmcliError(*faults)
 
-    def encode(key: _ColumnKey, column: Column) -> np.ndarray:
+    def encode(key: _ColumnKey, column: Column) -> EncodedRows:
         return _encode(key[0], columns.join_columns(rows.columns, sources[key]), column)
 
     encoded = _apply_to_columns(fitted, encode, rows, missing=())
@@ -169,11 +171,9 @@ def _encode_source(
     )
     source = get_source(options)
     training_files = source.describe_files("train")
-    # Files are numbered, never named after columns: a column's name is foreign text and could name any path. An empty
-    # name is replaced below by that of the file that all columns of the same shape and dtype share.
-    many = len(inputs) >= MANY_COLUMNS
+    # Files are numbered, never named after columns: a column's name is foreign text and could name any path.
     items: dict[_ColumnKey, tuple[str, Kind]] = {
-        ("inputs", name): ("" if many else f"inputs-{i}", kind) for i, (name, kind) in enumerate(inputs.items())
+        ("inputs", name): (f"inputs-{i}", kind) for i, (name, kind) in enumerate(inputs.items())
     }
     items |= {("targets", name): (f"targets-{i}", kind) for i, (name, kind) in enumerate(targets.items())}
 
@@ -183,10 +183,8 @@ def _encode_source(
         with prefix_faults(training_files):
             is_known = role == "inputs" and name in known
             column = known[name] if is_known else _fit_column(role, name, kind, raw, indices["train"])
-        for split in SPLITS:
-            shape = (len(indices[split]), *column.shape)
-            write, path = (draft.write, file) if file else (draft.append, get_stack_name(column))
-            write(split, path, shape, column.dtype, _encode_in_pieces(role, raw, column, indices[split]))
+        is_stacked = role == "inputs" and len(inputs) >= MANY_COLUMNS
+        _write_column(role, raw, column, indices, draft, file, is_stacked)
         return column
 
     fitted = _apply_to_columns(items, fit_and_encode, rows, getattr(source, "missing", ()))
@@ -212,7 +210,42 @@ def _fit_column(role: str, name: str, options: Kind, raw: RawColumn, train: np.n
     return column
 
 
-def _encode_in_pieces(role: str, raw: RawColumn, column: Column, indices: np.ndarray) -> Iterator[np.ndarray]:
+def _write_column(
+    role: str,
+    raw: RawColumn,
+    column: Column,
+    indices: Mapping[str, np.ndarray],
+    draft: store.PreparedDataWriter,
+    file: str,
+    is_stacked: bool,
+) -> None:
+    """Encode a column, and write it to the draft.
+
+    Args:
+        is_stacked: Whether columns of the same shape and dtype share a file, unless they are windows.
+    """
+    import numpy as np
+
+    train = _encode_in_pieces(role, raw, column, indices["train"])
+    first = next(train, None)
+    if isinstance(first, WindowedArray):
+        # At once, because windows are small, and share a base only if they are made together.
+        rows = np.concatenate([indices[split] for split in SPLITS])
+        with _translate_source_rows(rows):
+            windows = _encode(role, take_rows(raw, rows), column)
+        assert isinstance(windows, WindowedArray), f"{column.kind} encodes some rows as windows, others as an array"
+        draft.write_windows(file, windows, {split: len(indices[split]) for split in SPLITS})
+        return
+    for split in SPLITS:
+        shape = (len(indices[split]), *column.shape)
+        pieces = _encode_in_pieces(role, raw, column, indices[split])
+        if split == "train":
+            pieces = itertools.chain([] if first is None else [first], train)
+        write, path = (draft.append, get_stack_name(column)) if is_stacked else (draft.write, file)
+        write(split, path, shape, column.dtype, pieces)
+
+
+def _encode_in_pieces(role: str, raw: RawColumn, column: Column, indices: np.ndarray) -> Iterator[EncodedRows]:
     """Encode the rows at `indices` in pieces: rows of large cells, such as pictures, may not fit into memory."""
     import numpy as np
 
@@ -247,7 +280,7 @@ def _read_split_weights(
     return {name: weights[indices[name]] for name in SPLITS}
 
 
-def _encode(role: str, raw: RawColumn, column: Column) -> np.ndarray:
+def _encode(role: str, raw: RawColumn, column: Column) -> EncodedRows:
     kind = input_kinds.kind_of(column) if role == "inputs" else target_kinds.kind_of(column)
     return kind.encode(raw, column)
 

@@ -17,7 +17,7 @@ def resolve_options(options: DataOptions, targets: Mapping[str, Kind], spec: Dat
     would exceed the size limit of recipes.
     """
     part = PartField("inputs")
-    few = spec.inputs if len(spec.inputs) < MANY_COLUMNS else ()
+    few = spec.inputs if options.inputs is None and len(spec.inputs) < MANY_COLUMNS else ()
     source = {name: value for name, value in spec.source.items() if getattr(options.source, name) == "auto"}
     detected: dict[str, Any] = {column.name: part.check(column.kind) for column in few}
     resolved = {

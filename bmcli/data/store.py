@@ -8,7 +8,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -16,16 +16,18 @@ from typing import IO, TYPE_CHECKING, Any
 from bmcli import disk, records, trust
 from bmcli.errors import RunFailed
 from bmcli.messages import write_message
-from bmcli.specs import SPLITS, DataSpec
+from bmcli.specs import SPLITS, DataSpec, get_base_name
+from bmcli.windows import EncodedRows, WindowedArray, count_row_bytes
 
 if TYPE_CHECKING:
-    import numpy as np
+    pass
 
 _RECORD_FILE = "files.json"
 _SEAL_FILE = "checked"
 _SEAL_PURPOSE = "checked entry of the cache"
 
 LARGE_BYTES = 2**30
+_PIECE_BYTES = 2**26  # of a base that are written at once
 # Two changes of a file within one tick of the file system's clock leave the same time, so a file must have been
 # unchanged for longer before its time identifies its content.
 _SETTLED_NS = 2 * 10**9
@@ -81,11 +83,11 @@ class PreparedDataWriter:
         for split in SPLITS:
             (folder / split).mkdir()
 
-    def write(self, split: str, file: str, shape: tuple[int, ...], dtype: str, pieces: Iterable[np.ndarray]) -> None:
+    def write(self, split: str, file: str, shape: tuple[int, ...], dtype: str, pieces: Iterable[EncodedRows]) -> None:
         """Write an array whose rows come in pieces."""
         _write_array(self._folder / split / f"{file}.npy", shape, dtype, pieces)
 
-    def append(self, split: str, file: str, shape: tuple[int, ...], dtype: str, pieces: Iterable[np.ndarray]) -> None:
+    def append(self, split: str, file: str, shape: tuple[int, ...], dtype: str, pieces: Iterable[EncodedRows]) -> None:
         """Append an array to a file of arrays of the same shape, which are stacked on a new first axis."""
         path = self._folder / split / f"{file}.npy"
         count = self._stacks[path][0] if path in self._stacks else 0
@@ -95,6 +97,19 @@ class PreparedDataWriter:
             _write_pieces(stream, dtype, pieces)
         self._stacks[path] = count + 1, shape, dtype
 
+    def write_windows(self, file: str, windows: WindowedArray, counts: Mapping[str, int]) -> None:
+        """Write windows: the part of their base that they use once, and the starts of each split.
+
+        Args:
+            counts: Number of rows of each split, in the order of the windows.
+        """
+        windows = windows.crop()
+        write_base(self._folder / get_base_name(file), windows)
+        first = 0
+        for split, count in counts.items():
+            write_starts(self._folder / split / f"{file}.npy", windows[first : first + count])
+            first += count
+
     def finish(self, spec: DataSpec) -> None:
         """Write the description of the arrays, and complete the headers of stacked arrays."""
         for path, (count, shape, dtype) in self._stacks.items():
@@ -102,6 +117,19 @@ class PreparedDataWriter:
             with path.open("r+b") as stream:
                 _write_header(stream, (count, *shape), dtype)
         disk.write_and_flush(self._folder / "spec.json", json.dumps(spec.to_json(), allow_nan=False).encode())
+
+
+def write_base(path: Path, windows: WindowedArray) -> None:
+    """Write the base of windows piece by piece, since it may be mapped and larger than memory."""
+    base, steps = windows.base, max(1, _PIECE_BYTES // max(1, count_row_bytes(windows.base)))
+    pieces = (base[start : start + steps] for start in range(0, len(base), steps))
+    _write_array(path, base.shape, base.dtype.name, pieces)
+
+
+def write_starts(path: Path, windows: WindowedArray) -> None:
+    """Write the starts of windows, in 32 bits if these suffice."""
+    dtype = "int32" if len(windows.base) < 2**31 else "int64"
+    _write_array(path, windows.starts.shape, dtype, [windows.starts])
 
 
 @contextmanager
@@ -221,7 +249,7 @@ def _write_record(folder: Path, key: str) -> None:
     records.write_record(folder / _RECORD_FILE, {"key": key, "files": digests})
 
 
-def _write_array(path: Path, shape: tuple[int, ...], dtype: str, pieces: Iterable[np.ndarray]) -> None:
+def _write_array(path: Path, shape: tuple[int, ...], dtype: str, pieces: Iterable[EncodedRows]) -> None:
     with disk.convert_write_errors(path, _count_bytes(shape, dtype)), path.open("wb") as file:
         _write_header(file, shape, dtype)
         _write_pieces(file, dtype, pieces)
@@ -234,7 +262,7 @@ def _write_header(file: IO[bytes], shape: tuple[int, ...], dtype: str) -> None:
     np.lib.format.write_array_header_1_0(file, {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape})
 
 
-def _write_pieces(file: IO[bytes], dtype: str, pieces: Iterable[np.ndarray]) -> None:
+def _write_pieces(file: IO[bytes], dtype: str, pieces: Iterable[EncodedRows]) -> None:
     import numpy as np
 
     for piece in pieces:

@@ -29,6 +29,7 @@ from bmcli.recipe.schema import Recipe
 from bmcli.run_data import read_data_spec
 from bmcli.runs import Run
 from bmcli.specs import DataSpec
+from bmcli.windows import EncodedRows
 
 BATCH_SIZE = 512
 
@@ -242,11 +243,11 @@ class TeacherPredictor:
         return self._join_outputs([model(each) for model, each in zip(self._models, inputs, strict=True)])
 
     def predict_arrays(
-        self, inputs: Sequence[Mapping[str, np.ndarray]], rows: slice
+        self, inputs: Sequence[Mapping[str, EncodedRows]], rows: slice
     ) -> dict[str, dict[str, np.ndarray]]:
         """Predict some rows of arrays with compiled functions; results as of `predict`."""
         results = [
-            model({name: tf.constant(array[rows]) for name, array in each.items()})
+            model({name: tf.constant(np.asarray(array[rows])) for name, array in each.items()})
             for model, each in zip(self._compiled, inputs, strict=True)
         ]
         arrays: dict[str, dict[str, np.ndarray]] = tf.nest.map_structure(

@@ -25,7 +25,8 @@ from bmcli.raw_columns import RawColumn
 from bmcli.recipe.distill import DistillationOptions, TransferOptions
 from bmcli.recipe.fields import dump
 from bmcli.recipe.schema import Recipe
-from bmcli.specs import PreparedData, Split
+from bmcli.specs import PreparedData, Split, get_base_name, load_rows
+from bmcli.windows import EncodedRows, WindowedArray, concatenate_rows
 
 CACHE_VERSION = 1
 """Part of every key; increase it whenever the same rows and teachers give other arrays."""
@@ -97,7 +98,7 @@ def _make_key(rows: str, options: DistillationOptions, predictor: TeacherPredict
 
 
 def _write_outputs(
-    draft: Path, predictor: TeacherPredictor, inputs: Sequence[Mapping[str, np.ndarray]], count: int
+    draft: Path, predictor: TeacherPredictor, inputs: Sequence[Mapping[str, EncodedRows]], count: int
 ) -> None:
     """Write the teacher outputs for all rows, batch by batch."""
     arrays: dict[tuple[str, str], np.memmap] = {}
@@ -173,17 +174,12 @@ def _write_rows(draft: Path, options: TransferOptions, prepared: PreparedData) -
     unlabelled = _read_unlabelled(options, prepared)
     count = len(indices) + (len(unlabelled) if unlabelled else 0)
     for index, column in enumerate(spec.inputs):
-        array = split.inputs[column.name]
-        rows = _create_array(draft / f"inputs-{index}.npy", (count, *array.shape[1:]), array.dtype)
-        rows[: len(indices)] = array[indices]
-        if unlabelled is not None:
-            rows[len(indices) :] = unlabelled.inputs[column.name]
-        rows.flush()
+        pieces = [split.inputs[column.name][indices], *([unlabelled.inputs[column.name]] if unlabelled else [])]
+        _write_column(draft, f"inputs-{index}", pieces)
+    # Rows without labels get the label of another row: their loss has weight 0, but 0 times infinity would be NaN.
+    others = np.repeat(indices[:1], count - len(indices))
     for index, column in enumerate(spec.targets):
-        array = split.targets[column.name]
-        # Rows without labels get the label of another row: their loss has weight 0, but 0 times infinity would be NaN.
-        values = np.concatenate([array[indices], np.repeat(array[indices[:1]], count - len(indices), axis=0)])
-        np.save(draft / f"targets-{index}.npy", values)
+        _write_column(draft, f"targets-{index}", [split.targets[column.name][np.concatenate([indices, others])]])
     if split.weights is not None:
         np.save(
             draft / "weights.npy", np.concatenate([split.weights[indices], np.ones(count - len(indices), "float32")])
@@ -194,14 +190,27 @@ def _write_rows(draft: Path, options: TransferOptions, prepared: PreparedData) -
     np.save(draft / "labelled.npy", labelled)
 
 
+def _write_column(draft: Path, file: str, pieces: Sequence[EncodedRows]) -> None:
+    """Write rows that come in pieces."""
+    if isinstance(pieces[0], WindowedArray):
+        windows = concatenate_rows(pieces)
+        assert isinstance(windows, WindowedArray)
+        store.write_base(draft / get_base_name(file), windows)
+        store.write_starts(draft / f"{file}.npy", windows)
+        return
+    rows = _create_array(draft / f"{file}.npy", (sum(map(len, pieces)), *pieces[0].shape[1:]), pieces[0].dtype)
+    np.concatenate([np.asarray(each) for each in pieces], out=rows)
+    rows.flush()
+
+
 def _read_rows(folder: Path, prepared: PreparedData) -> Split:
     def array(name: str) -> np.ndarray:
         return np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
 
     spec, labelled = prepared.spec, array("labelled")
     return Split(
-        inputs={column.name: array(f"inputs-{index}") for index, column in enumerate(spec.inputs)},
-        targets={column.name: array(f"targets-{index}") for index, column in enumerate(spec.targets)},
+        inputs={c.name: load_rows(folder, "", f"inputs-{index}", c) for index, c in enumerate(spec.inputs)},
+        targets={c.name: load_rows(folder, "", f"targets-{index}", c) for index, c in enumerate(spec.targets)},
         weights=array("weights") if spec.weight is not None else None,
         label_weights=None if labelled.all() else labelled,
     )
@@ -227,20 +236,20 @@ class TeacherInputs:
     def __init__(self, recipe: Recipe, prepared: PreparedData, transfer: TransferOptions) -> None:
         self._recipe, self._prepared, self._transfer = recipe, prepared, transfer
 
-    def encode(self, split: str, teachers: Sequence[TeacherNetwork]) -> list[Mapping[str, np.ndarray]]:
+    def encode(self, split: str, teachers: Sequence[TeacherNetwork]) -> list[Mapping[str, EncodedRows]]:
         """Encode the rows of a split for each teacher: its inputs by column."""
         return [self._encode_for(split, teacher) for teacher in teachers]
 
-    def _encode_for(self, split: str, teacher: TeacherNetwork) -> Mapping[str, np.ndarray]:
+    def _encode_for(self, split: str, teacher: TeacherNetwork) -> Mapping[str, EncodedRows]:
         if teacher.accepts_inputs_of(self._prepared.spec):
             return self._prepared.split(split).inputs
         encode = self._build_encoder(teacher)
         pieces = [encode(self._read_raw_rows(split))]
         if split == "train" and self._transfer.unlabelled is not None:
             pieces.append(encode(read_rows(self._transfer.unlabelled, skip_malformed=False)))  # type: ignore[arg-type]  # a source
-        return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+        return {name: concatenate_rows([piece[name] for piece in pieces]) for name in pieces[0]}
 
-    def _build_encoder(self, teacher: TeacherNetwork) -> Callable[[SourceRows], Mapping[str, np.ndarray]]:
+    def _build_encoder(self, teacher: TeacherNetwork) -> Callable[[SourceRows], Mapping[str, EncodedRows]]:
         spec = teacher.spec
         if spec is None:
             inputs = teacher.model.input
@@ -261,7 +270,7 @@ class TeacherInputs:
         return raw_rows.reread_rows(recipe.data, recipe.targets(), recipe.data_seed)
 
 
-def _read_served_inputs(rows: SourceRows, inputs: Mapping[str, Any]) -> Mapping[str, np.ndarray]:
+def _read_served_inputs(rows: SourceRows, inputs: Mapping[str, Any]) -> Mapping[str, EncodedRows]:
     """Convert rows to inputs of a served model; a missing column or a cell of another kind is a fault."""
     faults = [columns.missing_column_fault(name, "", rows) for name in inputs if name not in rows.columns]
     if faults:

@@ -26,6 +26,7 @@ from bmcli.quoting import quoted
 from bmcli.raw_columns import ColumnCells, RawColumn, is_file_column, is_text_column, to_numbers, to_texts
 from bmcli.recipe.inputs import InputOptions
 from bmcli.specs import MANY_COLUMNS, Column, DataSpec
+from bmcli.windows import EncodedRows
 
 if TYPE_CHECKING:
     import keras
@@ -331,8 +332,11 @@ class InputKind(Protocol):
     def check(self, rows: RawColumn, options: Any) -> None:
         """Raise RowFault for a cell that cannot be read as this kind, independently of other rows."""
 
-    def encode(self, rows: RawColumn, column: Column) -> np.ndarray:
-        """Encode rows to an array `(rows, *column.shape)` of `column.dtype`; raise as `fit` does."""
+    def encode(self, rows: RawColumn, column: Column) -> EncodedRows:
+        """Encode rows to an array `(rows, *column.shape)` of `column.dtype`; raise as `fit` does.
+
+        A kind whose rows overlap, such as those of a series, returns a WindowedArray of the same shape and dtype.
+        """
 
     def build_encoder(self, column: Column) -> keras.layers.Layer:
         """Build the layer from raw rows, `(batch, *raw_shape)` of `raw_dtype`, to the result of `encode`."""

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 from bmcli import disk, inputs, models, parts
 from bmcli.disk import format_path
@@ -23,6 +22,7 @@ from bmcli.quoting import quoted
 from bmcli.recipe.fields import Kind
 from bmcli.recipe.schema import Recipe
 from bmcli.specs import Column, DataSpec
+from bmcli.windows import EncodedRows
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Network:
         return nest_network(self.model, self.boundaries)
 
 
-def assemble_network(recipe: Recipe, spec: DataSpec, train_targets: Mapping[str, np.ndarray]) -> Network:
+def assemble_network(recipe: Recipe, spec: DataSpec, train_targets: Mapping[str, EncodedRows]) -> Network:
     """Build a new network with initial weights.
 
     Args:

@@ -218,7 +218,7 @@ class _AnswerViews:
 
     def __init__(self, explanation: Explanation, prepared: PreparedData, raw: RawSplits) -> None:
         self._on, self._spec, self._raw = explanation.split, prepared.spec, raw
-        self._inputs: Mapping[str, np.ndarray] = prepared.split(explanation.split).inputs
+        self._inputs = prepared.split(explanation.split).inputs
 
     def make_view(self, answer: ExampleExplanation) -> AnswerView:
         is_correct = answer.truth == answer.prediction

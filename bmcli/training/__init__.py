@@ -18,13 +18,12 @@ from bmcli.runs import Run
 from bmcli.training import compilation_cache
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from bmcli.distribution.strategy import Placement
     from bmcli.networks.network import Network
     from bmcli.recipe.runtime import RuntimeOptions
     from bmcli.recipe.schema import Recipe
     from bmcli.specs import Column, DataSpec, PreparedData
+    from bmcli.windows import EncodedRows
 
 
 def place_on_devices(recipe: Recipe, cache: Path) -> Placement:
@@ -90,7 +89,7 @@ def needs_specific_devices(runtime: RuntimeOptions) -> bool:
 
 
 def build_network(
-    recipe: Recipe, spec: DataSpec, train_targets: Mapping[str, np.ndarray], placement: Placement
+    recipe: Recipe, spec: DataSpec, train_targets: Mapping[str, EncodedRows], placement: Placement
 ) -> Network:
     """Build the recipe's network with its initial weights.
 
@@ -110,7 +109,7 @@ def build_network(
 
 
 def load_trained_network(
-    recipe: Recipe, spec: DataSpec, targets: Mapping[str, np.ndarray], model: Path, placement: Placement
+    recipe: Recipe, spec: DataSpec, targets: Mapping[str, EncodedRows], model: Path, placement: Placement
 ) -> Network:
     """Load the network that a training of the recipe left.
 

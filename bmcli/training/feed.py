@@ -15,6 +15,7 @@ from bmcli import machine
 from bmcli.distribution.strategy import Placement
 from bmcli.recipe.runtime import RuntimeOptions
 from bmcli.specs import MANY_COLUMNS, Split
+from bmcli.windows import EncodedRows, WindowedArray, count_row_bytes
 
 BLOCK_BYTES = 8 * 2**20
 BLOCK_STEPS = 256
@@ -34,7 +35,8 @@ class Block:
     """Some batches, ready for a call of the compiled steps.
 
     Args:
-        data: Arrays of `inputs`, `targets` and perhaps `weights`, `labelled` and `teacher` on this worker's devices.
+        data: Arrays of `inputs`, `targets` and perhaps `windows`, `weights`, `labelled` and `teacher` on this worker's
+            devices.
         rows: Row in `data` of each example, batch after batch, `(examples,)`; entries of other workers' examples are
             not used.
         first: The first batch of this call in `rows`.
@@ -83,7 +85,7 @@ class ResidentFeed:
 
     def __init__(self, split: Split, placement: Placement) -> None:
         self.count = len(split)
-        self._data = placement.copy_to_devices(_collect_arrays(split))
+        self._data = placement.copy_to_devices(separate_windows(_collect_arrays(split)))
 
     def start_epoch(self, rows: tf.Tensor, batch: int, first: int = 0) -> None:
         self._rows, self._batch = rows, batch
@@ -106,7 +108,7 @@ class StreamingFeed:
         self.count = len(split)
         self._arrays = _collect_arrays(split)
         self._placement, self._whole_batches = placement, whole_batches
-        self._row_bytes = sum(array.nbytes for array in tf.nest.flatten(self._arrays)) // max(self.count, 1)
+        self._row_bytes = sum(map(count_row_bytes, tf.nest.flatten(self._arrays)))
         self._readers = ThreadPoolExecutor(READ_AHEAD, "bmcli-read")
         self._pending: dict[int, Future[Block]] = {}
 
@@ -220,7 +222,7 @@ class StackedColumns:
             out[:, place] = column[rows]
 
 
-def stack_inputs(inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def stack_inputs(inputs: Mapping[str, EncodedRows]) -> dict[str, Any]:
     """Arrange encoded inputs for a device; where there are many columns, those of one dtype and shape are stacked.
 
     `unstack_inputs` is the inverse.
@@ -233,14 +235,14 @@ def stack_inputs(inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
         return {"inputs": dict(inputs)}
     groups: dict[Any, list[str]] = {}
     for name, array in inputs.items():
-        if array.shape[1:] in ((), (1,)):
+        if array.shape[1:] in ((), (1,)) and not isinstance(array, WindowedArray):
             groups.setdefault((array.dtype.str, array.ndim), []).append(name)
     # The key carries the names, because a nested structure of arrays is all that TensorFlow passes into a graph.
     by_key = {json.dumps([ndim, *names]): names for (_, ndim), names in groups.items()}
     stacked = {name for names in by_key.values() for name in names}
     return {
         "inputs": {name: array for name, array in inputs.items() if name not in stacked},
-        "stacks": {key: StackedColumns([inputs[name] for name in names]) for key, names in by_key.items()},
+        "stacks": {key: StackedColumns([np.asarray(inputs[name]) for name in names]) for key, names in by_key.items()},
     }
 
 
@@ -259,6 +261,21 @@ def separate_columns(arrays: Mapping[str, Any]) -> dict[str, Any]:
     return {**{name: value for name, value in arrays.items() if name != "stacks"}, "inputs": unstack_inputs(arrays)}
 
 
+def separate_windows(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Arrange the arrays of a split for a device: instead of windows, `windows` has their base and their starts.
+
+    `gather_rows` joins them inside a graph. The key of each lists the role of the column, its name and the length.
+    """
+    separated, windows = dict(arrays), {}
+    for role in ("inputs", "targets"):
+        separated[role] = {name: each for name, each in arrays[role].items() if not isinstance(each, WindowedArray)}
+        for name, each in arrays[role].items():
+            if isinstance(each, WindowedArray):
+                used = each.crop()  # the windows of a split may be a part of the series
+                windows[json.dumps([role, name, each.length])] = {"base": used.base, "starts": used.starts}
+    return {**separated, "windows": windows} if windows else separated
+
+
 def _collect_arrays(split: Split) -> dict[str, Any]:
     arrays: dict[str, Any] = {**stack_inputs(split.inputs), "targets": dict(split.targets)}
     if split.teacher_outputs:
@@ -267,9 +284,12 @@ def _collect_arrays(split: Split) -> dict[str, Any]:
     return arrays | {name: array for name, array in optional.items() if array is not None}
 
 
-def _take_rows(array: np.ndarray | StackedColumns, rows: np.ndarray, capacity: int) -> np.ndarray:
+def _take_rows(array: EncodedRows | StackedColumns, rows: np.ndarray, capacity: int) -> np.ndarray:
     """Copy rows of a memory-mapped array into one of `capacity` rows, whose end stays undefined."""
     taken = np.empty((capacity, *array.shape[1:]), array.dtype)
+    if isinstance(array, WindowedArray):
+        taken[: len(rows)] = array[rows]
+        return taken
     if isinstance(array, StackedColumns):
         array.take(rows, taken[: len(rows)])
         return taken
@@ -279,6 +299,14 @@ def _take_rows(array: np.ndarray | StackedColumns, rows: np.ndarray, capacity: i
 
 
 def gather_rows(data: Mapping[str, Any], rows: Any) -> dict[str, Any]:
-    """Gather some rows of every array; stacked inputs stay stacked."""
-    gathered: dict[str, Any] = tf.nest.map_structure(lambda array: tf.gather(array, rows), dict(data))
+    """Gather some rows of every array, windows from their base; stacked inputs stay stacked."""
+    gathered: dict[str, Any] = tf.nest.map_structure(
+        lambda array: tf.gather(array, rows), {name: each for name, each in data.items() if name != "windows"}
+    )
+    for key, each in data.get("windows", {}).items():
+        role, name, length = json.loads(key)
+        # In 64 bits, because GPUs add integers of 32 bits on the CPU.
+        first = tf.cast(tf.gather(each["starts"], rows), tf.int64)
+        windows = tf.gather(each["base"], first[:, tf.newaxis] + tf.range(length, dtype=tf.int64))
+        gathered[role] = {**gathered[role], name: windows}
     return gathered

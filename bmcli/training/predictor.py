@@ -43,7 +43,9 @@ class Predictor:
         arrays = stack_inputs({name: rows.inputs[name] for name in self._columns})
 
         def batch(start: int) -> Any:
-            return tf.nest.map_structure(lambda array: tf.constant(array[start : start + BATCH_SIZE]), arrays)
+            return tf.nest.map_structure(
+                lambda array: tf.constant(np.asarray(array[start : start + BATCH_SIZE])), arrays
+            )
 
         batches = [self._predict(batch(start)) for start in range(0, len(rows), BATCH_SIZE)]
         return {name: np.concatenate([batch[name].numpy() for batch in batches]) for name in batches[0]}

@@ -14,6 +14,7 @@ from bmcli.quoting import quoted
 from bmcli.recipe.schema import Recipe
 from bmcli.specs import Column, DataSpec, PreparedData
 from bmcli.training import feed
+from bmcli.windows import EncodedRows, count_row_bytes
 
 _BLOCK_BYTES = 16 * 2**20  # encoded rows whose steps are counted at once
 _PATH = "train.curriculum"
@@ -51,7 +52,7 @@ class Sampler:
         return feed.shuffle_rows(self._seed, epoch, self._count)
 
 
-def count_steps(column: Column, encoded: np.ndarray) -> np.ndarray:
+def count_steps(column: Column, encoded: EncodedRows) -> np.ndarray:
     """Count the steps of each row that are not padding, int32 `(rows,)`.
 
     Args:
@@ -62,9 +63,9 @@ def count_steps(column: Column, encoded: np.ndarray) -> np.ndarray:
     mask_model = _build_mask_model(column)
     assert mask_model is not None, f"{column.name} has no padding"
     steps = np.zeros(len(encoded), np.int32)
-    block = max(1, _BLOCK_BYTES * len(encoded) // max(encoded.nbytes, 1))
+    block = max(1, _BLOCK_BYTES // max(count_row_bytes(encoded), 1))
     for start in range(0, len(encoded), block):
-        mask = mask_model(tf.constant(encoded[start : start + block]))
+        mask = mask_model(tf.constant(np.asarray(encoded[start : start + block])))
         steps[start : start + block] = tf.reduce_sum(tf.cast(mask, tf.int32), axis=1).numpy()
     return steps
 

@@ -6,7 +6,7 @@ import contextlib
 import io
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-    from bmcli.answers import Answers
+    from bmcli.answers import Answers, AnswerTable
 
 TableFormat = Literal["csv", "parquet", "jsonl"]
 
@@ -39,15 +39,61 @@ def list_formats() -> dict[str, TableFormat]:
 
 
 def make_table(
-    kept_columns: Mapping[str, RawColumn], predictions: Mapping[str, np.ndarray], answers: Mapping[str, Answers]
+    kept_columns: Mapping[str, RawColumn],
+    predictions: Mapping[str, np.ndarray],
+    answers: Mapping[str, Answers],
+    truth: Mapping[str, np.ndarray] | None = None,
 ) -> pa.Table:
-    """Make a table of kept columns, followed by those of each output, by `Answers.make_columns`."""
+    """Make a table of kept columns, followed by those of each output, by `Answers.make_columns`.
+
+    A row has as many lines as the output with most of them. An output with one line for each row repeats it in all of
+    them, as kept columns are; cells of the others are missing below their last line.
+
+    Args:
+        truth: Decoded targets by output, which follow as columns such as `species_true`, also for rows without answers.
+    """
     import pyarrow as pa
 
-    columns = {name: _convert_kept_column(name, rows) for name, rows in kept_columns.items()}
-    for name, each in answers.items():
-        columns |= each.make_columns(predictions[name])
-    return pa.table(columns)
+    from bmcli.answers import AnswerTable
+
+    tables = [each.make_columns(predictions[name]) for name, each in answers.items()]
+    if truth is not None:
+        tables.append(
+            AnswerTable({f"{name}_true": each.make_truth_column(truth[name]) for name, each in answers.items()})
+        )
+    kept = AnswerTable({name: _convert_kept_column(name, rows) for name, rows in kept_columns.items()})
+    rows = len(next(iter(predictions.values())))
+    counts = _count_lines(tables, rows)
+    return pa.table(
+        {name: column for each in (kept, *tables) for name, column in _spread_lines(each, rows, counts).items()}
+    )
+
+
+def _count_lines(tables: Sequence[AnswerTable], rows: int) -> np.ndarray | None:
+    """Count the lines of each row, `(rows,)`; None if every row has one."""
+    import numpy as np
+
+    given = [each.rows for each in tables if each.rows is not None]
+    if not given:
+        return None
+    counts = [np.bincount(each, minlength=rows) for each in given]
+    return np.max([*counts, *([np.ones(rows, "int64")] if len(given) < len(tables) else [])], axis=0)
+
+
+def _spread_lines(table: AnswerTable, rows: int, counts: np.ndarray | None) -> Mapping[str, Any]:
+    """Repeat or fill up columns, so that each row has the lines of `counts`."""
+    import numpy as np
+    import pyarrow as pa
+
+    if counts is None:
+        return table.columns
+    row_of_line = np.repeat(np.arange(rows), counts)
+    if table.rows is None:
+        return {name: column.take(pa.array(row_of_line)) for name, column in table.columns.items()}
+    own = np.bincount(table.rows, minlength=rows)
+    places = np.arange(len(row_of_line)) - (np.cumsum(counts) - counts)[row_of_line]
+    lines = pa.array((np.cumsum(own) - own)[row_of_line] + places, mask=places >= own[row_of_line])
+    return {name: column.take(lines) for name, column in table.columns.items()}
 
 
 def _convert_kept_column(name: str, rows: RawColumn) -> Any:
@@ -182,7 +228,7 @@ def _open_json_lines(file: Any) -> Iterator[TableWriter]:
             json.dumps(dict(zip(rows.column_names, cells, strict=True)), ensure_ascii=False)
             for cells in zip(*columns, strict=True)
         )
-        file.write(("\n".join(lines) + "\n").encode())
+        file.write("".join(f"{line}\n" for line in lines).encode())
 
     yield write
 

@@ -9,9 +9,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from bmcli.answers import AnswerTable
+from bmcli.answers.classes import ClassAnswers
+from bmcli.answers.numbers import NumberAnswers
 from bmcli.commands import predict
 from bmcli.commands.train import train
 from bmcli.layers import register
@@ -156,6 +160,27 @@ def test_a_bad_row_on_standard_input_is_named_by_its_line(
     done = bmcli("predict", run, "-")
     assert done.code == 2
     assert "standard input:3  column 'wing': expected a number, received 'wide'" in done.err
+
+
+def test_rows_and_lines_are_counted_if_answers_have_several_lines_or_none(
+    bmcli: Bmcli, run: Path, new: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predict, "_MAX_BATCH_ROWS", 16)
+
+    def number_lines(answers: ClassAnswers, predictions: np.ndarray) -> AnswerTable:
+        counts = np.arange(len(predictions)) % 3
+        return AnswerTable({"line": pa.array(np.arange(counts.sum()))}, np.repeat(np.arange(len(counts)), counts))
+
+    for answers in (ClassAnswers, NumberAnswers):
+        monkeypatch.setattr(answers, "make_columns", number_lines)
+    done = bmcli("predict", run, new, "--keep", "name", "--output", "out.csv", "--json")
+    assert done.code == 0, done.err
+    found = [row["name"] for row in records((tmp_path / "out.csv").read_text())]
+    assert found == [f"b{start + row}" for start in (0, 16, 32, 48) for row in range(min(16, 50 - start))
+                     for _ in range(row % 3)]  # fmt: skip
+    answer = done.json()
+    assert (answer["rows"], answer["lines"], answer["skipped"]) == (50, len(found), 0)
+    assert f"50 rows to other.csv in {len(found)} lines" in bmcli("predict", run, new, "--output", "other.csv").err
 
 
 def test_a_bad_row_is_a_fault_and_leaves_no_file(bmcli: Bmcli, run: Path, new: Path, tmp_path: Path) -> None:

@@ -303,7 +303,7 @@ RESULTS: dict[str, Show] = {
         machine_checks, [Check("ok", "python", "3.12"), Check("missing", "keras", "not installed", "Install it.")]
     ),
     "prediction": lambda console: console.present(
-        prediction, PredictionResult(("run", RUN.folder), Path("out.csv"), ("label",), 12_345, 2, 0.5)
+        prediction, PredictionResult(("run", RUN.folder), Path("out.csv"), ("label",), 12_345, 12_345, 2, 0.5)
     ),
     "resolved_recipe": lambda console: console.present(resolved_recipe, make_resolved_recipe()),
     "runs": lambda console: console.present(runs, make_runs()),

@@ -32,6 +32,7 @@ from bmcli.training.feed import (
     stack_inputs,
     unstack_inputs,
 )
+from bmcli.windows import WindowedArray
 from tests.trainers import same
 
 
@@ -261,6 +262,58 @@ def test_rows_may_lie_on_a_disk(tmp_path: Any, blocks_of: Any) -> None:
     streamed, resident = (epoch_of(kind(split, Fake()), rows, 8) for kind in (StreamingFeed, ResidentFeed))
     assert all(same(a, b) for a, b in zip(streamed, resident, strict=True))
     assert len(streamed[0]) == 2, "no weights where there are none"
+
+
+def windows_of(count: int, folder: Path) -> tuple[Split, Split]:
+    """Rows that overlap in a series and in its next values, and the same rows as arrays."""
+    series = np.random.default_rng(0).normal(size=(count + 12, 2)).astype("float32")
+    np.save(folder / "series.npy", series)
+    base, starts = np.load(folder / "series.npy", mmap_mode="r"), np.random.default_rng(1).permutation(count)
+    before, after = WindowedArray(base, starts + 1, 8), WindowedArray(base[:, 0], (starts + 9).astype("int32"), 3)
+    number = np.arange(count, dtype="float32")
+    return (
+        Split({"before": before, "number": number}, {"after": after, "y": number}, number),
+        Split({"before": np.asarray(before), "number": number}, {"after": np.asarray(after), "y": number}, number),
+    )
+
+
+@pytest.mark.parametrize("kind", [ResidentFeed, StreamingFeed])
+@pytest.mark.parametrize(("count", "batch"), [(50, 8), (1, 1), (24, 8)])
+def test_windows_give_the_batches_of_their_rows(
+    tmp_path: Path, blocks_of: Any, kind: Any, count: int, batch: int
+) -> None:
+    blocks_of(8, batch)
+    windows, plain = windows_of(count, tmp_path)
+    rows = shuffle_rows(3, 1, count)
+    found, expected = (epoch_of(feed, rows, batch) for feed in (kind(windows, Fake()), ResidentFeed(plain, Fake())))
+    assert all(same(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_a_device_holds_the_part_of_a_series_that_a_split_uses_once(tmp_path: Path) -> None:
+    windows, _ = windows_of(500, tmp_path)
+    held: Any = []
+
+    class Holding(Fake):
+        def copy_to_devices(self, arrays: Any) -> Any:
+            held.extend(tf.nest.flatten(arrays))
+            return super().copy_to_devices(arrays)
+
+    some = Split(
+        {name: rows[:20] for name, rows in windows.inputs.items()},
+        {name: rows[:20] for name, rows in windows.targets.items()},
+    )
+    for split, steps in ((windows, 500 + 7), (some, int(np.ptp(np.asarray(some.inputs["before"].starts))) + 8)):
+        held.clear()
+        ResidentFeed(split, Holding())
+        assert max(held, key=lambda array: array.nbytes).shape == (steps, 2)
+        assert sum(array.nbytes for array in held) < 2 * steps * 2 * 4 + 24 * len(split)
+
+
+def test_the_feed_of_windows_is_chosen_by_the_size_of_their_base(tmp_path: Path) -> None:
+    windows, plain = windows_of(500, tmp_path)
+    options = RuntimeOptions(feed="auto", memory="20KiB")
+    assert isinstance(make_feed(windows, options, Fake()), ResidentFeed)
+    assert isinstance(make_feed(plain, options, Fake()), StreamingFeed)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int32", "int64", "float32", "bool"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import resource
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ import pyarrow as pa
 import pytest
 
 from bmcli import disk
+from bmcli.answers import Answers, AnswerTable
+from bmcli.answers.numbers import NumberAnswers
 from bmcli.errors import BmcliError
-from bmcli.specs import Column
+from bmcli.specs import Column, OutputSpec
 from bmcli.workflows.prediction_table import make_table, open_writer
 from tests.evaluation.columns import answers_of
 
@@ -57,6 +60,76 @@ def test_arrays_cannot_be_kept() -> None:
     column = Column("y", "number", (), "float32")
     with pytest.raises(BmcliError, match="not have one value per row"):
         make_table({"x": np.zeros((1, 2))}, {"y": np.zeros(1, "float32")}, answers_of(column))
+
+
+@dataclass(frozen=True)
+class Found(NumberAnswers):
+    """The numbers above 0 of each row, a line for each."""
+
+    def make_columns(self, predictions: np.ndarray) -> AnswerTable:
+        rows, places = np.nonzero(predictions > 0)
+        found = {"place": pa.array(places), self.name: pa.array(predictions[rows, places])}
+        return AnswerTable(found, rows)
+
+    def make_truth_column(self, truth: np.ndarray) -> pa.Array:
+        return pa.array([" ".join(f"{value:g}" for value in row[row > 0]) for row in truth], pa.string())
+
+
+def find(name: str) -> dict[str, Answers]:
+    return {name: Found(OutputSpec(name, "found", (3,)), Column(name, "number", (3,), "float32"))}
+
+
+FOUND = np.array([[0, 5, 7], [-1, 0, -2], [9, -1, 8]], "float32")
+
+
+def test_a_row_may_have_several_lines_or_none() -> None:
+    kept = {"id": pa.chunked_array([["a", "b"], ["c"]]), "day": np.array([3, 4, 5])}
+    assert make_table(kept, {"spot": FOUND}, find("spot")).to_pylist() == [
+        {"id": "a", "day": 3, "place": 1, "spot": 5.0},
+        {"id": "a", "day": 3, "place": 2, "spot": 7.0},
+        {"id": "c", "day": 5, "place": 0, "spot": 9.0},
+        {"id": "c", "day": 5, "place": 2, "spot": 8.0},
+    ]
+
+
+def test_an_output_of_one_line_is_repeated_beside_several_lines() -> None:
+    answers = {**find("spot"), **answers_of(Column("visits", "count", (), "float32"))}
+    made = make_table({}, {"spot": FOUND, "visits": np.array([1.5, 2.5, 3.5], "float32")}, answers)
+    assert [(row["place"], row["spot"], row["visits"]) for row in made.to_pylist()] == [
+        (1, 5.0, 1.5), (2, 7.0, 1.5), (None, None, 2.5), (0, 9.0, 3.5), (2, 8.0, 3.5)
+    ]  # fmt: skip
+
+
+def test_outputs_of_several_lines_stand_side_by_side() -> None:
+    @dataclass(frozen=True)
+    class Words(Found):
+        def make_columns(self, predictions: np.ndarray) -> AnswerTable:
+            table = super().make_columns(predictions)
+            return AnswerTable({self.name: table.columns[self.name].cast(pa.string())}, table.rows)
+
+    word = Words(OutputSpec("word", "words", (3,)), Column("word", "number", (3,), "float32"))
+    others = np.array([[1, 0, 0], [0, 2, 0], [3, 4, 6]], "float32")
+    made = make_table({}, {"spot": FOUND, "word": others}, {**find("spot"), "word": word})
+    assert [(row["spot"], row["word"]) for row in made.to_pylist()] == [
+        (5.0, "1"), (7.0, None), (None, "2"), (9.0, "3"), (8.0, "4"), (None, "6")
+    ]  # fmt: skip
+
+
+def test_a_row_without_an_answer_still_shows_its_truth() -> None:
+    made = make_table({"row": np.array([1, 2, 3])}, {"spot": FOUND}, find("spot"), {"spot": np.abs(FOUND)})
+    assert [(row["row"], row["spot"], row["spot_true"]) for row in made.to_pylist()] == [
+        (1, 5.0, "5 7"), (1, 7.0, "5 7"), (2, None, "1 2"), (3, 9.0, "9 1 8"), (3, 8.0, "9 1 8")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"), [("csv", '"place","spot"\n0,4\n'), ("jsonl", '{"place": 0, "spot": 4.0}\n')]
+)
+def test_a_table_without_lines_writes_none(tmp_path: Path, chosen: Any, expected: str) -> None:
+    with open_writer(tmp_path / "table", chosen, 4) as write:
+        for rows in (FOUND[1:2], np.array([[4, 0, 0]], "float32"), FOUND[1:2]):
+            write(make_table({}, {"spot": rows}, find("spot")))
+    assert (tmp_path / "table").read_text() == expected
 
 
 def test_no_cell_of_a_csv_file_is_a_formula(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from bmcli.quoting import quoted
 from bmcli.raw_columns import RawColumn, RowFault
 from bmcli.recipe.fields import Kind, fault
 from bmcli.specs import Column
+from bmcli.windows import EncodedRows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,8 +68,13 @@ class TargetKind(Protocol):
     def check(self, rows: RawColumn, options: Any) -> None:
         """Raise RowFault for a cell that is missing or cannot be read as this kind, independently of other rows."""
 
-    def encode(self, rows: RawColumn, column: Column) -> np.ndarray:
-        """Encode rows to an array `(rows, *column.shape)` of `column.dtype`; raise RowFault as `fit` does."""
+    def encode(self, rows: RawColumn, column: Column) -> EncodedRows:
+        """Encode rows to an array `(rows, *column.shape)` of `column.dtype`; raise RowFault as `fit` does.
+
+        Answers that differ in length, such as tokens or boxes, are filled up to one length with a value that no answer
+        has, such as -1, which the objective passes over. Answers that overlap, such as the next hours of a series, may
+        be a WindowedArray.
+        """
 
     def decode(self, encoded: np.ndarray, column: Column) -> np.ndarray:
         """Decode rows for evaluation: class indices, 0 and 1 by label, or numbers in the original unit."""

@@ -18,6 +18,7 @@ def to_json(result: PredictionResult) -> dict[str, Any]:
         "output": str(result.output),
         "columns": list(result.columns),
         "rows": result.rows,
+        "lines": result.lines,
         "skipped": result.skipped,
         "seconds": round(result.seconds, 3),
     }
@@ -27,4 +28,5 @@ def print_result(console: Console, result: PredictionResult) -> None:
     where = "standard output" if result.output is None else format_path(result.output)
     speed = result.rows / max(result.seconds, 1e-9)
     skipped = f", {result.skipped:,} skipped, which could not be read" if result.skipped else ""
-    console.log(f"{result.rows:,} rows to {where}{skipped}; {result.seconds:.1f} s, {speed:,.0f} rows/s")
+    lines = "" if result.lines == result.rows else f" in {result.lines:,} lines"
+    console.log(f"{result.rows:,} rows to {where}{lines}{skipped}; {result.seconds:.1f} s, {speed:,.0f} rows/s")
