@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bmcli.answers import Answers, ExampleScores, RowValues, ServedAnswer, TruthDistribution
+from bmcli.answers import Answers, AnswerTable, ExampleScores, RowValues, ServedAnswer, TruthDistribution
 from bmcli.answers.figures import AnswerFigure, Table
 from bmcli.metrics.info import ERROR, SHARE, MetricInfo
 from bmcli.metrics.weighted_metrics import MetricSamples, WeightedMetrics, divide
@@ -82,14 +82,12 @@ class MarkAnswers(Answers):
         )
         return (Table("Marks", ("mark", "readings", "accuracy"), rows),)
 
-    def make_columns(self, predictions: np.ndarray) -> dict[str, Any]:
+    def make_columns(self, predictions: np.ndarray) -> AnswerTable:
         import pyarrow as pa
 
         confidence = pa.array(self.compute_confidence(predictions))
-        return {
-            self.name: self.make_truth_column(self.predict_points(predictions)),
-            f"{self.name}_confidence": confidence,
-        }
+        marks = self.make_truth_column(self.predict_points(predictions))
+        return AnswerTable({self.name: marks, f"{self.name}_confidence": confidence})
 
     def make_truth_column(self, truth: np.ndarray) -> Any:
         import pyarrow as pa

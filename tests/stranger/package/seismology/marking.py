@@ -9,7 +9,7 @@ from pydantic import Field
 
 from bmcli.errors import BmcliError
 from bmcli.models import STEPS, Features
-from bmcli.objectives import TargetObjective
+from bmcli.objectives import Converter, LearnedTarget, TargetObjective, keep, refuse_predictions
 from bmcli.recipe.objective import ObjectiveOptions
 from bmcli.specs import Column, OutputSpec
 
@@ -120,13 +120,23 @@ def build_head(options: Options, target: Column, features: Features) -> Any:
 def describe(options: Options, target: Column) -> OutputSpec:
     """Describe a distribution over the marks for each step."""
     names = (*target.state["marks"], _NONE)
-    return OutputSpec(target.name, "marking", (*target.shape, len(names)), names=names)
+    return OutputSpec(target.name, "marking", (*target.shape, len(names)), names=names, activation="softmax")
 
 
 def make_answers(output: OutputSpec, target: Column) -> Any:
     from seismology.mark_answers import MarkAnswers
 
     return MarkAnswers(output, target)
+
+
+def convert_teacher(student: LearnedTarget, teacher: LearnedTarget) -> Converter:
+    if student.output.names != teacher.output.names:
+        raise ValueError("knows other marks")
+    return keep
+
+
+def invert_predictions(student: LearnedTarget) -> Converter:
+    return refuse_predictions(student)
 
 
 def build(options: Options, output: OutputSpec, target: Column, train_targets: Any) -> Marking:
