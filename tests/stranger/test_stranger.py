@@ -53,7 +53,7 @@ def test_a_recipe_with_them_is_written_checked_and_described(bmcli: Bmcli, recip
     assert inputs["trace"] == "trace"
     marked = bmcli("init", "quakes.csv", "--target", "marks", "--output", "marked.yaml")
     assert marked.code == 0, marked.err
-    assert yaml.safe_load(Path("marked.yaml").read_text())["data"]["targets"] == {"marks": "marks"}
+    assert yaml.safe_load(Path("marked.yaml").read_text())["data"]["targets"] == {"marks": {"kind": "marks"}}
     assert bmcli("validate", recipe).code == 0
     faulty = bmcli("validate", recipe, "model={kind: filters, widht: 3}")
     assert faulty.code == 2
