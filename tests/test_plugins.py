@@ -18,8 +18,9 @@ from bmcli import parts, plugins, stopping
 from bmcli.errors import BmcliError
 
 PAGE = Path(__file__).parent.parent / "docs" / "extending.md"
-(FAMILY,) = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-"""The complete family that the page shows."""
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+FAMILY, OBJECTIVE = (block for block in BLOCKS if "PARTS = " in block)
+"""The complete family and the complete objective that the page shows."""
 
 RECIPE = {
     "name": "sines",
@@ -84,6 +85,23 @@ def test_a_file_is_a_plug_in_for_every_verb(call: Call, plugin: Path, tmp_path: 
     assert exported.returncode == 0, exported.stderr
     resumed = call("--plugin", plugin, "train", "--resume", "sines", "train.epochs=3", "--json")
     assert resumed.returncode == 0, resumed.stderr
+
+
+def test_an_objective_is_a_plug_in_for_every_verb(call: Call, tmp_path: Path) -> None:
+    file = tmp_path / "shortage.py"
+    file.write_text(OBJECTIVE)
+    recipe = {
+        **RECIPE, "name": "orders", "data": {"source": {"kind": "builtin", "name": "diabetes"}}, "model": "mlp",
+        "objective": {"kind": "shortage", "price": 9.0}, "train": {"epochs": 30, "tensorboard": False},
+    }  # fmt: skip
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    trained = call("--plugin", file, "train", "recipe.yaml", "--json")
+    assert trained.returncode == 0, trained.stderr
+    metrics = json.loads(trained.stdout)["metrics"]
+    assert list(metrics)[-4:] == ["test/cost", "test/mae", "test/rmse", "test/r2"]
+    assert metrics["test/mae"] < metrics["test/cost"] < 3 * metrics["test/mae"], "nearly all predictions are too high"
+    exported = call("--plugin", file, "export", "orders", "--formats", "saved_model", "--json")
+    assert exported.returncode == 0, exported.stderr
 
 
 def test_processes_that_a_search_starts_have_the_plug_in(call: Call, plugin: Path, tmp_path: Path) -> None:

@@ -110,6 +110,14 @@ class ServedAnswer(NamedTuple):
     dtype: str
 
 
+def fits_shape(values: np.ndarray, shape: tuple[int | None, ...]) -> bool:
+    """Whether an array has a shape, in which None is any size."""
+    sizes = values.shape
+    return len(sizes) == len(shape) and all(
+        expected in (None, size) for expected, size in zip(shape, sizes, strict=True)
+    )
+
+
 @dataclass(frozen=True)
 class Answers(ABC):
     """The answers of one output.
@@ -140,7 +148,7 @@ class Answers(ABC):
             ValueError: A shape or a range is wrong.
         """
         target_shape, expected = ((len(truth), *each) for each in (self.target.shape, self.output.shape))
-        if truth.shape != target_shape or predictions.shape != expected:
+        if truth.shape != target_shape or not fits_shape(predictions, expected):
             raise ValueError(
                 f"Target {self.name!r}: expected targets {target_shape} and predictions {expected}, "
                 f"received {truth.shape} and {predictions.shape}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from bmcli import parts, trust
-from bmcli.answers import Answers
+from bmcli.answers import Answers, fits_shape
 from bmcli.errors import ArtefactRejected
 from bmcli.export import Signature, card, encoder, operators, rows, runner
 from bmcli.native_output import hide_native_stderr
@@ -86,10 +86,7 @@ class LoadedArtefact:
         import numpy as np
 
         expected = (count, *output.shape)
-        fits = len(values.shape) == len(expected) and all(
-            size in (None, actual) for size, actual in zip(expected, values.shape, strict=True)
-        )
-        if not fits or values.dtype.kind != np.dtype(output.dtype).kind:
+        if not fits_shape(values, expected) or values.dtype.kind != np.dtype(output.dtype).kind:
             raise ArtefactRejected(
                 f"{self.folder}: expected {output.dtype} of shape {expected} for {quoted(output.name)}, "
                 f"received {values.dtype} of shape {values.shape}."

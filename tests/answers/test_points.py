@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from bmcli.answers import fits_shape
 from tests.evaluation.columns import answers_of, labels, ordered
 
 
@@ -24,3 +25,11 @@ def test_no_answer_is_nearer_in_expectation_than_the_median() -> None:
     distances = probabilities @ np.abs(ranks[:, None] - ranks)
     chosen = answers_of(ordered(*"abcdef"))["grade"].predict_points(probabilities)
     np.testing.assert_allclose(distances[np.arange(200), chosen], distances.min(axis=1))
+
+
+def test_an_array_may_have_any_size_where_its_shape_has_none() -> None:
+    values = np.zeros((4, 7, 2))
+    assert fits_shape(values, (4, 7, 2))
+    assert fits_shape(values, (4, None, 2))
+    assert not fits_shape(values, (4, None, 3))
+    assert not fits_shape(values, (4, None))

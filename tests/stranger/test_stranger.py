@@ -16,6 +16,7 @@ import yaml
 
 import bmcli as package
 from bmcli import plugins
+from bmcli.errors import BmcliError
 from bmcli.networks.network import load_serving_model
 from bmcli.runs import Run
 from tests.commands.conftest import Bmcli
@@ -215,3 +216,10 @@ def test_a_saved_network_is_loaded_with_its_layers(bmcli: Bmcli, run: Run) -> No
     assert probabilities.shape == (1, 8, 4)
     assert mark_readings([0.1, 2.0, -1.0]) == "dip peak dip"
     assert probabilities[0, :, 3].round(3).tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
+
+
+@pytest.mark.slow
+def test_a_layer_that_no_plug_in_lists_is_not_loaded_from_a_file(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugins, "list_kinds", lambda room: ())
+    with pytest.raises(BmcliError, match="registered as 'seismology>TraceEncoder', which bmcli does not know"):
+        load_serving_model(run.model)
