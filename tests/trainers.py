@@ -12,10 +12,9 @@ import tensorflow as tf
 import yaml
 
 from bmcli import runs
-from bmcli.data.preparation import prepare
 from bmcli.distribution import strategy
 from bmcli.recipe.load import load_recipe
-from bmcli.training import build_network
+from bmcli.training import build_network, prepare_data
 from bmcli.training.hooks import StepHook
 from bmcli.training.trainer import Trainer
 from bmcli.workflows.assembly import build_trainer
@@ -63,7 +62,7 @@ def make_of(tmp_path: Path, cache: Path) -> MakeTrainer:
 
     def make(path: Path, *overrides: str, run: runs.Run | None = None) -> Trainer:
         recipe = load_recipe(str(path), overrides).recipe
-        prepared = prepare(recipe.data, recipe.targets(), recipe.data_seed, cache / "prepared")
+        prepared = prepare_data(recipe, cache)
         placement = strategy.create_placement(recipe.runtime)
         network = build_network(recipe, prepared.spec, prepared.split("train").targets, placement)
         run = run or runs.create(tmp_path / "runs", recipe.name)

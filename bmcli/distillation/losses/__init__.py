@@ -79,8 +79,8 @@ class TargetOutputs:
     """Outputs of student and teachers for one target.
 
     Args:
-        student: Its outputs, float32 `(batch, width)`.
-        teachers: Those of each teacher, float32 `(batch, teachers, width)`.
+        student: Its outputs, float32 `(batch, ..., width)`.
+        teachers: Those of each teacher, float32 `(batch, teachers, ..., width)`.
         teacher_weights: Of the teachers; they add up to 1.
         weight: Of the target's loss in the sum over targets.
     """
@@ -92,7 +92,7 @@ class TargetOutputs:
     weight: float
 
     def teacher(self, temperature: Any = 1.0) -> Any:
-        """Merge the outputs of all teachers to those of one, `(batch, width)`.
+        """Merge the outputs of all teachers to those of one, `(batch, ..., width)`.
 
         At this temperature, the distribution of the result is the weighted mean of the teachers' distributions.
         """
@@ -100,7 +100,9 @@ class TargetOutputs:
 
         if self.teachers.shape[1] == 1:
             return self.teachers[:, 0]
-        weights = ops.reshape(ops.convert_to_tensor(self.teacher_weights, "float32"), (1, -1, 1))
+        weights = ops.reshape(
+            ops.convert_to_tensor(self.teacher_weights, "float32"), (1, -1, *[1] * (len(self.teachers.shape) - 2))
+        )
         if self.form == "number":
             return ops.sum(weights * self.teachers, axis=1)
         scaled, log_weights = self.teachers / temperature, ops.log(weights)
@@ -157,6 +159,13 @@ def sum_losses(losses: Sequence[Any]) -> Any:
     for each in losses[1:]:
         total = total + each
     return total
+
+
+def average_places(values: Any) -> Any:
+    """Average the values of the places of each example, such as its tokens, `(batch,)`; without places unchanged."""
+    from keras import ops
+
+    return ops.mean(values, axis=list(range(1, len(values.shape)))) if len(values.shape) > 1 else values
 
 
 def flatten_features(tensor: Any) -> Any:

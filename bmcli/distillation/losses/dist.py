@@ -6,7 +6,16 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from bmcli.distillation.losses import LossInputs, OutputForm, SoftenedOptions, TargetOutputs, select_outputs, sum_losses
+from bmcli.distillation.losses import (
+    LossInputs,
+    OutputForm,
+    SoftenedOptions,
+    TargetOutputs,
+    average_places,
+    flatten_features,
+    select_outputs,
+    sum_losses,
+)
 from bmcli.recipe.distill import NotNegative, Temperature
 
 FORMS: tuple[OutputForm, ...] = ("softmax",)
@@ -44,13 +53,15 @@ def _compute_target_loss(outputs: TargetOutputs, temperature: Any, options: Opti
     student = ops.softmax(outputs.student / temperature)
     teacher = ops.softmax(outputs.teacher(temperature) / temperature)
     equal = ops.ones((1, student.shape[-1]), "float32")
-    between = 1 - _compute_correlations(student, teacher, equal)
-    within = 1 - ops.mean(_compute_correlations(ops.transpose(student), ops.transpose(teacher), weights[None, :]))
+    between = 1 - average_places(_compute_correlations(student, teacher, equal))
+    # Each class at each place is a row.
+    first, second = (ops.transpose(flatten_features(each)) for each in (student, teacher))
+    within = 1 - ops.mean(_compute_correlations(first, second, weights[None, :]))
     return outputs.weight * temperature**2 * (options.between * between + options.within * within)
 
 
 def _compute_correlations(first: Any, second: Any, weights: Any) -> Any:
-    """Compute Pearson's correlation of each row of the first with that of the second, `(rows,)`.
+    """Compute Pearson's correlation of each row of the first with that of the second, `(rows,)` or `(rows, places)`.
 
     Args:
         weights: Of the columns, `(1, columns)`.

@@ -6,7 +6,15 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from bmcli.distillation.losses import LossInputs, OutputForm, OutputOptions, TargetOutputs, select_outputs, sum_losses
+from bmcli.distillation.losses import (
+    LossInputs,
+    OutputForm,
+    OutputOptions,
+    TargetOutputs,
+    average_places,
+    select_outputs,
+    sum_losses,
+)
 
 FORMS: tuple[OutputForm, ...] = ("softmax", "sigmoid", "number")
 WHOLE_BATCH = False
@@ -28,4 +36,4 @@ def _compute_target_loss(outputs: TargetOutputs) -> Any:
     differences = outputs.student - outputs.teacher()
     if outputs.form == "softmax":  # a constant added to all logits does not change the softmax
         differences = differences - ops.mean(differences, axis=-1, keepdims=True)
-    return outputs.weight * ops.mean(ops.square(differences), axis=-1)
+    return outputs.weight * average_places(ops.mean(ops.square(differences), axis=-1))

@@ -6,7 +6,15 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from bmcli.distillation.losses import LossInputs, OutputForm, SoftenedOptions, TargetOutputs, select_outputs, sum_losses
+from bmcli.distillation.losses import (
+    LossInputs,
+    OutputForm,
+    SoftenedOptions,
+    TargetOutputs,
+    average_places,
+    select_outputs,
+    sum_losses,
+)
 from bmcli.recipe.distill import Temperature
 
 FORMS: tuple[OutputForm, ...] = ("softmax", "sigmoid")
@@ -47,11 +55,11 @@ def _compute_target_loss(outputs: TargetOutputs, temperature: Any, divergence: s
         pairs = [[ops.log_sigmoid(z), ops.log_sigmoid(-z)] for z in (teacher, student)]
         # The mean over the outputs, like the loss of the objective `multi_label`.
         divergences = _compute_divergence(pairs[0], pairs[1], divergence) / teacher.shape[-1]
-    return outputs.weight * temperature**2 * divergences
+    return outputs.weight * temperature**2 * average_places(divergences)
 
 
 def _compute_divergence(teacher: list[Any], student: list[Any], kind: str) -> Any:
-    """Compute a divergence of distributions given as logarithms, summed over outputs, `(batch,)` in nats."""
+    """Compute a divergence of distributions given as logarithms, summed over outputs, `(batch, ...)` in nats."""
     if kind == "forward":
         return _compute_kl(teacher, student)
     if kind == "reverse":
