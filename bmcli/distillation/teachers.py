@@ -238,7 +238,7 @@ class TeacherPredictor:
             inputs: For each teacher its inputs by column.
 
         Returns:
-            `outputs` by target, `(batch, teachers, width)`, and `layers` by name.
+            `outputs` by target, `(batch, teachers, ..., width)`, and `layers` by name.
         """
         return self._join_outputs([model(each) for model, each in zip(self._models, inputs, strict=True)])
 
@@ -261,8 +261,11 @@ class TeacherPredictor:
             for name in results[0][0]
         }
         if self.average == "logits":
-            weights = tf.reshape(tf.constant(self.teacher_weights, tf.float32), (1, -1, 1))
-            outputs = {name: tf.reduce_sum(weights * each, axis=1, keepdims=True) for name, each in outputs.items()}
+            weights = tf.constant(self.teacher_weights, tf.float32)
+            outputs = {
+                name: tf.reduce_sum(tf.reshape(weights, (1, -1, *[1] * (each.shape.rank - 2))) * each, 1, keepdims=True)
+                for name, each in outputs.items()
+            }
         return {"outputs": outputs, "layers": {name: each for _, layers in results for name, each in layers.items()}}
 
     def merge_outputs(self, outputs: Mapping[str, Any]) -> dict[str, Any]:

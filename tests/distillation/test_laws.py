@@ -65,6 +65,28 @@ def test_every_kind_is_tried() -> None:
     assert {each["kind"] for each in OPTIONS} == set(KINDS)
 
 
+@pytest.mark.parametrize("teachers", [1, 2])
+@pytest.mark.parametrize("options", [each for each in OF_OUTPUTS if each["kind"] != "dist"], ids=str)
+def test_outputs_with_places_have_the_mean_loss_of_their_places(options: dict[str, Any], teachers: int) -> None:
+    """Such as those of each token."""
+    of, others = (given(teachers=teachers, seed=seed).outputs["label"] for seed in (1, 2))
+    together = replace(
+        of,
+        student=tf.stack([of.student, others.student], axis=1),
+        teachers=tf.stack([of.teachers, others.teachers], axis=2),
+    )
+    found, one, other = (loss(options, replace(given(), outputs={"label": each})) for each in (together, of, others))
+    assert found.shape == (ROWS,)
+    np.testing.assert_allclose(found, (one + other) / 2, rtol=1e-5)
+
+
+def test_correlations_are_between_the_classes_of_each_place() -> None:
+    of = given().outputs["label"]
+    twice = replace(of, student=tf.stack([of.student] * 2, axis=1), teachers=tf.stack([of.teachers] * 2, axis=2))
+    found, one = (loss({"kind": "dist"}, replace(given(), outputs={"label": each})) for each in (twice, of))
+    np.testing.assert_allclose(found, one, rtol=1e-5)
+
+
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_a_loss_is_one_number_an_example_and_never_below_0(options: dict[str, Any]) -> None:
     values = loss(options, given())

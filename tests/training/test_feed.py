@@ -355,6 +355,54 @@ print((max(peaks) - before) / {size})
     assert 0.5 < float(found.stdout) < 1.3
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ResidentFeed", "StreamingFeed"])
+def test_windows_take_the_memory_of_their_series(tmp_path: Path, kind: str) -> None:
+    """A million steps of 4 bytes, and as many windows of 256 steps: 976 MiB as an array."""
+    np.save(tmp_path / "series.npy", np.ones(1_000_000, "float32"))
+    script = f"""
+import numpy as np, tensorflow as tf, threading
+from pathlib import Path
+from bmcli.distribution.strategy import Placement
+from bmcli.specs import Split
+from bmcli.training.feed import {kind}, gather_rows, shuffle_rows
+from bmcli.training.graph_ops import full_batches, graph_function, repeat
+from bmcli.windows import WindowedArray
+def anonymous():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line.split()[1] for line in lines if line.startswith("RssAnon")))
+def count_steps(data, rows, first, count):
+    def add(done, total):
+        examples = gather_rows(data, full_batches(rows, first + done, 256))
+        return done + 1, total + tf.reduce_sum(tf.cast(examples["inputs"]["x"], tf.int64))
+    return repeat(count, add, tf.constant(0, tf.int64))
+count_steps = graph_function(count_steps)
+tf.random.experimental.stateless_shuffle(tf.range(9), seed=(0, 0))
+before, peaks, over = anonymous(), [0], threading.Event()
+def watch():
+    while not over.wait(0.002):
+        peaks.append(anonymous())
+watching = threading.Thread(target=watch, daemon=True)
+watching.start()
+series = np.load({str(tmp_path / "series.npy")!r}, mmap_mode="r")
+windows = WindowedArray(series, np.arange(len(series) - 255, dtype="int32"), 256)
+split = Split({{"x": windows}}, {{"y": np.zeros(len(windows), "float32")}})
+feed = {kind}(split, Placement("one_device", tf.distribute.get_strategy()))
+feed.start_epoch(shuffle_rows(0, 0, len(windows)), 256)
+done, total, full = 0, 0, len(windows) // 256
+while done < full:
+    block = feed.read_block(done, min(500, full - done))
+    total += int(count_steps(block.data, block.rows, tf.constant(block.first), tf.constant(block.count))[0])
+    done += block.count
+over.set()
+watching.join()
+assert total == done * 256 * 256
+print((max(peaks) - before) / 2**20)
+"""
+    found = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=True)
+    assert float(found.stdout) < 150
+
+
 def test_many_columns_of_single_values_are_one_array_on_the_device() -> None:
     dice = np.random.default_rng(0)
     shapes = [("float32", (7, 1)), ("int32", (7,)), ("float32", (7, 2)), ("int32", (7, 1))]

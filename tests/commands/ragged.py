@@ -1,0 +1,172 @@
+"""A target whose answers differ in length, with its objective: colours named in a cell, such as `red blue red`."""
+
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import Literal
+
+import keras
+import numpy as np
+import pyarrow as pa
+import tensorflow as tf
+
+from bmcli.answers import Answers, AnswerTable, ExampleScores, RowValues, ServedAnswer
+from bmcli.metrics.info import SHARE
+from bmcli.metrics.weighted_metrics import WeightedMetrics, make_weighted_means
+from bmcli.models import VECTOR, build_linear_head
+from bmcli.objectives import TargetObjective
+from bmcli.raw_columns import RowFault, to_texts
+from bmcli.recipe.fields import Kind
+from bmcli.recipe.objective import ObjectiveOptions
+from bmcli.specs import Column, OutputSpec
+
+COLOURS, MOST, PADDING = ("red", "green", "blue"), 4, -1
+
+
+class TargetOptions(Kind):
+    """Up to four colours in a cell."""
+
+    kind: Literal["colours"] = "colours"
+
+
+def check(rows, options):
+    encode(rows, None)
+
+
+def fit(name, rows, options):
+    encode(rows, None)
+    return Column(name, "colours", (MOST,), "int32", raw_dtype="string")
+
+
+def encode(rows, column):
+    encoded = np.full((len(rows), MOST), PADDING, "int32")
+    for row, text in enumerate(to_texts(rows).to_pylist()):
+        words = (text or "").split()
+        if len(words) > MOST or not set(words) <= set(COLOURS):
+            raise RowFault(row, f"expected up to {MOST} of {', '.join(COLOURS)}.")
+        encoded[row, : len(words)] = [COLOURS.index(word) for word in words]
+    return encoded
+
+
+class Options(ObjectiveOptions):
+    """A colour for each place, and the number of places."""
+
+    kind: Literal["colouring"] = "colouring"
+
+
+class ColourAccuracy:
+    """Share of the colours that are predicted."""
+
+    direction = "max"
+
+    def __init__(self):
+        self.keras_metric = keras.metrics.Mean(name="accuracy")
+
+    def update(self, target, prediction, counts=None):
+        weights = tf.cast(target != PADDING, tf.float32)
+        weights = weights if counts is None else weights * counts[:, None]
+        hits = tf.cast(tf.argmax(prediction, axis=-1, output_type=target.dtype) == target, tf.float32)
+        self.keras_metric.update_state(hits, sample_weight=weights)
+
+
+@dataclass(frozen=True)
+class Colouring(TargetObjective):
+    output: OutputSpec
+    weight: float = 1.0
+
+    def count_units(self, target):
+        return tf.reduce_sum(tf.cast(target != PADDING, tf.float32), axis=-1)
+
+    def loss(self, target, output):
+        logits = tf.cast(output[..., : len(COLOURS)], tf.float32)
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(target, 0), logits)
+        return tf.reduce_sum(losses * tf.cast(target != PADDING, tf.float32), axis=-1)
+
+    def predict(self, output):
+        return keras.ops.softmax(keras.ops.cast(output, "float32"))
+
+    def metrics(self, extra=()):
+        return {"colour_accuracy": ColourAccuracy()}
+
+    def with_output(self, output):
+        return replace(self, output=output)
+
+
+@dataclass(frozen=True)
+class ColourAnswers(Answers):
+    """Probabilities of the colours at each place; the places are those of the truth."""
+
+    def predict_points(self, predictions):
+        return predictions.argmax(axis=-1)
+
+    def format_value(self, value):
+        return " ".join(COLOURS[index] for index in value if index != PADDING)
+
+    def list_metrics(self, top_k):
+        return {"colour_accuracy": SHARE}
+
+    def _compute_shares(self, truth, predictions):
+        known = truth != PADDING
+        return ((self.predict_points(predictions) == truth) & known).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+
+    def make_weighted_metrics(self, truth, predictions, top_k):
+        shares = {"colour_accuracy": self._compute_shares(truth, predictions)}
+        return WeightedMetrics(make_weighted_means(shares), info=self.list_metrics(top_k))
+
+    def compute_row_metric(self, truth, predictions):
+        return RowValues("colour_accuracy", self._compute_shares(truth, predictions), SHARE)
+
+    def compute_row_losses(self, truth, predictions):
+        return RowValues("error", 1 - self._compute_shares(truth, predictions))
+
+    def score_rows(self, truth, predictions):
+        errors = 1 - self._compute_shares(truth, predictions)
+        return ExampleScores(errors, None, errors == 0)
+
+    def make_columns(self, predictions):
+        points = self.predict_points(predictions)
+        rows = np.repeat(np.arange(len(points)), MOST)
+        colours = pa.array([COLOURS[index] for index in points.reshape(-1)], pa.string())
+        return AnswerTable({"place": pa.array(np.tile(np.arange(MOST), len(points))), self.name: colours}, rows)
+
+    def make_truth_column(self, truth):
+        return pa.array([self.format_value(row) for row in truth], pa.string())
+
+    def choose_scores(self, predictions):
+        return np.zeros(len(predictions), "int32")
+
+    def list_served(self):
+        return (ServedAnswer("probabilities", "", (MOST, len(COLOURS)), "float32"),)
+
+    served_prediction = "probabilities"
+
+    def describe_decision(self):
+        return "the most probable colour of each place"
+
+    def agree(self, expected, predicted, differences, tolerance):
+        return (self.predict_points(expected) == self.predict_points(predicted)).all(axis=1)
+
+    def compute_quality(self, truth, predictions):
+        return self.compute_row_metric(truth, predictions)
+
+
+def make_part(name, **members):
+    part = ModuleType(name)
+    vars(part).update(members)
+    return part
+
+
+PARTS = {
+    "data.targets.colours": make_part(
+        "colours", Options=TargetOptions, OBJECTIVE="colouring", fit=fit, check=check, encode=encode,
+        decode=lambda encoded, column: encoded, count_classes=lambda truth, column: None,
+    ),
+    "objectives.colouring": make_part(
+        "colouring", Options=Options, TARGETS=("colours",), REQUEST=VECTOR, FORM="softmax", METRICS={},
+        build_head=lambda options, target, features: keras.layers.Reshape((MOST, len(COLOURS)))(
+            build_linear_head(features, MOST * len(COLOURS))
+        ),
+        describe=lambda options, target: OutputSpec(target.name, "colouring", (MOST, len(COLOURS)), names=COLOURS),
+        make_answers=ColourAnswers,
+        build=lambda options, output, target, train_targets: Colouring(output, options.weight),
+    ),
+}  # fmt: skip
