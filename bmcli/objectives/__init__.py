@@ -134,9 +134,12 @@ class TargetObjective(ABC):
 
         return tf.identity(tf.cast(prediction, "float32"))
 
-    @abstractmethod
     def with_output(self, output: OutputSpec) -> TargetObjective:
-        """Make the same objective with another state of its output, such as a temperature."""
+        """Make the same objective with another state of its output, such as a temperature.
+
+        By default the same one, for predictions that do not depend on it.
+        """
+        return self
 
 
 class Metric(Protocol):

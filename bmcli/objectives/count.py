@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
@@ -76,9 +76,6 @@ class Count(TargetObjective):
         check_metrics(extra, METRICS, self.target)
         own = collect_metrics({"mae": KerasObject("mean_absolute_error")}, extra, self._make_metric)
         return {"poisson_deviance": MetricAdapter(keras.metrics.Mean(name="poisson_deviance"), "min", _deviance), **own}
-
-    def with_output(self, output: OutputSpec) -> Count:
-        return replace(self, output=output)
 
     def _rate(self, output: Any) -> tuple[Any, Any]:
         """Compute the rate and its logarithm, `(batch,)`."""

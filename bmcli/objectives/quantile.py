@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -96,9 +96,6 @@ class Quantile(TargetObjective):
         """Serve all quantiles, or as `number` the one nearest to the median."""
         middle = find_median_index(self.quantiles)
         return super().serve(prediction[:, middle] if role == "number" else prediction, role)
-
-    def with_output(self, output: OutputSpec) -> Quantile:
-        return replace(self, output=output)
 
     def _pinball(self, error: Any) -> Any:
         """Compute the pinball loss of each quantile, `(batch, quantiles)`.

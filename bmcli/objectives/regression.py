@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator
@@ -92,9 +92,6 @@ class Regression(TargetObjective):
         check_metrics(extra, METRICS, self.target)
         own = {"mae": KerasObject("mean_absolute_error"), "rmse": KerasObject("root_mean_squared_error")}
         return collect_metrics(own, extra, self._make_metric)
-
-    def with_output(self, output: OutputSpec) -> Regression:
-        return replace(self, output=output)
 
     def _make_metric(self, config: KerasObject, name: str, position: int) -> MetricAdapter:
         import numpy as np

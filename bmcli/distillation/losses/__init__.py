@@ -102,14 +102,8 @@ class TargetOutputs:
 
         if self.teachers.shape[1] == 1:
             return self.teachers[:, 0]
-<<<<<<< HEAD
         places = (1,) * (len(self.teachers.shape) - 2)
         weights = ops.reshape(ops.convert_to_tensor(self.teacher_weights, "float32"), (1, -1, *places))
-=======
-        weights = ops.reshape(
-            ops.convert_to_tensor(self.teacher_weights, "float32"), (1, -1, *[1] * (len(self.teachers.shape) - 2))
-        )
->>>>>>> w18/ragged
         if self.form == "number":
             return ops.sum(weights * self.teachers, axis=1)
         scaled, log_weights = self.teachers / temperature, ops.log(weights)
@@ -168,20 +162,12 @@ def sum_losses(losses: Sequence[Any]) -> Any:
     return total
 
 
-<<<<<<< HEAD
 def average_places(losses: Any) -> Any:
     """Average the losses of each example over its places, such as steps: `(batch, ...)` to `(batch,)`."""
     from keras import ops
 
     axes = tuple(range(1, len(losses.shape)))
     return ops.mean(losses, axis=axes) if axes else losses
-=======
-def average_places(values: Any) -> Any:
-    """Average the values of the places of each example, such as its tokens, `(batch,)`; without places unchanged."""
-    from keras import ops
-
-    return ops.mean(values, axis=list(range(1, len(values.shape)))) if len(values.shape) > 1 else values
->>>>>>> w18/ragged
 
 
 def flatten_features(tensor: Any) -> Any:

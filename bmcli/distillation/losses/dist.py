@@ -12,10 +12,6 @@ from bmcli.distillation.losses import (
     SoftenedOptions,
     TargetOutputs,
     average_places,
-<<<<<<< HEAD
-=======
-    flatten_features,
->>>>>>> w18/ragged
     select_outputs,
     sum_losses,
 )
@@ -57,22 +53,12 @@ def _compute_target_loss(outputs: TargetOutputs, temperature: Any, options: Opti
     teacher = ops.softmax(outputs.teacher(temperature) / temperature)
     equal = ops.ones((1, student.shape[-1]), "float32")
     between = 1 - average_places(_compute_correlations(student, teacher, equal))
-<<<<<<< HEAD
     within = 1 - ops.mean(_compute_correlations(ops.transpose(student), ops.transpose(teacher), weights[None, :]))
-=======
-    # Each class at each place is a row.
-    first, second = (ops.transpose(flatten_features(each)) for each in (student, teacher))
-    within = 1 - ops.mean(_compute_correlations(first, second, weights[None, :]))
->>>>>>> w18/ragged
     return outputs.weight * temperature**2 * (options.between * between + options.within * within)
 
 
 def _compute_correlations(first: Any, second: Any, weights: Any) -> Any:
-<<<<<<< HEAD
     """Compute Pearson's correlation of each row of the first with that of the second, `(..., rows)`.
-=======
-    """Compute Pearson's correlation of each row of the first with that of the second, `(rows,)` or `(rows, places)`.
->>>>>>> w18/ragged
 
     Args:
         first, second: `(..., rows, columns)`.

@@ -36,8 +36,4 @@ def _compute_target_loss(outputs: TargetOutputs) -> Any:
     differences = outputs.student - outputs.teacher()
     if outputs.form == "softmax":  # a constant added to all logits does not change the softmax
         differences = differences - ops.mean(differences, axis=-1, keepdims=True)
-<<<<<<< HEAD
     return outputs.weight * average_places(ops.square(differences))
-=======
-    return outputs.weight * average_places(ops.mean(ops.square(differences), axis=-1))
->>>>>>> w18/ragged
