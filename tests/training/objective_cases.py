@@ -138,18 +138,22 @@ def build_numbers(dropout: float = 0.0) -> tuple[Any, Any]:
 def build_denoising(dropout: float = 0.0) -> Network:
     numbers, hidden = build_numbers(dropout)
     return Network(
-        keras.Model({"numbers": numbers}, {"goal": keras.layers.Dense(WIDTH)(hidden)}), {"goal": Denoising()}
+        keras.Model({"numbers": numbers}, {"goal": keras.layers.Dense(WIDTH)(hidden)}), {"goal": Denoising()}, {}
     )
 
 
 def build_next_token(dropout: float = 0.0) -> Network:
     tokens, hidden = build_tokens(dropout)
-    return Network(keras.Model({"tokens": tokens}, {"goal": keras.layers.Dense(TOKENS)(hidden)}), {"goal": NextToken()})
+    return Network(
+        keras.Model({"tokens": tokens}, {"goal": keras.layers.Dense(TOKENS)(hidden)}), {"goal": NextToken()}, {}
+    )
 
 
 def build_contrastive(dropout: float = 0.0) -> Network:
     numbers, hidden = build_numbers(dropout)
-    return Network(keras.Model({"numbers": numbers}, {"goal": keras.layers.Dense(5)(hidden)}), {"goal": Contrastive()})
+    return Network(
+        keras.Model({"numbers": numbers}, {"goal": keras.layers.Dense(5)(hidden)}), {"goal": Contrastive()}, {}
+    )
 
 
 class Case(NamedTuple):

@@ -246,7 +246,7 @@ def build_two_targets(dropout: float = 0.0) -> Network:
         "mean": keras.layers.Dense(1)(keras.layers.GlobalAveragePooling1D()(hidden)),
     }
     return Network(
-        keras.Model({"tokens": tokens}, outputs), {"goal": NextToken(weight=0.5), "mean": PlainMean(weight=2.0)}
+        keras.Model({"tokens": tokens}, outputs), {"goal": NextToken(weight=0.5), "mean": PlainMean(weight=2.0)}, {}
     )
 
 
@@ -323,7 +323,7 @@ def test_an_objective_of_several_views_is_the_only_one(make_case: MakeCase) -> N
     def build(dropout: float) -> Network:
         numbers, hidden = build_numbers(dropout)
         outputs = {name: keras.layers.Dense(5)(hidden) for name in ("goal", "other")}
-        return Network(keras.Model({"numbers": numbers}, outputs), {"goal": Contrastive(), "other": Denoising()})
+        return Network(keras.Model({"numbers": numbers}, outputs), {"goal": Contrastive(), "other": Denoising()}, {})
 
     with pytest.raises(BmcliError, match="compares several views of each example, so it must be the only one"):
         make_case("contrastive", build=build)
@@ -374,7 +374,9 @@ def test_moving_statistics_of_a_gradient_cache_are_updated_once(make_case: MakeC
     def build(objective: TargetObjective, dropout: float) -> Network:
         numbers = keras.Input((6,), name="numbers")
         hidden = keras.layers.BatchNormalization(momentum=0.5)(numbers)
-        return Network(keras.Model({"numbers": numbers}, {"goal": keras.layers.Dense(5)(hidden)}), {"goal": objective})
+        return Network(
+            keras.Model({"numbers": numbers}, {"goal": keras.layers.Dense(5)(hidden)}), {"goal": objective}, {}
+        )
 
     statistics = []
     for objective in (Contrastive(), Apart()):
