@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 from pydantic import Field
 
 from bmcli import inputs
-from bmcli.answers import Answers, ServedRole
 from bmcli.errors import BmcliError
 from bmcli.inputs import Preprocessing
 from bmcli.objectives import open_answers
@@ -22,6 +21,7 @@ from bmcli.specs import Column, DataSpec
 if TYPE_CHECKING:
     import numpy as np
 
+    from bmcli.answers import Answers
     from bmcli.networks.network import Network
 
 InputForm = Literal["raw", "encoded", "encoded_image"]
@@ -108,11 +108,11 @@ class SignatureInput:
 
 @dataclass(frozen=True)
 class SignatureOutput:
-    """One output tensor of an artefact; fields as in `SignatureInput`."""
+    """One output tensor of an artefact; fields as in `SignatureInput`, `role` as in `answers.ServedAnswer`."""
 
     name: str
     target: str
-    role: ServedRole
+    role: str
     shape: tuple[Size | None, ...]
     dtype: Dtype
 

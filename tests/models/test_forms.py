@@ -13,7 +13,7 @@ from bmcli import models, parts, private_api
 from bmcli.models import CAUSAL_STEPS, MAP, PYRAMID, STEPS, VECTOR, Backbone, FeatureRequest
 from bmcli.recipe.fields import PartField
 from bmcli.specs import Column
-from tests.models.fakes import batch, column, spec
+from tests.models.fakes import batch, column, number, spec
 
 IMAGE = column("image", (8, 8, 1))
 PHOTO = column("photo", (32, 32, 3), "uint8")
@@ -167,7 +167,7 @@ def test_the_head_of_a_graph_of_layers_is_the_dense_layer_that_ends_it() -> None
 
 def test_an_output_layer_that_others_read_is_part_of_the_backbone() -> None:
     layers = ({"kind": "dense", "units": 3, "name": "out"}, {"kind": "dense", "units": 2, "name": "more"})
-    data = spec(AGE, targets=(column("label", ()), column("price", ())))
+    data = spec(AGE, targets=(number("label"), number("price")))
     options = PartField("models").check(
         {"kind": "layers", "layers": layers, "outputs": {"label": "out", "price": "more"}}
     )
