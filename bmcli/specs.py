@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bmcli.records import validate_as
-from bmcli.windows import EncodedRows, WindowedArray
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from bmcli.windows import EncodedRows
 
 SPLITS = ("train", "validation", "test")
 
@@ -147,6 +148,8 @@ def get_base_name(file: str) -> str:
 
 def load_rows(folder: Path, split: str, file: str, column: Column) -> EncodedRows:
     """Map the rows of a column from their file, or their windows if there is a file of their base beside the splits."""
+    from bmcli.windows import WindowedArray  # not at the top: most commands open no arrays
+
     rows, base = _load_array(folder / split / f"{file}.npy"), folder / get_base_name(file)
     return WindowedArray(_load_array(base), rows, column.shape[0]) if base.exists() else rows
 

@@ -10,10 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
 from pydantic import Field
 
-from bmcli import inputs
 from bmcli.errors import BmcliError
-from bmcli.inputs import Preprocessing
-from bmcli.objectives import open_answers
 from bmcli.quoting import quoted
 from bmcli.recipe.fields import Kind, PartField
 from bmcli.specs import Column, DataSpec
@@ -22,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from bmcli.answers import Answers
+    from bmcli.inputs import Preprocessing
     from bmcli.networks.network import Network
 
 InputForm = Literal["raw", "encoded", "encoded_image"]
@@ -190,6 +188,8 @@ class ExportableModel:
     @cached_property
     def answers(self) -> dict[str, Answers]:
         """Answers of the outputs, by name."""
+        from bmcli.objectives import open_answers  # not at the top: recipes read the options of formats alone
+
         return open_answers(self.spec)
 
     def get_column(self, name: str) -> Column:
@@ -218,6 +218,8 @@ def choose_form(column: Column, supported: Collection[Preprocessing]) -> InputFo
     Raises:
         BmcliError: The format cannot hold it, and nothing encodes the cells outside of the model.
     """
+    from bmcli import inputs  # as above
+
     traits = inputs.get_traits(column)
     if traits.preprocessing in supported:
         return "raw"

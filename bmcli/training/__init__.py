@@ -9,12 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bmcli import objectives, parts
-from bmcli.models import get_backbone_source
+from bmcli import parts
 from bmcli.native_output import hide_native_stderr
 from bmcli.recipe.fields import dump
-from bmcli.run_data import read_data_spec
-from bmcli.runs import Run
 from bmcli.training import compilation_cache
 
 if TYPE_CHECKING:
@@ -50,7 +47,11 @@ def prepare_data(recipe: Recipe, cache: Path, known_spec: DataSpec | None = None
     Args:
         known_spec: Spec of the data of a run of the recipe.
     """
+    from bmcli import objectives  # not at the top: a recipe with faults is refused before they are needed
     from bmcli.data.preparation import prepare
+    from bmcli.models import get_backbone_source
+    from bmcli.run_data import read_data_spec
+    from bmcli.runs import Run
 
     # TensorFlow reads them when it is imported, and preparing pictures may import it.
     set_environment_variables(recipe, cache)

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Literal
 
 from bmcli.export import ExportableModel, KerasOptions, Signature, SignatureInput, SignatureOutput, WrittenModel
-from bmcli.inputs import make_tensor_names
-from bmcli.objectives import open_answers
 from bmcli.specs import DataSpec
 
 MODEL = "model.keras"
@@ -29,6 +27,9 @@ def export(exportable: ExportableModel, options: Options, folder: Path) -> Writt
 
 def describe_model(spec: DataSpec) -> WrittenModel:
     """Describe the inputs and outputs of a run's model."""
+    from bmcli.inputs import make_tensor_names  # not at the top: recipes read the options alone
+    from bmcli.objectives import open_answers
+
     names = make_tensor_names(spec.inputs)
     inputs = tuple(
         SignatureInput(names[column.name], column.name, "raw", column.raw_shape, column.raw_dtype)

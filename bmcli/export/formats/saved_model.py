@@ -10,7 +10,6 @@ from typing import Literal
 
 from pydantic import Field
 
-from bmcli import inputs as input_kinds
 from bmcli.export import ExportableModel, InputForm, KerasOptions, Signature, WrittenModel
 from bmcli.quoting import quoted
 from bmcli.specs import Column
@@ -28,6 +27,7 @@ class Options(KerasOptions):
 
 def export(exportable: ExportableModel, options: Options, folder: Path) -> WrittenModel:
     """Write `1/saved_model.pb` and its other files."""
+    from bmcli import inputs as input_kinds  # not at the top: recipes read the options alone
     from bmcli.export import graph
 
     columns = exportable.spec.inputs
@@ -56,5 +56,7 @@ def _make_forms(columns: tuple[Column, ...], form: InputForm) -> dict[str, Input
 
 
 def _list_notes(exportable: ExportableModel) -> list[str]:
+    from bmcli import inputs as input_kinds  # not at the top: recipes read the options alone
+
     formats = {column.name: input_kinds.get_traits(column).file_formats for column in exportable.spec.inputs}
     return [f"{quoted(name)} takes the bytes of {names} files." for name, names in formats.items() if names]
