@@ -36,8 +36,14 @@ ROOMS = (
 
 
 _REQUIRED: Mapping[str, tuple[str, ...]] = {
+    "data.targets": ("OBJECTIVE", "ONE_CLASS", "guess", "fit", "check", "encode", "decode", "count_classes"),
     "inputs": (
         *("Options.can_be_crossed", "guess", "fit", "check", "encode", "build_encoder", "build_feature", "get_traits"),
+    ),
+    "models": ("convolves", "forms", "build"),
+    "objectives": (
+        *("Options.decides", "TARGETS", "REQUEST", "FORM", "METRICS", "describe", "make_answers", "build_head"),
+        *("build", "convert_teacher", "invert_predictions"),
     ),
 }
 """Attributes that a part of a room must have."""

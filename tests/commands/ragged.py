@@ -13,7 +13,7 @@ from bmcli.answers import Answers, AnswerTable, ExampleScores, RowValues, Served
 from bmcli.metrics.info import SHARE
 from bmcli.metrics.weighted_metrics import WeightedMetrics, make_weighted_means
 from bmcli.models import VECTOR, build_linear_head
-from bmcli.objectives import TargetObjective
+from bmcli.objectives import TargetObjective, keep, refuse_predictions
 from bmcli.raw_columns import RowFault, to_texts
 from bmcli.recipe.fields import Kind
 from bmcli.recipe.objective import ObjectiveOptions
@@ -157,8 +157,8 @@ def make_part(name, **members):
 
 PARTS = {
     "data.targets.colours": make_part(
-        "colours", Options=TargetOptions, OBJECTIVE="colouring", fit=fit, check=check, encode=encode,
-        decode=lambda encoded, column: encoded, count_classes=lambda truth, column: None,
+        "colours", Options=TargetOptions, OBJECTIVE="colouring", ONE_CLASS=False, guess=lambda profile: None, fit=fit,
+        check=check, encode=encode, decode=lambda encoded, column: encoded, count_classes=lambda truth, column: None,
     ),
     "objectives.colouring": make_part(
         "colouring", Options=Options, TARGETS=("colours",), REQUEST=VECTOR, FORM="softmax", METRICS={},
@@ -168,5 +168,6 @@ PARTS = {
         describe=lambda options, target: OutputSpec(target.name, "colouring", (MOST, len(COLOURS)), names=COLOURS),
         make_answers=ColourAnswers,
         build=lambda options, output, target, train_targets: Colouring(output, options.weight),
+        convert_teacher=lambda student, teacher: keep, invert_predictions=refuse_predictions,
     ),
 }  # fmt: skip
