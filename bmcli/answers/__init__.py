@@ -261,7 +261,7 @@ class Answers(ABC):
 
     @abstractmethod
     def choose_scores(self, predictions: np.ndarray) -> np.ndarray:
-        """Choose the score of each row to explain, int32 `(rows,)`; `TargetObjective.explained_score` computes it."""
+        """Choose the score of each row to explain, int32 `(rows,)`; `TargetObjective.explain` computes it."""
 
     def name_score(self, index: int) -> str:
         """Name a score."""

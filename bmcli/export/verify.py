@@ -186,8 +186,9 @@ class _ComparisonTotals:
             self.not_finite += int((~np.isfinite(difference)).any(axis=1).sum())
             self.difference = max(self.difference, float(np.nan_to_num(difference, nan=np.inf).max(initial=0)))
             agreements &= answers.agree(own_expected, predicted, difference, self.tolerance)
-            if (name, "decision") in outputs:
-                agreements &= answers.name_decisions(predicted) == outputs[name, "decision"]
+            names = answers.name_decisions(predicted)
+            if names is not None and (name, "decision") in outputs:
+                agreements &= names == outputs[name, "decision"]
         self.agreements.append(agreements)
 
 

@@ -105,7 +105,8 @@ def _require_features(backbone: Backbone, target: str, recipe: Recipe, spec: Dat
     objective = recipe.objectives()[target].kind
     request: FeatureRequest = parts.load("objectives", objective).REQUEST
     features = backbone.find_features(target, request)
-    if features is not None and len(features.tensor.shape) == _RANKS.get(request.form, len(features.tensor.shape)):
+    rank = _RANKS.get(request.form)
+    if features is not None and (rank is None or len(features.tensor.shape) == rank):
         return features
     families = [kind for kind in _list_families(request, spec) if kind != recipe.model.kind]
     raise BmcliError(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bmcli import parts
+from bmcli.errors import BmcliError
 from bmcli.native_output import hide_native_stderr
 from bmcli.recipe.fields import dump
 from bmcli.training import compilation_cache
@@ -17,8 +18,10 @@ from bmcli.training import compilation_cache
 if TYPE_CHECKING:
     from bmcli.distribution.strategy import Placement
     from bmcli.networks.network import Network
+    from bmcli.recipe.model import ModelSource
     from bmcli.recipe.runtime import RuntimeOptions
     from bmcli.recipe.schema import Recipe
+    from bmcli.runs import Run
     from bmcli.specs import Column, DataSpec, PreparedData
     from bmcli.windows import EncodedRows
 
@@ -51,16 +54,33 @@ def prepare_data(recipe: Recipe, cache: Path, known_spec: DataSpec | None = None
     from bmcli.data.preparation import prepare
     from bmcli.models import get_backbone_source
     from bmcli.run_data import read_data_spec
-    from bmcli.runs import Run
 
     # TensorFlow reads them when it is imported, and preparing pictures may import it.
     set_environment_variables(recipe, cache)
     fitted: tuple[Column, ...] = ()
     if source := get_backbone_source(recipe.model):
         # The backbone understands only inputs that are encoded as in the run that it comes from.
-        fitted = (known_spec or read_data_spec(Run(Path(source.run)))).inputs
+        fitted = (known_spec or read_data_spec(get_backbone_run(source))).inputs
     prepared = prepare(recipe.data, recipe.targets(), recipe.data_seed, cache / "prepared", fitted)
     return replace(prepared, spec=objectives.describe_outputs(recipe.objectives(), prepared.spec))
+
+
+def get_backbone_run(source: ModelSource) -> Run:
+    """Get the run that a backbone comes from.
+
+    Raises:
+        BmcliError: It is missing.
+    """
+    from bmcli.runs import Run
+
+    run = Run(Path(source.run))
+    if not run.folder.is_dir():
+        raise BmcliError(
+            f"the run {run.display_path} is missing; this training starts from its weights.",
+            path="model.from",
+            suggestion="Move it back to where it was.",
+        )
+    return run
 
 
 def set_environment_variables(recipe: Recipe, cache: Path) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bmcli import training
 from bmcli.errors import BmcliError
 from bmcli.models import get_backbone_source
 from bmcli.recipe.load import load_recipe
 from bmcli.recipe.schema import Recipe
 from bmcli.run_data import read_data_spec
-from bmcli.runs import Run
 from bmcli.specs import DataSpec
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ def open_source(recipe: Recipe, spec: DataSpec, placement: Placement) -> SavedNe
     It must be opened before the network that takes the weights is built: building a network sets the random state.
 
     Raises:
-        BmcliError: The run is not complete, or has other inputs.
+        BmcliError: The run is missing or not complete, or has other inputs.
     """
     source = get_backbone_source(recipe.model)
     if source is None:
@@ -33,7 +32,7 @@ def open_source(recipe: Recipe, spec: DataSpec, placement: Placement) -> SavedNe
     from bmcli.networks.network import build_network
     from bmcli.networks.weights import SavedNetwork
 
-    run = Run(Path(source.run))
+    run = training.get_backbone_run(source)
     run.require_lock()
     path, source_spec = run.require_model(), read_data_spec(run)
     if (spec.inputs, spec.crosses) != (source_spec.inputs, source_spec.crosses):

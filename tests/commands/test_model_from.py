@@ -147,6 +147,17 @@ def test_a_finished_run_needs_its_source_no_more(bmcli: Bmcli, recipes: tuple[Pa
         assert done.code == 0, done.err
 
 
+def test_a_source_that_is_gone_is_a_fault_that_names_it(bmcli: Bmcli, recipes: tuple[Path, Path]) -> None:
+    first = train(bmcli, recipes[0])
+    part = train(bmcli, recipes[1], "train.epochs=2")
+    shutil.rmtree(first.folder)
+    for arguments in (("--resume", part.folder, "train.epochs=4"), (part.lock,)):
+        done = bmcli("train", *arguments)
+        assert done.code == 2, done.err
+        assert "model.from" in done.err
+        assert f"{first.folder.name} is missing" in done.err
+
+
 def test_a_student_starts_from_a_run(bmcli: Bmcli, recipes: tuple[Path, Path], tmp_path: Path) -> None:
     first = train(bmcli, recipes[0])
     teacher = {**SECOND, "model": {"kind": "mlp", "hidden": [16]}, "name": "big"}

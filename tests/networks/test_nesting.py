@@ -14,7 +14,7 @@ import yaml
 from bmcli.compression.methods import clone_model
 from bmcli.compression.methods.low_rank import Options, apply
 from bmcli.errors import BmcliError
-from bmcli.models import MAP, STEPS, Features, allow_column_names
+from bmcli.models import MAP, PYRAMID, STEPS, Features, allow_column_names
 from bmcli.networks.network import Network, save_network
 from bmcli.objectives import classification
 from bmcli.training import prepare_data
@@ -121,6 +121,21 @@ def test_a_head_of_steps_is_trained(make_family: MakeTrainer, monkeypatch: pytes
         trainer.train(Silent())
         assert not same(before, values(trainer.network.model))
         assert set(trainer.network.nest().get_layer("backbone").output) == {"steps", "steps_mask"}
+
+
+def test_a_head_of_a_pyramid_is_trained(make_family: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def build_head(options: object, target: object, features: Features) -> object:
+        pooled = [keras.layers.GlobalAveragePooling2D()(each) for each in features.tensor]
+        return keras.layers.Dense(3, dtype="float32")(keras.layers.Concatenate()(pooled))
+
+    monkeypatch.setattr(classification, "REQUEST", PYRAMID)
+    monkeypatch.setattr(classification, "build_head", build_head)
+    trainer = make_family("resnet", "train.epochs=1")
+    before = values(trainer.network.model)
+    trainer.train(Silent())
+    assert not same(before, values(trainer.network.model))
+    expected, nested = (run(trainer.network, each) for each in (trainer.network.model, trainer.network.nest()))
+    assert same(list(expected.values()), list(nested.values()))
 
 
 def test_features_that_a_family_lacks_name_those_that_give_them(
