@@ -1,0 +1,13 @@
+"""Cells of a table: how people write one value."""
+
+from __future__ import annotations
+
+from tests.awkward.case import Case, cell_case
+
+CASES: list[Case] = [
+    cell_case("numbers with a plus sign", "amount", lambda value: f"+{value:.1f}"),
+    cell_case("numbers with blanks around", "amount", lambda value: f" {value:.1f} "),
+    cell_case("numbers in scientific notation", "amount", lambda value: f"{value:.5e}"),
+    cell_case("whole numbers with a point", "count", lambda value: f"{value}.0"),
+    cell_case("booleans as true and false", "member", lambda value: "true" if value else "false"),
+]

@@ -1,0 +1,5 @@
+"""Fixtures of the catalogue: bmcli as a user calls it."""
+
+from tests.commands.conftest import bmcli
+
+__all__ = ["bmcli"]
