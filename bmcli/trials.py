@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from bmcli.records import validate_as
 
@@ -17,8 +17,10 @@ CandidateValues = Mapping[str, Any]
 """A candidate: values by their dotted paths in the recipe, such as `{"model.dropout": 0.2}`."""
 
 Json = dict[str, Any]
-TrialState = Literal["done", "stopped", "failed", "refused"]
-"""End of a trial: `done` with its training, `stopped` by pruning, `failed` while running, `refused` by the recipe."""
+TrialState = Literal["done", "stopped", "diverged", "failed", "refused"]
+"""End of a trial: `done` with its training, `stopped` by pruning, `diverged` to a number that is not finite, `failed`
+by an error while running, `refused` by the recipe."""
+TRIAL_STATES: tuple[TrialState, ...] = get_args(TrialState)
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class TrialResult:
         metrics: All metrics of the selected epoch, such as `validation/accuracy`.
         epochs: Total number of trained epochs.
         seconds: Duration in the worker, without the time before the task was resumed.
-        reason: Why it stopped, failed or was refused, as a sentence.
+        reason: Why it stopped, diverged, failed or was refused, as a sentence.
     """
 
     name: str

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 @click.command(
     cls=ResumableCommand,
-    epilog=f"{RECIPE_EPILOG} A resumed run allows train.epochs, train.stop, train.checkpoint, train.tensorboard, "
-    "runtime and evaluate.",
+    epilog=f"{RECIPE_EPILOG} A resumed run allows train.epochs, train.stop, train.schedule.span, train.checkpoint, "
+    "train.tensorboard, runtime and evaluate.",
 )
 @optional_recipe_argument
 @overrides_argument

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from bmcli.cost_model.measurement import CostMeasurement
     from bmcli.cost_model.model_summary import LayerSummary, MemoryEstimate
     from bmcli.cost_model.prediction import StepTime
+    from bmcli.training.schedule import RateCurve
 
 REPLICAS = (1, 2, 8, 64, 1024)
 MAX_LAYERS = 24
@@ -48,6 +49,7 @@ class Plan:
         local_step: Time of a step on this machine with one replica.
         steps: Time of a step for each requested number of replicas.
         notes: Limits of the predictions.
+        rates: Some steps, from 0, with the learning rate of each.
         pictures: File of the drawn pictures.
     """
 
@@ -64,6 +66,7 @@ class Plan:
     steps: tuple[StepTime, ...]
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
+    rates: tuple[tuple[int, float], ...]
     pictures: Path | None = None
 
     @property
@@ -120,7 +123,7 @@ def _make_plan(loaded: LoadedRecipe, replicas: Sequence[int], cache: Path, pictu
     prepared = training.prepare_data(recipe, cache)
     if pictures is not None:
         picture_sheet.draw_sheet(recipe, prepared, pictures, cache)
-    measurement, facts = _measure_recipe(recipe, prepared, max(replicas) > 1, cache)
+    measurement, curve, facts = _measure_recipe(recipe, prepared, max(replicas) > 1, cache)
     work, cluster = measurement.work, measurement.cluster
     steps = tuple(prediction.predict_step(work, cluster, count) for count in replicas)
     notes = [*prediction.find_warnings(work, cluster, steps), *_list_limits(measurement, replicas)]
@@ -131,7 +134,7 @@ def _make_plan(loaded: LoadedRecipe, replicas: Sequence[int], cache: Path, pictu
         local_step=prediction.predict_step(work, cluster, 1),
         steps=steps,
         notes=tuple(notes),
-        warnings=tuple(list_warnings(prepared, facts["parameters"])),
+        warnings=(*list_warnings(prepared, facts["parameters"]), *_warn_about_schedule(recipe, curve, steps)),
         # A folder without new entries already had everything.
         cached={name: _list_names(cache / folder) == cached_names[folder] for name, folder in _CACHE_FOLDERS.items()},
         pictures=pictures,
@@ -149,14 +152,14 @@ def _list_names(folder: Path) -> set[str]:
 
 def _measure_recipe(
     recipe: Recipe, prepared: PreparedData, with_network: bool, cache: Path
-) -> tuple[CostMeasurement, dict[str, Any]]:
+) -> tuple[CostMeasurement, RateCurve, dict[str, Any]]:
     """Measure one replica on this machine.
 
     Args:
         with_network: Measure an all-reduce between two processes, too.
 
     Returns:
-        The measurement, and the fields of `Plan` about its device and network.
+        The measurement, the learning rates, and the fields of `Plan` about its device and network.
     """
     if recipe.runtime.strategy == "tpu":
         raise BmcliError(
@@ -165,20 +168,23 @@ def _measure_recipe(
     recipe = recipe.on_one_device()
     placement = training.place_on_devices(recipe, cache)
     from bmcli.cost_model import measurement, model_summary  # after the start, which keeps TensorFlow quiet
+    from bmcli.training import schedule
     from bmcli.workflows.assembly import build_trainer
 
     link = measurement.measure_network(cache) if with_network else None  # while this process is idle
     split = prepared.split("train")
     network = training.build_network(recipe, prepared.spec, split.targets, placement)
     trainer = build_trainer(recipe, network, prepared, placement, None, cache)
+    curve = schedule.compute_curve(trainer.recipe.train, trainer.selection.steps, trainer.steps_per_epoch)
     facts = {
         "device": machine.read_processor_name() if placement.is_on_cpu else placement.device,
         "parameters": network.model.count_params(),
         "layers": tuple(model_summary.summarize_layers(network.model)),
         "memory": model_summary.estimate_memory(trainer.steps),
         "jit": trainer.steps.compilation.jit,
+        "rates": curve.points,
     }
-    return measurement.measure_costs(trainer, split, link), facts
+    return measurement.measure_costs(trainer, split, link), curve, facts
 
 
 def _list_limits(measurement: CostMeasurement, replicas: Sequence[int]) -> list[str]:
@@ -191,6 +197,20 @@ def _list_limits(measurement: CostMeasurement, replicas: Sequence[int]) -> list[
             "predicted without other work, stragglers and partial batches; validation and evaluation come on top."
         )
     return notes
+
+
+def _warn_about_schedule(recipe: Recipe, rates: RateCurve, steps: Sequence[StepTime]) -> Iterator[str]:
+    """Warn of a learning-rate schedule that does not get to its end, or gets there too early."""
+    from bmcli.training import schedule
+
+    if rates.warning:
+        yield rates.warning
+    limit_s, needed_s = recipe.train.stop.time, steps[0].finish_s
+    if limit_s is not None and limit_s < needed_s and schedule.depends_on_length(recipe.train):
+        yield (
+            f"train.stop.time will end the training after about {limit_s / needed_s:.0%} of its steps, before the "
+            "learning rate reaches the end of its schedule. With train.schedule.span=time it follows the time."
+        )
 
 
 def list_warnings(prepared: PreparedData, parameters: int) -> Iterator[str]:

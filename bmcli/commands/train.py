@@ -12,7 +12,9 @@ from bmcli.recipe.paths import join_steps, parse_steps
 from bmcli.workflows.training import TrainingContext, TrainingResult, resume_run, train_recipe
 
 # How long and on which devices a run trains may change when it is resumed; data, network and loss may not.
-CHANGEABLE = ("train.epochs", "train.stop", "train.checkpoint", "train.tensorboard", "runtime", "evaluate")
+CHANGEABLE = (
+    "train.epochs", "train.stop", "train.schedule.span", "train.checkpoint", "train.tensorboard", "runtime", "evaluate"
+)  # fmt: skip
 
 
 def train(target: str, overrides: Sequence[str], context: TrainingContext) -> TrainingResult:

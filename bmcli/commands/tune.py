@@ -237,10 +237,13 @@ def _require_unfinished(study: Study, loaded: LoadedRecipe, objectives: tuple[Se
 
     with contextlib.closing(Search(study, loaded, objectives, lambda: None)) as search:
         if search.is_over:
-            trials = 2 * len(search.summarize().trials)
+            changes = search.suggest_changes()
+            command = " ".join(["bmcli tune --resume", study.display_path, *changes])
             raise BmcliError(
-                f"{study.display_path} is already completed.",
-                suggestion=f"To continue, set a larger limit, such as tune.trials={trials}.",
+                " ".join([f"{study.display_path} is already completed.", *search.summarize().stop_reasons]),
+                suggestion=f"To continue, change what ended it, for example: `{command}`."
+                if changes
+                else "Start a new search over a wider space.",
             )
     study.report.unlink()
 

@@ -498,7 +498,8 @@ class SearchStopOptions(Options):
         default=None, description="Maximum time of one trial, such as 10m; longer trials count as failed."
     )
     failures: Annotated[int, Field(ge=1)] = Field(
-        default=5, description="Number of consecutive failed trials that end the search."
+        default=5,
+        description="Number of consecutive failed trials that end the search; trials that diverge are not failed.",
     )
 
 

@@ -30,7 +30,7 @@ from bmcli.recipe.nodes import format_value
 
 
 class ScheduleOptions(Kind):
-    """Learning rate schedule over a run, in fractions of its steps, so that it fits any number of epochs."""
+    """Learning rate schedule over a run, in fractions of its length, so that it fits any number of epochs."""
 
     kind: Literal["constant", "cosine", "linear"] = Field(description="How the rate falls after the warm-up.")
     warmup: Annotated[float, Field(ge=0, lt=1)] = Field(
@@ -39,6 +39,19 @@ class ScheduleOptions(Kind):
     floor: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.0, description="Final learning rate, as a fraction of the highest."
     )
+    span: Literal["training", "time"] | Annotated[int, Field(ge=1)] = Field(
+        default="training",
+        description="What the schedule runs over: `training`, all steps of the training; `time`, the time of "
+        "train.stop.time; or a number of epochs, after which its last rate stays.",
+    )
+
+    @model_validator(mode="after")
+    def _span_has_effect(self) -> ScheduleOptions:
+        if self.span != "training" and self.kind == "constant" and self.warmup == 0:
+            raise fault("span", "`span` has no effect on a constant learning rate without `warmup`.", "Leave it out.")
+        if self.floor and self.kind == "constant":
+            raise fault("floor", "`floor` has no effect on the constant schedule.", "Leave it out, or write cosine.")
+        return self
 
 
 @dataclass(frozen=True)
@@ -65,11 +78,13 @@ class StopOptions(Options):
     """Early stopping; the first condition that holds ends the training."""
 
     patience: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="Epochs without improvement of the selected metric."
+        default=None,
+        description="Epochs without improvement of the metric of `select`; with `last`, of validation/loss, or of "
+        "train/loss without validation rows.",
     )
     min_delta: Annotated[float, Field(ge=0)] = Field(
         default=0.0,
-        description="Smallest change of the selected metric that counts as improvement for `patience`.",
+        description="Smallest improvement that counts for `patience`, since the last one that counted.",
     )
     overfit: Annotated[int, Field(ge=1)] | None = Field(
         default=None,
@@ -239,6 +254,14 @@ class TrainOptions(Options):
         option = self.quantize_aware
         return QuantizeAwareOptions(weights=option) if isinstance(option, str) else option
 
+    @model_validator(mode="after")
+    def _timed_schedule_has_a_time(self) -> TrainOptions:
+        if isinstance(self.schedule, ScheduleOptions) and self.schedule.span == "time" and self.stop.time is None:
+            raise fault_at(
+                ("schedule", "span"), "`time` needs the time of the training.", "Write stop: {time: 30m} beside it."
+            )
+        return self
+
     @field_validator("swa")
     @classmethod
     def _one_average(cls, value: SwaOptions | None, info: ValidationInfo) -> SwaOptions | None:
@@ -265,6 +288,14 @@ class TrainOptions(Options):
             raise fault("schedule", f"the schedule {value.kind} sets its own learning rates, so `learning_rate: auto` "
                         "has no effect.",
                         "Set a learning_rate, or use the schedule constant, cosine or linear.")  # fmt: skip
+        if (
+            isinstance(value, KerasObject)
+            and value.options.get("warmup_steps")
+            and (value.options.get("warmup_target") is None)
+        ):
+            raise fault("schedule", f"the warm-up of {value.kind} has no effect without `warmup_target`.",
+                        "Set it to the highest rate, and learning_rate to the first one; or write schedule: {kind: "
+                        "cosine, warmup: 0.1}.")  # fmt: skip
         return value
 
     @field_validator("schedule_free")

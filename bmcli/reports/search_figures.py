@@ -26,6 +26,7 @@ _MARKER_STYLES: dict[str, dict[str, Any]] = {
     "done": {"marker": "o", "s": 22, "color": BLUE, "linewidths": 0},
     "paused": {"marker": "o", "s": 22, "facecolors": "none", "edgecolors": BLUE, "linewidths": 1},
     "stopped": {"marker": "D", "s": 16, "facecolors": "none", "edgecolors": GREY, "linewidths": 1},
+    "diverged": {"marker": "^", "s": 22, "facecolors": "none", "edgecolors": RED, "linewidths": 1},
     "failed": {"marker": "x", "s": 26, "color": RED, "linewidths": 1.4},
     "refused": {"marker": "+", "s": 30, "color": GREY, "linewidths": 1.4},
 }
@@ -268,9 +269,13 @@ def draw_curves(search: SearchResult) -> Markup:
     """Draw the first objective by epoch, with a thin line for each candidate and the rungs where trials paused."""
     sign = 1 if search.first.direction == "min" else -1
     curves = [(trial, _list_points(trial, sign)) for trial in search.candidates() if trial.result is not None]
-    # Failed trials, which may diverge, do not widen the axis.
+    # Trials that diverged do not widen the axis.
     values = [
-        value for trial, points in curves if trial.state != "failed" for _, value in points if math.isfinite(value)
+        value
+        for trial, points in curves
+        if trial.state not in ("diverged", "failed")
+        for _, value in points
+        if math.isfinite(value)
     ]
     axis = scales.make_objective_axis(search.first, values)
     best_name = search.winner or (best.task.name if (best := search.best()) else None)
@@ -320,6 +325,7 @@ _CURVE_STYLES: dict[str, dict[str, Any]] = {
     "done": {"color": BLUE, "linewidth": 0.8, "alpha": 0.6, "zorder": 3},
     "paused": {"color": BLUE, "linewidth": 0.8, "alpha": 0.6, "zorder": 3},
     "stopped": {"color": GREY, "linewidth": 0.8, "alpha": 0.8, "linestyle": (0, (4, 2)), "zorder": 2},
+    "diverged": {"color": RED, "linewidth": 0.9, "alpha": 0.8, "linestyle": (0, (4, 2)), "zorder": 2},
     "failed": {"color": RED, "linewidth": 0.9, "alpha": 0.8, "zorder": 2},
     "refused": {"color": GREY, "linewidth": 0.8, "zorder": 2},
     "the best": {"color": ORANGE, "linewidth": 2.0, "zorder": 4},

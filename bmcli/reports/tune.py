@@ -20,7 +20,7 @@ from bmcli.reports.page import (
     make_value_cell,
     render_page,
 )
-from bmcli.trials import ConfirmedCandidate, SearchObjective, SearchResult, Trial, TrialState
+from bmcli.trials import TRIAL_STATES, ConfirmedCandidate, SearchObjective, SearchResult, Trial, TrialState
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -82,7 +82,7 @@ def summarize_winner(search: SearchResult) -> WinnerSummary | None:
     return WinnerSummary(search.winner, measured, confirmed, shrunk)
 
 
-_STATES: tuple[TrialState | Literal["running"], ...] = ("done", "stopped", "failed", "refused", "running")
+_STATES: tuple[TrialState | Literal["running"], ...] = (*TRIAL_STATES, "running")
 
 
 def _count_states(search: SearchResult) -> list[tuple[str, int]]:
@@ -92,11 +92,11 @@ def _count_states(search: SearchResult) -> list[tuple[str, int]]:
 
 
 def _count_reasons(search: SearchResult) -> list[tuple[str, str, int]]:
-    """Count the reasons of failed and refused trials, the most frequent first: state, reason and count."""
+    """Count the reasons of diverged, failed and refused trials, the most frequent first: state, reason and count."""
     counts = Counter(
         (trial.state, clean(trial.result.reason or "unknown reason"))
         for trial in search.trials
-        if trial.result is not None and trial.state in ("failed", "refused")
+        if trial.result is not None and trial.state in ("diverged", "failed", "refused")
     )
     return [(state, reason, count) for (state, reason), count in counts.most_common(12)]
 

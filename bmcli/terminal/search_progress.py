@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 from bmcli.messages import format_duration
 from bmcli.printable import clean
 from bmcli.terminal.formats import format_number, format_value
-from bmcli.trials import SearchResult, Task, Trial, TrialState
+from bmcli.trials import TRIAL_STATES, SearchResult, Task, Trial
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -183,8 +183,7 @@ def format_trial(trial: Trial, search: SearchResult) -> str:
 def format_states(search: SearchResult) -> str:
     """Count the trials of each state: `21 done, 6 stopped`."""
     counted = search.count()
-    states: tuple[TrialState, ...] = ("done", "stopped", "failed", "refused")
-    return ", ".join(f"{counted[state]} {state}" for state in states if counted[state])
+    return ", ".join(f"{counted[state]} {state}" for state in TRIAL_STATES if counted[state])
 
 
 def _format_values(task: Task, search: SearchResult) -> list[str]:
@@ -196,4 +195,4 @@ def _format_values(task: Task, search: SearchResult) -> list[str]:
 def _count_ended(search: SearchResult) -> int:
     """Count the trials that ended, without candidates that the recipe refused."""
     counted = search.count()
-    return sum(counted[state] for state in ("done", "stopped", "failed"))
+    return sum(counted[state] for state in TRIAL_STATES if state != "refused")

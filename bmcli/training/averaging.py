@@ -97,16 +97,23 @@ class StochasticWeightAverage(WeightAverage):
     def __init__(self, weights: Sequence[Any], first: int, estimate: StatisticsContext | None = None) -> None:
         super().__init__(weights, estimate)
         self.first = first
+        self.count = keras.Variable(0, trainable=False, dtype="int32", name="averaged_epochs")
+
+    @property
+    def variables(self) -> list[Any]:
+        return [*self.averages, self.count]
 
     def after_epoch(self, epoch: int) -> None:
         if not self.has_average(epoch):
             return
-        # The first weights replace the average: a training that is resumed for more epochs may start averaging later
-        # than planned, when the checkpoint already holds an average.
-        share = np.float32(1 / (epoch - self.first + 1))
+        # A training that is resumed for more epochs may be before its first averaged epoch again, when the checkpoint
+        # already holds an average: that one is then replaced. Otherwise the mean goes on, whatever its first epoch was.
+        count = 0 if epoch == self.first else int(self.count.numpy())
+        share = np.float32(1 / (count + 1))
         for average, weight in zip(self.averages, self.weights, strict=True):
             before, value = average.numpy(), weight.numpy()
-            average.assign(value if epoch == self.first else before + share * (value - before))
+            average.assign(before + share * (value - before) if count else value)
+        self.count.assign(count + 1)
 
     def has_average(self, epoch: int) -> bool:
         return epoch >= self.first

@@ -48,6 +48,13 @@ class StepHook:
             snapshot: The value that `before_step` returned.
         """
 
+    def before_call(self, train_s: float) -> None:
+        """Prepare for the next steps, which are computed at once.
+
+        Args:
+            train_s: Time of the training so far, in seconds, the same on every worker.
+        """
+
     def catch_up(self, step: Any) -> None:
         """Do what is due at this step, after a training was resumed with another number of steps."""
 

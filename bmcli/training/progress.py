@@ -23,7 +23,8 @@ class TrainingProgress:
     averaged: int = 0  # the last epoch after which hooks were called, such as averages of weights
     best: float | None = None
     selected_epoch: int | None = None
-    waited: int = 0  # epochs since the last improvement
+    improved_value: float | None = None  # value of the watched metric at the last improvement by `min_delta`
+    waited: int = 0  # epochs since then
     overfitted: int = 0  # successive epochs in which only the training loss fell
     row: dict[str, Any] = field(default_factory=dict)  # metrics of the selected epoch
     last: dict[str, Any] = field(default_factory=dict)  # metrics of the last epoch

@@ -239,6 +239,8 @@ class Trainer:
         while progress.batch < self.steps_per_epoch and not self.selection.is_out_of_budget(self.progress):
             if self._profile is not None:
                 self._profile.on_call()
+            for hook in self.components.hooks:
+                hook.before_call(progress.train_s)
             start = time.perf_counter()
             count, bad = self._run_steps(full)
             if bad != NO_STEP:
@@ -474,6 +476,12 @@ class Trainer:
     def is_over(self) -> bool:
         """Whether nothing is left to train."""
         return self.progress.stop_reason is not None or self.selection.is_out_of_budget(self.progress)
+
+    def suggest_changes(self) -> list[str]:
+        """Suggest overrides of the recipe with which a training that is over goes on; empty if none can."""
+        if self.progress.stop_reason == "callback":
+            return []
+        return self.selection.suggest_changes(self.progress, self._is_settled)
 
     def resume(self) -> tuple[str, ...]:
         """Continue from the newest intact checkpoint of the run.

@@ -87,8 +87,7 @@ class Oracle:
         finite = score is not None and math.isfinite(score)
         with _hide_warnings():
             trial = self._oracle.get_trial(trial_id)
-            # Hyperband waits for the scores of all candidates of a round, so a failed one counts as the worst. The
-            # other oracles ignore failed trials: a Gaussian process would treat any number as a measurement.
+            # Hyperband waits for the scores of all candidates of a round, so a failed one counts as the worst.
             if finite or self._is_hyperband:
                 self._oracle.update_trial(trial_id, {_SCORE: score if finite else math.inf})
                 trial.status = "COMPLETED"
@@ -111,11 +110,13 @@ def _build_oracle(algorithm: Any, space: Mapping[str, SearchParameter], seed: in
         return keras_tuner.oracles.HyperbandOracle(
             max_epochs=epochs, factor=algorithm.factor, hyperband_iterations=algorithm.iterations, **common
         )
-    if algorithm.kind == "bayesian":
-        from bmcli.tuning.bayesian import BayesianOracle
+    from bmcli.tuning import keras_tuner_oracles
 
-        return BayesianOracle(max_trials=None, num_initial_points=algorithm.initial, beta=algorithm.beta, **common)
-    oracles = {"random": keras_tuner.oracles.RandomSearchOracle, "grid": keras_tuner.oracles.GridSearchOracle}
+    if algorithm.kind == "bayesian":
+        return keras_tuner_oracles.BayesianOracle(
+            max_trials=None, num_initial_points=algorithm.initial, beta=algorithm.beta, **common
+        )
+    oracles = {"random": keras_tuner_oracles.RandomOracle, "grid": keras_tuner.oracles.GridSearchOracle}
     return oracles[algorithm.kind](max_trials=None, **common)
 
 

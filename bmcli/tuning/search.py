@@ -177,6 +177,19 @@ class Search:
         reasons = ["", *(result.reason for result in self._results.values() if result.state == "failed")]
         return f"{self._options.stop.failures} trials in a row failed, the last one: {reasons[-1]}"
 
+    def suggest_changes(self) -> list[str]:
+        """Suggest overrides of the recipe with which a search that is over goes on; empty if none can."""
+        if self._is_exhausted or self._count_trailing("refused") >= MAX_REFUSALS:
+            return []
+        stop, trials = self._options.stop, self._count_trials()
+        changes = {
+            f"tune.trials={2 * trials}": trials >= (self._options.max_trials or math.inf),
+            f"tune.stop.failures={2 * self._count_trailing('failed')}": self._count_trailing("failed") >= stop.failures,
+            f"tune.stop.time={2 * math.ceil(self._measure_seconds())}s": self._measure_seconds()
+            >= (stop.time or math.inf),
+        }
+        return [change for change, reached in changes.items() if reached]
+
     def _request_tasks(self) -> None:
         """Offer one task for each worker."""
         worker_count = max(self._options.workers, len(self._study.list_live_workers()))

@@ -32,6 +32,10 @@ PAUSED, HOPELESS = "paused", "median"  # stop reasons of trials
 OVERRIDES = {"train.tensorboard": False}
 
 
+class _Diverged(RunFailed):
+    """A loss, a weight or a metric is no longer a finite number."""
+
+
 def run_trial(study: Study, task: Task, cache: Path) -> TrialResult:
     """Train and measure a candidate, or resume its interrupted training.
 
@@ -54,7 +58,7 @@ def run_trial(study: Study, task: Task, cache: Path) -> TrialResult:
             reason = " ".join(
                 f"{fault.path}: {fault.message}" if fault.path else fault.message for fault in error.faults
             )
-            result = _fail_trial(task, run, "failed" if isinstance(error, RunFailed) else "refused", reason)
+            result = _fail_trial(task, run, _classify_error(error), reason)
         except Exception as error:
             if not _is_out_of_memory(error):
                 raise
@@ -74,6 +78,12 @@ def _lock_run(run: Run) -> Iterator[None]:
         except BmcliError as error:
             raise Interrupted(*error.faults) from None
         yield
+
+
+def _classify_error(error: BmcliError) -> TrialState:
+    if isinstance(error, _Diverged):
+        return "diverged"
+    return "failed" if isinstance(error, RunFailed) else "refused"
 
 
 def _fail_trial(task: Task, run: Run, state: TrialState, reason: str) -> TrialResult:
@@ -99,7 +109,7 @@ def _train_and_measure(study: Study, task: Task, run: Run, cache: Path) -> Trial
     run.set_status("running")
     outcome = trainer.train(LineProgress(write_message), lambda row: _find_stop_reason(task, epoch_objective, run, row))
     if outcome.divergence is not None:
-        raise RunFailed(f"training stopped: {outcome.divergence}.")
+        raise _Diverged(f"training stopped: {outcome.divergence}.")
     result = _measure_trial(task, run, session, trainer, outcome, objectives)
     if task.keeps_model:
         _keep_model(run, session, trainer, outcome)
@@ -253,7 +263,7 @@ def _measure_objective(name: str, session: Session, outcome: TrainingOutcome) ->
     """Measure an objective of a trained network.
 
     Raises:
-        RunFailed: A metric was not a finite number after any epoch.
+        _Diverged: A metric was not a finite number after any epoch.
     """
     model = outcome.network.model
     if name == "parameters":
@@ -265,5 +275,5 @@ def _measure_objective(name: str, session: Session, outcome: TrainingOutcome) ->
 
         return measure_latency_s(outcome.network, session.prepared.split("train"))
     if name not in outcome.metrics:
-        raise RunFailed(f"{name} was not a finite number after any epoch.")
+        raise _Diverged(f"{name} was not a finite number after any epoch.")
     return outcome.metrics[name]

@@ -40,6 +40,7 @@ from bmcli.training.loss import LossProvider
 from bmcli.training.meters import Meters
 from bmcli.training.profile import Profiler
 from bmcli.training.sampler import Sampler
+from bmcli.training.schedule import TrainingClock, count_schedule_steps
 from bmcli.training.selection import Selection
 from bmcli.training.step_components import StepComponents
 from bmcli.training.train_step import PLAIN, Compilation, CompiledSteps
@@ -84,9 +85,11 @@ def build_trainer(
     # Built only for its checks: a fault of the recipe must come before the measurements, which take minutes.
     Selection.of(recipe.train, directions, 0)
 
+    clock = _build_clock(recipe.train, placement)
+
     # Each measurement changes its optimizer, so each gets a new one.
     def build_components(train: TrainOptions, steps: int, *hooks: StepHook) -> StepComponents:
-        optimizer = _build_optimizer(train, steps, network, loss, placement)
+        optimizer = _build_optimizer(train, steps, clock, network, loss, placement)
         return StepComponents(network, optimizer, meters, placement, loss, augment, hooks)
 
     rates = _build_layer_rates(recipe.train, network, loss)
@@ -100,13 +103,13 @@ def build_trainer(
             recipe.after_training(), prepared.spec, prepared.split("train").targets, placement
         )
 
-    plain = build_components(train, steps)
+    plain = build_components(train, count_schedule_steps(train, steps, steps_per_epoch))
     statistics = _build_statistics_context(train, plain, rows, batch, sampler)
     average = _build_average(train, plain, steps, steps_per_epoch, statistics)
     masks = _build_masks(train, network, placement, steps, average, build_final_network)
     quantization = _build_quantization(train, plain, steps)
     # The masks also set pruned weights to 0 in the copies of an average, so its hook comes before theirs.
-    hooks = (*rates, *([average] if average else []), *masks, *quantization)
+    hooks = (*([clock] if clock else []), *rates, *([average] if average else []), *masks, *quantization)
 
     def finish_network() -> Network:
         if not any(hook.replaces_network for hook in hooks):
@@ -176,13 +179,27 @@ def _compile_steps(
     )  # fmt: skip
 
 
+def _build_clock(train: TrainOptions, placement: Placement) -> TrainingClock | None:
+    """Build the clock of a schedule over time; None if the recipe has another schedule."""
+    options, limit_s = train.schedule, train.stop.time
+    if not isinstance(options, ScheduleOptions) or options.span != "time" or limit_s is None:
+        return None
+    with placement.strategy.scope():
+        return TrainingClock(limit_s)
+
+
 def _build_optimizer(
-    train: TrainOptions, steps: int, network: Network, loss: LossProvider, placement: Placement
+    train: TrainOptions,
+    steps: int,
+    clock: TrainingClock | None,
+    network: Network,
+    loss: LossProvider,
+    placement: Placement,
 ) -> keras.Optimizer:
     # `optimizer.build` creates the slot variables, which a strategy mirrors only inside its scope.
     with placement.strategy.scope():
         try:
-            optimizer = optimizers.build_optimizer(train, steps)
+            optimizer = optimizers.build_optimizer(train, steps, clock)
         except (ValueError, TypeError) as error:
             reason = str(error).splitlines()[0]
             raise BmcliError(f"Keras refuses these options: {reason}", path="train.optimizer") from None

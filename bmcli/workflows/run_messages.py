@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,15 +12,14 @@ from bmcli.disk import format_path
 from bmcli.errors import BmcliError
 from bmcli.models import get_backbone_source
 from bmcli.quoting import quoted
-from bmcli.recipe.load import LoadedRecipe
-from bmcli.recipe.train import ScheduleOptions
+from bmcli.recipe.load import LoadedRecipe, load_recipe
+from bmcli.recipe.train import TrainOptions
 from bmcli.runs import Run
 from bmcli.specs import DataSpec, PreparedData
 from bmcli.workflows.callbacks import LogCallback, ReportCallback
 from bmcli.workflows.run_evaluation import drop_damaged_evaluations
 
 if TYPE_CHECKING:
-    from bmcli.distribution.strategy import Placement
     from bmcli.training.train_step import Compilation
     from bmcli.training.trainer import Trainer
 
@@ -67,8 +66,11 @@ def report_damage(run: Run, old_status: Mapping[str, Any], log: ReportCallback) 
     drop_damaged_evaluations(run, log)
 
 
-def find_differences(run: Run, placement: Placement, loaded: LoadedRecipe, old_status: Mapping[str, Any]) -> list[str]:
-    """List differences to the start of the run that may change its result, such as another version of TensorFlow."""
+def find_differences(run: Run, trainer: Trainer, loaded: LoadedRecipe) -> list[str]:
+    """List differences to the start of a resumed run that may change its result.
+
+    Such as another version of TensorFlow, or a learning-rate schedule over other epochs.
+    """
     from bmcli.distribution import environment
 
     messages = []
@@ -77,14 +79,29 @@ def find_differences(run: Run, placement: Placement, loaded: LoadedRecipe, old_s
     except BmcliError as error:
         messages.append(f"warning: {error} {error.faults[0].suggestion}")
         recorded = {}
-    changed = environment.compare_environments(recorded, environment.describe_environment(placement))
+    changed = environment.compare_environments(recorded, environment.describe_environment(trainer.placement))
     if changed:
         messages.append(f"not bit-identical to an uninterrupted run, since these differ now: {', '.join(changed)}.")
-    schedule = loaded.recipe.train.schedule
-    depends_on_length = isinstance(schedule, ScheduleOptions) and (schedule.kind != "constant" or schedule.warmup > 0)
-    if old_status.get("state") == "done" and depends_on_length:
-        messages.append("the learning rate now follows its schedule over all epochs, the new ones included.")
-    return messages
+    return [*messages, *_describe_changed_schedule(load_recipe(str(run.lock)).recipe.train, trainer)]
+
+
+def _describe_changed_schedule(before: TrainOptions, trainer: Trainer) -> Iterator[str]:
+    """Say that a schedule over all steps runs over other ones now."""
+    from bmcli.training import schedule
+
+    train, step = trainer.recipe.train, trainer.progress.step
+    if not schedule.depends_on_length(train):
+        return
+    old, new = (min(each.epochs * trainer.steps_per_epoch, each.stop.steps or 2**62) for each in (before, train))
+    if old != new:
+        (then,), (now,) = (
+            schedule.compute_rates(schedule.build_learning_rate(train, steps), [step]) for steps in (old, new)
+        )
+        advice = f" To keep to the old schedule, set train.schedule.span={before.epochs}."
+        yield (
+            f"the learning rate follows its schedule over all {new:,} steps now, instead of {old:,}: at this step it "
+            f"is {now:.3g}, instead of {then:.3g}."
+        ) + (advice if old == before.epochs * trainer.steps_per_epoch else "")
 
 
 def describe_trainer(trainer: Trainer, prepared: PreparedData, log: LogCallback) -> None:
@@ -109,6 +126,28 @@ def describe_trainer(trainer: Trainer, prepared: PreparedData, log: LogCallback)
         f"examples per epoch; selected by {trainer.selection.metric}",
         level=1,
     )
+
+
+def describe_rates(trainer: Trainer, log: LogCallback) -> None:
+    """Warn of steps that a learning rate of 0 makes useless."""
+    from bmcli.training import schedule
+
+    curve = schedule.compute_curve(trainer.recipe.train, trainer.selection.steps, trainer.steps_per_epoch)
+    if curve.warning:
+        log(f"warning: {curve.warning}")
+
+
+def describe_unfinished_schedule(trainer: Trainer, log: LogCallback) -> None:
+    """Say that the time was over before a learning-rate schedule over all steps."""
+    from bmcli.training import schedule
+
+    progress, steps = trainer.progress, trainer.selection.steps
+    if progress.stop_reason == "time" and schedule.depends_on_length(trainer.recipe.train):
+        rate = float(progress.last["learning_rate"])
+        log(
+            f"train.stop.time ended the training at a learning rate of {rate:.4g}, after {progress.step:,} of the "
+            f"{steps:,} steps of its schedule. With train.schedule.span=time it follows the time."
+        )
 
 
 def _describe_xla(compilation: Compilation) -> str:

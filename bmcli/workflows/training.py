@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +26,9 @@ from bmcli.workflows.run_failures import record_failure
 from bmcli.workflows.run_messages import (
     check_data,
     describe_data,
+    describe_rates,
     describe_trainer,
+    describe_unfinished_schedule,
     find_differences,
     report_damage,
 )
@@ -107,6 +110,7 @@ def train_recipe(loaded: LoadedRecipe, context: TrainingContext) -> TrainingResu
             raise
         context.log(f"run {run.display_path}")
         describe_trainer(trainer, session.prepared, context.log)
+        describe_rates(trainer, context.log)
         check_data(session.prepared, run, context.log)
         return _train_as_chief(run, session, trainer, context)
 
@@ -133,7 +137,6 @@ def resume_run(run: Run, overrides: Sequence[str], context: TrainingContext) -> 
 
 
 def _resume(loaded: LoadedRecipe, overrides: Sequence[str], run: Run, context: TrainingContext) -> TrainingResult:
-    recipe = loaded.recipe
     try:
         session = start_session(loaded, context.cache, known_spec=read_data_spec(run))
     except WorkerLost as error:
@@ -146,13 +149,13 @@ def _resume(loaded: LoadedRecipe, overrides: Sequence[str], run: Run, context: T
         if trainer.is_over and old_status.get("state") == "done":
             raise BmcliError(
                 f"{run.display_path} is already completed (stop reason: {old_status.get('stop_reason')}).",
-                suggestion=f"To continue, set a larger limit, such as train.epochs={2 * recipe.train.epochs}.",
+                suggestion=_advise_longer_training(run, trainer),
             )
         for name in damaged_checkpoints:
             context.log(f"checkpoint {name} is damaged; the one before is used.")
         progress = trainer.progress
         context.log(f"run {run.display_path}, from epoch {progress.epoch + 1}, step {progress.step + 1}")
-        for message in find_differences(run, placement, loaded, old_status):
+        for message in find_differences(run, trainer, loaded):
             context.log(message)
         if placement.is_chief:
             report_damage(run, old_status, context.log)
@@ -162,6 +165,15 @@ def _resume(loaded: LoadedRecipe, overrides: Sequence[str], run: Run, context: T
         if overrides:
             session.write_lock(trainer, run)
         return _train_as_chief(run, session, trainer, context)
+
+
+def _advise_longer_training(run: Run, trainer: Trainer) -> str:
+    """Say how a completed run can go on."""
+    changes = trainer.suggest_changes()
+    if not changes:
+        return "One of train.callbacks ended it. To train longer, train a new run without that callback."
+    quoted_changes = " ".join(shlex.quote(change) for change in changes)
+    return f"To continue, change what ended it, for example: `{run.resume_command} {quoted_changes}`."
 
 
 def _train_as_worker(session: Session, trainer: Trainer, context: TrainingContext) -> TrainingResult:
@@ -190,6 +202,7 @@ def _train_as_chief(run: Run, session: Session, trainer: Trainer, context: Train
             # More micro-batches were needed to fit into memory: a resumed run must not try the old number again.
             if trainer.micro_batches != micro_batches:
                 session.write_lock(trainer, run)
+        describe_unfinished_schedule(trainer, context.log)
         network, prepared = outcome.network, session.prepared
         if outcome.selected_epoch is not None:
             network, prepared = _calibrate(trainer, outcome, prepared, run, context.log)

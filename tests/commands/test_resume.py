@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -90,6 +92,78 @@ def test_a_change_that_would_make_it_another_training_is_refused(bmcli: Bmcli, r
             assert allowed in done.err
     assert run.lock.read_bytes() == before
     assert run.status()["state"] == "done"
+
+
+FROZEN = "train.optimizer={kind: sgd, learning_rate: 1e-9}"
+ENDED: dict[str, tuple[str, ...]] = {
+    "epochs": ("train.epochs=2",),
+    "steps": ("train.stop.steps=10",),
+    "time": ("train.stop.time=1ms", "train.epochs=100"),
+    "patience": (FROZEN, "train.stop={patience: 1, min_delta: 0.5}", "train.epochs=50"),
+    "metric": ("train.stop={metric: train/loss, below: 1000.0}", "train.epochs=5"),
+    # Both limits hold: raising one of them alone would not help.
+    "patience, epochs": (FROZEN, "train.stop={patience: 1, min_delta: 0.5}", "train.epochs=2"),
+}
+
+
+@pytest.mark.parametrize("reasons", ENDED)
+def test_the_advice_to_train_longer_works(bmcli: Bmcli, write_recipe: WriteRecipe, reasons: str) -> None:
+    run = Run(Path(bmcli("train", write_recipe(), *ENDED[reasons], "--json").json()["run"]))
+    steps = run.read_epochs()[-1]["step"]
+    refused = bmcli("train", "--resume", run.folder)
+    assert refused.code == 2
+    assert f"(stop reason: {reasons.partition(',')[0]})" in refused.err
+    advised = re.search(r"`bmcli (train --resume [^`]+)`", refused.err.replace("\n", " "))
+    assert advised is not None, refused.err
+    obeyed = bmcli(*shlex.split(advised[1]))
+    assert obeyed.code == 0, obeyed.err
+    assert run.read_epochs()[-1]["step"] > steps
+
+
+def test_a_run_that_a_callback_ended_is_said_not_to_go_on(bmcli: Bmcli, write_recipe: WriteRecipe) -> None:
+    settings = (FROZEN, "train.callbacks=[{kind: early_stopping, patience: 1, min_delta: 0.5}]", "train.epochs=9")
+    run = Run(Path(bmcli("train", write_recipe(), *settings, "--json").json()["run"]))
+    done = bmcli("train", "--resume", run.folder, "train.epochs=20")
+    assert done.code == 2
+    assert "train a new run without that callback" in done.err
+
+
+def test_a_schedule_over_more_epochs_is_told_with_its_rates_and_a_choice(
+    bmcli: Bmcli, write_recipe: WriteRecipe
+) -> None:
+    run = Run(Path(bmcli("train", write_recipe(), "train.schedule=cosine", "--json").json()["run"]))
+    copy = Run(Path(shutil.copytree(run.folder, run.folder.with_name("copy"))))
+    longer = bmcli("train", "--resume", run.folder, "train.epochs=6")
+    assert "the learning rate follows its schedule over all 48 steps now, instead of 24" in longer.err
+    assert "it is 0.005, instead of 0." in longer.err
+    assert run.read_epochs()[3]["learning_rate"] == pytest.approx(0.01 * (1 + np.cos(np.pi * 32 / 48)) / 2)
+    assert "set train.schedule.span=3" in longer.err
+    kept = bmcli("train", "--resume", copy.folder, "train.epochs=6", "train.schedule.span=3")
+    assert kept.code == 0, kept.err
+    assert "follows its schedule" not in kept.err
+    assert [row["learning_rate"] for row in copy.read_epochs()[3:]] == [0, 0, 0]
+
+
+def test_an_interrupted_run_with_more_epochs_is_told_of_its_schedule_too(
+    bmcli: Bmcli, write_recipe: WriteRecipe
+) -> None:
+    settings = ("train.schedule=cosine", "train.stop.steps=10")
+    run = Run(Path(bmcli("train", write_recipe(), *settings, "--json").json()["run"]))
+    status = run.status()
+    run.set_status("interrupted", **{key: value for key, value in status.items() if key != "state"})
+    done = bmcli("train", "--resume", run.folder, "train.stop.steps=20")
+    assert done.code == 0, done.err
+    assert "over all 20 steps now, instead of 10" in done.err
+    assert "span=3" not in done.err, "the old schedule ended after 10 steps, and not after an epoch"
+
+
+def test_a_time_that_ends_a_schedule_early_is_told(bmcli: Bmcli, write_recipe: WriteRecipe) -> None:
+    settings = ("train.epochs=5000", "train.stop.time=200ms", "--json")
+    cut = bmcli("train", write_recipe(), "train.schedule=cosine", *settings)
+    assert "With train.schedule.span=time it follows the time" in cut.err
+    timed = bmcli("train", write_recipe(), "train.schedule={kind: cosine, span: time}", *settings)
+    assert timed.code == 0, timed.err
+    assert "it follows the time" not in timed.err
 
 
 def test_a_finished_run_without_a_change_is_refused_with_advice(bmcli: Bmcli, run: Run) -> None:

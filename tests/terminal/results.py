@@ -224,7 +224,8 @@ def make_plan() -> Plan:
     return Plan(
         "loans", spec, "Some CPU", 1234, layers, MemoryEstimate(4936, 4936, 9872, 70000),
         {"prepared data": True, "compilation": False}, True, measured, one,
-        (one, eight), ("no stragglers.",), ("no row tests.",), Path("pictures.png"),
+        (one, eight), ("no stragglers.",), ("no row tests.",),
+        ((0, 0.001), (100, 0.01), (249, 0.0)), Path("pictures.png"),
     )  # fmt: skip
 
 

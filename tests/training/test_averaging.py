@@ -78,6 +78,18 @@ def test_more_epochs_restart_the_mean(make_trainer: MakeTrainer) -> None:
     assert same(again.steps.snapshot()[0], whole.steps.snapshot()[0])
 
 
+def test_a_mean_that_has_begun_goes_on_with_more_epochs(make_trainer: MakeTrainer) -> None:
+    plain = make_trainer(*KEPT, "train.epochs=6")
+    watch = Remembers(plain)
+    plain.train(watch)
+    short = make_trainer(*KEPT, "train.swa.start=0.5", "train.epochs=4")
+    short.train(Silent())
+    # Half of 6 epochs would begin after the third one, but the mean holds that one already.
+    longer = resumed(make_trainer, short.run, *KEPT, "train.swa.start=0.5", "train.epochs=6")
+    for weight, each in zip(weights_of(longer), zip(*watch.weights[2:], strict=True), strict=True):
+        np.testing.assert_allclose(weight, np.mean(each, axis=0), atol=1e-6)
+
+
 @pytest.mark.slow
 def test_a_training_stopped_among_averaged_epochs_resumes_to_the_same_bits(make_trainer: MakeTrainer) -> None:
     settings = (*PLAIN, "train.swa.start=0.25")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 from typing import Any
@@ -187,6 +188,34 @@ def test_training_stops_according_to_the_recipe(
 ) -> None:
     outcome = make_trainer(*settings).train(Silent())
     assert (outcome.stop_reason, outcome.epochs) == (stop_reason, epochs)
+
+
+def test_patience_counts_epochs_when_the_last_one_is_kept(make_trainer: MakeTrainer) -> None:
+    settings = ("train.select.metric=last", "train.stop={patience: 2, min_delta: 1000.0}", "train.epochs=50")
+    outcome = make_trainer(*settings).train(Silent())
+    assert (outcome.stop_reason, outcome.epochs, outcome.selected_epoch) == ("patience", 3, 3)
+
+
+@pytest.mark.parametrize("select", ["auto", "last"])
+def test_small_gains_add_up_to_an_improvement_as_in_keras(make_trainer: MakeTrainer, select: str) -> None:
+    optimizer = "train.optimizer={kind: sgd, learning_rate: 0.005}"
+    settings = (optimizer, f"train.select.metric={select}", "train.epochs=12", "model.dropout=0")
+    watch = Silent()
+    make_trainer(*settings).train(watch)
+    losses = [row["validation/loss"] for row in watch.rows]
+    assert losses == sorted(losses, reverse=True), "it falls in every epoch"
+    delta = 1.01 * max(before - after for before, after in itertools.pairwise(losses))
+
+    # Keras' rule: `best` moves only with an improvement by more than `min_delta`.
+    callback = keras.callbacks.EarlyStopping("val_loss", min_delta=delta, patience=3)
+    callback.set_model(keras.Sequential())
+    callback.on_train_begin()
+    for epoch, loss in enumerate(losses):
+        callback.on_epoch_end(epoch, {"val_loss": loss})
+    assert callback.stopped_epoch == 0, "two small gains are one large one"
+    stop = f"train.stop={{patience: 3, min_delta: {delta}}}"
+    outcome = make_trainer(*settings, stop).train(Silent())
+    assert (outcome.stop_reason, outcome.epochs) == ("epochs", 12)
 
 
 def test_a_step_limit_is_exact(make_trainer: MakeTrainer) -> None:

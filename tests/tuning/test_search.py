@@ -180,6 +180,40 @@ def test_failures_in_a_row_end_a_search(begin: Begin) -> None:
     assert searched.winner in ("0000", "0001")
 
 
+def test_trials_that_diverge_do_not_end_a_search(begin: Begin) -> None:
+    def diverges(task: Task) -> TrialResult:
+        is_first = task.name in ("0000", "confirm-0000")
+        return measured(task) if is_first else TrialResult(task.name, "diverged", reason="the loss is NaN.")
+
+    _, searched = run(begin(f"trials: 20, {SPACE}, stop: {{failures: 3}}, confirm: none"), diverges)
+    assert (len(searched.trials), searched.stop_reasons, searched.winner) == (20, (), "0000")
+
+
+@pytest.mark.parametrize(
+    ("tune", "ends"), [("trials: 4", 0), ("trials: 20, stop: {failures: 2}", 2), ("trials: 4, stop: {failures: 2}", 2)]
+)
+def test_the_advice_to_search_longer_works(begin: Begin, tune: str, ends: int) -> None:
+    def fails(task: Task) -> TrialResult:
+        is_late = task.name.isdigit() and int(task.name) >= 2
+        return TrialResult(task.name, "failed", reason="killed.") if ends and is_late else measured(task)
+
+    study = begin(f"{tune}, {SPACE}, confirm: none")
+    _, before = run(study, fails)
+    with closing(Search(study, load_search(str(study.search)), (ACCURACY,), lambda: None)) as search:
+        assert search.is_over
+        changes = search.suggest_changes()
+    assert changes
+    _, longer = run(study, fails, None, *changes)
+    assert len(longer.trials) > len(before.trials)
+
+
+def test_an_exhausted_search_has_no_advice_to_go_on(begin: Begin) -> None:
+    study = begin("algorithm: grid, trials: 50, space: {model.dropout: {choice: [0.1, 0.2]}}, confirm: none")
+    run(study)
+    with closing(Search(study, load_search(str(study.search)), (ACCURACY,), lambda: None)) as search:
+        assert (search.is_over, search.suggest_changes()) == (True, [])
+
+
 def test_where_every_trial_fails_the_reason_is_told(begin: Begin) -> None:
     study = begin(f"trials: 9, {SPACE}, stop: {{failures: 2}}")
     with pytest.raises(RunFailed, match="no trial could be measured") as error:

@@ -177,9 +177,9 @@ def test_a_trial_is_stopped_when_its_best_is_worse_than_its_bounds(study: Study,
 DIVERGING = {"train.optimizer": {"kind": "sgd", "learning_rate": 1e30}, "model.activation": "linear"}
 
 
-def test_a_training_that_diverges_failed(study: Study, cache: Path) -> None:
+def test_a_training_that_diverges_is_told_apart_from_a_failed_one(study: Study, cache: Path) -> None:
     result = run_trial(study, Task("0001", DIVERGING), cache)
-    assert (result.state, result.objectives) == ("failed", {})
+    assert (result.state, result.objectives) == ("diverged", {})
     assert "is not a finite number" in result.reason or "holds NaN" in result.reason
     assert study.run("0001").status()["state"] == "failed"
 

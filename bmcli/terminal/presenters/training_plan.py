@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from bmcli.terminal.console import Console
 
 MAX_COLUMN_ROWS = 24
+_BARS = " " + "".join(chr(code) for code in range(0x2581, 0x2589))  # from nothing to a full block
 
 
 def to_json(result: Plan) -> dict[str, Any]:
@@ -53,6 +55,7 @@ def to_json(result: Plan) -> dict[str, Any]:
             "step": _step_to_json(result.local_step),
         },
         "steps": [_step_to_json(step) for step in result.steps],
+        "learning_rates": [list(point) for point in result.rates],
         "notes": list(result.notes),
         "warnings": list(result.warnings),
         "pictures": None if result.pictures is None else str(result.pictures),
@@ -89,6 +92,7 @@ def print_result(console: Console, result: Plan) -> None:
     console.print_text("")
     for line in _describe_measurements(result):
         console.print_text(line)
+    console.print_text(_draw_rates(result.rates))
     console.print_text("")
     console.print_table(
         "replicas like this one, the recipe's batch divided among them",
@@ -153,6 +157,17 @@ def _describe_measurements(plan: Plan) -> Iterator[str]:
             f"measured between two processes: {format_bytes(measured.network.bandwidth)}/s, "
             f"{format_ms(measured.network.latency_s)} a message"
         )
+
+
+def _draw_rates(rates: Sequence[tuple[int, float]]) -> str:
+    """Draw the learning rate over the training in one line."""
+    values = [rate for _, rate in rates]
+    highest = max(values)
+    if min(values) == highest:
+        return f"learning rate {highest:.3g}"
+    # A rate of 0 is a blank, so that a part of the training in which nothing is learned is seen.
+    bars = "".join(_BARS[math.ceil((len(_BARS) - 1) * rate / highest)] for rate in values)
+    return f"learning rate {values[0]:.3g} |{bars}| {values[-1]:.3g}, at most {highest:.3g}"
 
 
 def _make_step_row(step: StepTime) -> list[object]:
