@@ -41,7 +41,7 @@ class ScheduleOptions(Kind):
     )
     span: Literal["training", "time"] | Annotated[int, Field(ge=1)] = Field(
         default="training",
-        description="What the schedule runs over: `training`, all steps of the training; `time`, the time of "
+        description="Length of the schedule: `training`, all steps of the training; `time`, the time of "
         "train.stop.time; or a number of epochs, after which its last rate stays.",
     )
 

@@ -22,7 +22,7 @@ def build_optimizer(train: TrainOptions, steps: int, clock: TrainingClock | None
 
     Args:
         steps: Number of steps that the schedule runs over.
-        clock: What it runs over instead, for a schedule over time.
+        clock: Length of a schedule over time, instead of `steps`.
     """
     kind, options = train.optimizer.kind, dict(train.optimizer.options)
     if train.schedule_free:

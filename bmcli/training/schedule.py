@@ -94,7 +94,7 @@ def build_learning_rate(train: TrainOptions, steps: int, clock: TrainingClock | 
 
     Args:
         steps: Number of steps that the schedule runs over.
-        clock: What it runs over instead, for a schedule over time.
+        clock: Length of a schedule over time, instead of `steps`.
     """
     from bmcli.recipe import catalogue
 

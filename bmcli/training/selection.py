@@ -119,7 +119,7 @@ class Selection:
         return budgets["steps"] or budgets["time"]
 
     def suggest_changes(self, progress: TrainingProgress, settled: bool) -> list[str]:
-        """Suggest overrides of the recipe with which a training that has ended goes on, one for each limit."""
+        """Suggest overrides of the recipe with which an ended training continues, one for each limit."""
         stop, reasons = self.stop, self.list_stop_reasons(progress, progress.last, settled)
         changes = {
             "patience": f"train.stop.patience={2 * max(progress.waited, stop.patience or 1)}",

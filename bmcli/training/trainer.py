@@ -478,7 +478,7 @@ class Trainer:
         return self.progress.stop_reason is not None or self.selection.is_out_of_budget(self.progress)
 
     def suggest_changes(self) -> list[str]:
-        """Suggest overrides of the recipe with which a training that is over goes on; empty if none can."""
+        """Suggest overrides of the recipe with which an ended training continues; empty if none can."""
         if self.progress.stop_reason == "callback":
             return []
         return self.selection.suggest_changes(self.progress, self._is_settled)

@@ -178,7 +178,7 @@ class Search:
         return f"{self._options.stop.failures} trials in a row failed, the last one: {reasons[-1]}"
 
     def suggest_changes(self) -> list[str]:
-        """Suggest overrides of the recipe with which a search that is over goes on; empty if none can."""
+        """Suggest overrides of the recipe with which an ended search continues; empty if none can."""
         if self._is_exhausted or self._count_trailing("refused") >= MAX_REFUSALS:
             return []
         stop, trials = self._options.stop, self._count_trials()

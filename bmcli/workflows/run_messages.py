@@ -86,7 +86,7 @@ def find_differences(run: Run, trainer: Trainer, loaded: LoadedRecipe) -> list[s
 
 
 def _describe_changed_schedule(before: TrainOptions, trainer: Trainer) -> Iterator[str]:
-    """Say that a schedule over all steps runs over other ones now."""
+    """Report that a schedule over all steps runs over other ones now."""
     from bmcli.training import schedule
 
     train, step = trainer.recipe.train, trainer.progress.step
@@ -138,7 +138,7 @@ def describe_rates(trainer: Trainer, log: LogCallback) -> None:
 
 
 def describe_unfinished_schedule(trainer: Trainer, log: LogCallback) -> None:
-    """Say that the time was over before a learning-rate schedule over all steps."""
+    """Report that the time was over before a learning-rate schedule over all steps."""
     from bmcli.training import schedule
 
     progress, steps = trainer.progress, trainer.selection.steps

@@ -168,7 +168,7 @@ def _resume(loaded: LoadedRecipe, overrides: Sequence[str], run: Run, context: T
 
 
 def _advise_longer_training(run: Run, trainer: Trainer) -> str:
-    """Say how a completed run can go on."""
+    """Describe how to continue a completed run."""
     changes = trainer.suggest_changes()
     if not changes:
         return "One of train.callbacks ended it. To train longer, train a new run without that callback."
