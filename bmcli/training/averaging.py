@@ -107,7 +107,7 @@ class StochasticWeightAverage(WeightAverage):
         if not self.has_average(epoch):
             return
         # A training that is resumed for more epochs may be before its first averaged epoch again, when the checkpoint
-        # already holds an average: that one is then replaced. Otherwise the mean continues, whatever its first epoch was.
+        # already holds an average: that one is then replaced. Otherwise the mean continues from where it began.
         count = 0 if epoch == self.first else int(self.count.numpy())
         share = np.float32(1 / (count + 1))
         for average, weight in zip(self.averages, self.weights, strict=True):
