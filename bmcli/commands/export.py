@@ -149,7 +149,8 @@ def _list_formats(options: ExportOptions) -> tuple[FormatOptions, ...]:
 def _export_formats(run: Run, recipe: Recipe, options: ExportOptions, cache: Path, log: ReportCallback) -> ExportResult:
     spec = read_data_spec(run)
     prepared = prepare_again(recipe, spec, cache)
-    network = load_network(recipe, spec, run, cache)
+    # Weights are float32 in every precision of training, and formats hold no mixed one.
+    network = load_network(recipe.in_single_precision(), spec, run, cache)
     # Artefacts are verified on raw rows, which prepared data does not hold.
     split = _choose_split(recipe, prepared)
     rows = read_split_rows(recipe, prepared, {"train": _CALIBRATION_ROWS} | {split: options.verify.samples})

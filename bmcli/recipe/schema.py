@@ -124,6 +124,10 @@ class Recipe(Options):
         runtime = self.runtime.model_copy(update={**defaults, "strategy": "one_device"})
         return self.model_copy(update={"runtime": runtime})
 
+    def in_single_precision(self) -> Recipe:
+        """The same recipe with a network that computes in float32."""
+        return self.model_copy(update={"train": self.train.model_copy(update={"precision": "float32"})})
+
     def targets(self) -> Mapping[str, Kind]:
         """The options of each target; those of the source if the recipe names no targets."""
         return self.data.targets_by_name()
