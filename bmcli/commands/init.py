@@ -280,7 +280,7 @@ def _render_recipe(
         "data:",
         *_render_value("  ", "source", source),
         *(_render_value("  ", "split", split.options, split.why) if split.options else []),
-        *_render_inputs(rows, assigned),
+        *_render_inputs([role for role in assigned if role.name != split.options.get("time")]),
         "  targets:",
         *_render_value("    ", target.name, {"kind": target.kind, **target.options}, target.why),
         *_render_value("", "model", model.options, model.why),
@@ -294,7 +294,7 @@ def _render_recipe(
     return "\n".join(lines) + "\n"
 
 
-def _render_inputs(rows: SourceRows, assigned: Sequence[ColumnRole]) -> Iterator[str]:
+def _render_inputs(assigned: Sequence[ColumnRole]) -> Iterator[str]:
     """Render inputs and dropped columns, with reasons; kinds are written only if they differ from the detected ones."""
     inputs = [role for role in assigned if role.role == "input"]
     dropped: dict[str, list[str]] = {}  # names by reason
