@@ -5,6 +5,7 @@ A missing cell is null or an empty text in a column of text, and NaN in an array
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 from bmcli.errors import BmcliError
+from bmcli.notation import PLAIN, NumberNotation, WrittenNumbers, find_markers, guess_numbers, parse_numbers
 from bmcli.pictures import ImageHeader, read_header
 from bmcli.quoting import quoted
 
@@ -27,11 +29,18 @@ RawColumn: TypeAlias = "np.ndarray | pa.ChunkedArray"
 # Indices of cells that are not among the classes of `lookup_indices`.
 UNKNOWN = -1
 MISSING = -2
-_NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 UNKNOWN_TEXT = "no such thing \N{SNOWMAN}"
 """A text that does not occur in training rows."""
-YES_WORDS = ("yes", "true", "y", "t", "on", "1")
-NO_WORDS = ("no", "false", "n", "f", "off", "0")
+YES_WORDS = (
+    "yes", "true", "y", "t", "on", "1", "ja", "wahr", "oui", "vrai", "si", "s\N{LATIN SMALL LETTER I WITH ACUTE}",
+    "s\N{LATIN SMALL LETTER I WITH GRAVE}", "verdadero", "vero", "sim", "verdadeiro", "tak",
+    "\N{CHECK MARK}", "\N{HEAVY CHECK MARK}", "\N{BALLOT BOX WITH CHECK}",
+)  # fmt: skip
+NO_WORDS = (
+    "no", "false", "n", "f", "off", "0", "nein", "falsch", "non", "faux", "falso", "nao",
+    "n\N{LATIN SMALL LETTER A WITH TILDE}o", "nie", "nej", "nei", "\N{BALLOT X}", "\N{HEAVY BALLOT X}",
+    "\N{BALLOT BOX}",
+)  # fmt: skip
 _SAMPLE = 2000  # cells whose words are counted, and distinct cells of `ColumnCells.samples`
 _MAX_HEADERS = 100  # pictures whose headers are read
 # Dtypes whose values float32 represents exactly; others are converted to float64.
@@ -132,16 +141,25 @@ class ColumnCells:
         return "file" if self.is_file else "text" if self.is_text else self.rows.dtype.name
 
     @cached_property
+    def written_numbers(self) -> WrittenNumbers | None:
+        """How the numbers of a column of text are written; None if its cells are no numbers."""
+        return guess_numbers(self.present) if self.is_text else None
+
+    @cached_property
     def is_numeric(self) -> bool:
-        """Whether every cell that is not missing is a number."""
-        return not self.is_file and is_numeric(self.rows)
+        """Whether every cell that is not missing is a number, of the same notation as the others."""
+        if not self.is_text:
+            return not self.is_file and is_numeric(self.rows)
+        written = self.written_numbers
+        return written is not None and not written.foreign and not written.obstacle
 
     @cached_property
     def numbers(self) -> np.ndarray:
         """The numbers of a numeric column that are not missing, in one dimension."""
         import numpy as np
 
-        values = to_numbers(self.rows).reshape(-1)
+        notation = PLAIN if self.written_numbers is None else self.written_numbers.notation
+        values = to_numbers(self.rows, notation).reshape(-1)
         return values[~np.isnan(values)]
 
     @cached_property
@@ -236,8 +254,12 @@ def translate_fault_rows(codes: np.ndarray) -> Iterator[None]:
         raise RowFault(row, fault.message, fault.suggestion, fault.cell) from None
 
 
-def to_numbers(rows: RawColumn) -> np.ndarray:
+def to_numbers(rows: RawColumn, notation: NumberNotation = PLAIN, missing_cells: Sequence[str] = ()) -> np.ndarray:
     """Convert cells to floating point of the same shape, NaN where missing.
+
+    Args:
+        notation: How the numbers of a column of text are written.
+        missing_cells: Texts that mark a missing cell, beside the usual ones.
 
     Raises:
         RowFault: A cell is not a number, or is infinite.
@@ -246,7 +268,11 @@ def to_numbers(rows: RawColumn) -> np.ndarray:
 
     rows = require_values(rows)
     if is_text_column(rows):
-        values = _parse_numbers(rows)
+        values, foreign = parse_numbers(rows, notation, missing_cells)
+        if foreign.any():
+            row = int(np.argmax(foreign))
+            expected = "a finite number" if np.isinf(values[row]) else "a number"
+            raise RowFault(row, f"expected {expected}, received {format_cell(rows, row)}.", cell=_get_text(rows, row))
     elif rows.dtype.name in _EXACT_IN_FLOAT32:
         values = np.asarray(rows, "float32")
     else:
@@ -254,16 +280,23 @@ def to_numbers(rows: RawColumn) -> np.ndarray:
     infinite = np.isinf(values)
     if infinite.any():
         row = int(np.argwhere(infinite)[0][0])
-        raise RowFault(row, f"expected a finite number, received {format_cell(rows, row)}.", cell=_get_text(rows, row))
+        raise RowFault(row, f"expected a finite number, received {format_cell(rows, row)}.")
     return values
 
 
-def compute_numeric_share(cells: pa.ChunkedArray) -> float:
-    """Compute the share of texts, none of them null, that can be read as numbers."""
-    import pyarrow.compute as pc
-
-    is_number = pc.match_substring_regex(pc.utf8_trim_whitespace(cells), _NUMBER)
-    return float(pc.mean(is_number).as_py() or 0)
+@contextmanager
+def suggest_notation(rows: RawColumn, notation: NumberNotation) -> Iterator[None]:
+    """Add the notation of most cells to the fault of one that is not a number of another notation."""
+    try:
+        yield
+    except RowFault as fault:
+        written = ColumnCells("", rows).written_numbers if fault.cell is not None else None
+        if written is None or written.obstacle or written.notation == notation:
+            raise
+        options = written.notation.to_options() or {"decimal": "."}
+        listed = ", ".join(f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in options.items())
+        advice = f"Write `{listed}` beside its kind: nearly all of the cells are written in this way."
+        raise RowFault(fault.row, fault.message, advice, fault.cell) from None
 
 
 def is_numeric(rows: RawColumn) -> bool:
@@ -291,9 +324,13 @@ def to_texts(rows: RawColumn) -> pa.ChunkedArray:
 
 
 def to_booleans(
-    rows: RawColumn, yes: Sequence[str] = YES_WORDS, no: Sequence[str] = NO_WORDS
+    rows: RawColumn, yes: Sequence[str] = YES_WORDS, no: Sequence[str] = NO_WORDS, missing_cells: Sequence[str] = ()
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Convert text to 1 for yes and 0 for no, float32 `(rows,)`, NaN where neither; also return which are missing."""
+    """Convert text to 1 for yes and 0 for no, float32 `(rows,)`, NaN where neither; also return which are missing.
+
+    Args:
+        missing_cells: Texts that mark a missing cell, beside the usual ones.
+    """
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -301,7 +338,8 @@ def to_booleans(
     words = pc.utf8_lower(pc.ascii_trim_whitespace(pc.fill_null(rows, "")))
     indices = np.asarray(pc.fill_null(pc.index_in(words, value_set=pa.array([*no, *yes], pa.string())), UNKNOWN))
     values = np.where(indices == UNKNOWN, np.float32("nan"), (indices >= len(no)).astype("float32"))
-    return values, np.asarray(pc.equal(words, ""))
+    # A word for yes or no stays one, even if it usually marks a missing cell.
+    return values, np.asarray(find_markers(words, missing_cells)) & (indices == UNKNOWN)
 
 
 def build_vocabulary(rows: RawColumn) -> tuple[str, ...]:
@@ -337,24 +375,6 @@ def format_cell(rows: RawColumn, row: int) -> str:
 
 def _get_text(rows: RawColumn, row: int) -> str | None:
     return rows[row].as_py() if is_text_column(rows) else None
-
-
-def _parse_numbers(rows: pa.ChunkedArray) -> np.ndarray:
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    cells = pc.utf8_trim_whitespace(to_texts(rows))
-    try:
-        parsed = pc.cast(cells, pa.float64())
-    except pa.ArrowInvalid:
-        parsed = None
-    # Arrow also parses the text "nan", but only a text that the source lists under `missing` is a missing cell.
-    if parsed is None or pc.any(pc.is_nan(parsed)).as_py():
-        is_number = pc.fill_null(pc.match_substring_regex(cells, _NUMBER), True)
-        row = int(np.argmin(np.asarray(is_number)))
-        raise RowFault(row, f"expected a number, received {format_cell(rows, row)}.", cell=_get_text(rows, row))
-    return np.array(pc.fill_null(parsed, float("nan")), dtype="float64")
 
 
 def _format_integers(rows: Any) -> pa.Array:

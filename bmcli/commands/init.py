@@ -229,10 +229,17 @@ _BATCH_SIZES = ((500, 16), (5_000, 32), (20_000, 64), (100_000, 128), (float("in
 
 def _list_notes(assigned: Sequence[ColumnRole], sizes: RowCounts) -> Iterator[str]:
     target = next(role for role in assigned if role.role == "target")
-    if target.profile.missing:
+    if without := _count_rows_without(target):
         yield (
-            f"{target.profile.missing:,} rows have no {target.name}: training refuses them; remove them from the data."
+            f"{without:,} rows have no {target.name}: training refuses them; remove them from the data, or write "
+            "invalid: skip below data."
         )
+    for role in assigned:
+        doubt = role.guess.doubt if role.guess is not None and role.role == "input" else ""
+        if role is target and target.profile.written is not None:
+            doubt = target.profile.written.doubt
+        if doubt:
+            yield f"{role.name}: {doubt}."
     if sizes.train < 100:
         yield f"{sizes.train} training rows are few: metrics will vary with the seed."
     if parts.load("data.targets", target.kind).ONE_CLASS and target.profile.top_share > 0.8:
@@ -240,6 +247,14 @@ def _list_notes(assigned: Sequence[ColumnRole], sizes: RowCounts) -> Iterator[st
             f"{target.profile.top_share:.0%} of the rows have the same class: read f1 beside accuracy, and try "
             "objective: {kind: classification, class_weights: balanced}."
         )
+
+
+def _count_rows_without(target: ColumnRole) -> int:
+    """Count the rows without a target. Words that mark a missing number are classes of a target of classes."""
+    written = target.profile.written
+    if written is None or not parts.load("data.targets", target.kind).ONE_CLASS:
+        return target.profile.missing
+    return target.profile.missing - sum(written.markers.values()) - sum(written.foreign.values())
 
 
 def _render_recipe(
@@ -265,7 +280,7 @@ def _render_recipe(
         "data:",
         *_render_value("  ", "source", source),
         *(_render_value("  ", "split", split.options, split.why) if split.options else []),
-        *_render_inputs(rows, assigned),
+        *_render_inputs([role for role in assigned if role.name != split.options.get("time")]),
         "  targets:",
         *_render_value("    ", target.name, {"kind": target.kind, **target.options}, target.why),
         *_render_value("", "model", model.options, model.why),
@@ -279,7 +294,7 @@ def _render_recipe(
     return "\n".join(lines) + "\n"
 
 
-def _render_inputs(rows: SourceRows, assigned: Sequence[ColumnRole]) -> Iterator[str]:
+def _render_inputs(assigned: Sequence[ColumnRole]) -> Iterator[str]:
     """Render inputs and dropped columns, with reasons; kinds are written only if they differ from the detected ones."""
     inputs = [role for role in assigned if role.role == "input"]
     dropped: dict[str, list[str]] = {}  # names by reason
@@ -295,6 +310,9 @@ def _render_inputs(rows: SourceRows, assigned: Sequence[ColumnRole]) -> Iterator
         if dropped:
             yield from _render_value("  ", "drop", [name for names in dropped.values() for name in names])
         return
+    for role in inputs:
+        if role.options:
+            yield from _render_comment(f"  # {_make_printable(role.name)}: {_make_printable(role.why)}")
     options = {role.name: {"kind": role.kind, **role.options} if role.options else role.kind for role in inputs}
     yield from _render_value("  ", "inputs", options, kinds)
 

@@ -12,6 +12,7 @@ from bmcli import inputs as input_kinds
 from bmcli import machine, training
 from bmcli.cost_model.prediction import TRAINING_PASSES
 from bmcli.errors import BmcliError
+from bmcli.notation import list_counts
 from bmcli.quoting import quoted
 from bmcli.recipe.load import LoadedRecipe, load_recipe
 from bmcli.recipe.schema import Recipe
@@ -239,6 +240,11 @@ def _warn_about_columns(prepared: PreparedData) -> Iterator[str]:
     encoded = prepared.split("train").inputs
     for column in prepared.spec.inputs:
         traits = input_kinds.get_traits(column)
+        if traits.marked_cells:
+            yield (
+                f"column {quoted(column.name)}: {sum(traits.marked_cells.values()):,} training cells are taken for "
+                f"missing: {list_counts(traits.marked_cells)}."
+            )
         if rows > 20 and traits.count_categories() > 0.5 * rows:
             categories = f"{traits.count_categories():,} categories in {rows:,} rows"
             yield f"column {quoted(column.name)} has {categories}; if it is an identifier, drop it."

@@ -146,8 +146,16 @@ def match_inputs(rows: SourceRows, options: DataOptions, fitted: Sequence[Column
     faults = [missing_column_fault(name, "model.from", rows) for name in names if name not in rows.columns]
     if faults:
         raise BmcliError(*faults)
+    return options.inputs or describe_inputs(fitted)
+
+
+def describe_inputs(fitted: Sequence[Column]) -> dict[str, InputOptions]:
+    """Return the kind of each fitted input, with the options by which its cells are read."""
     part: Any = PartField("inputs")
-    return options.inputs or {column.name: part.check(column.kind) for column in fitted}
+    return {
+        column.name: part.check({"kind": column.kind, **input_kinds.get_traits(column).reading_options})
+        for column in fitted
+    }
 
 
 def build_crosses(
@@ -209,10 +217,11 @@ def read_weights(column: RawColumn) -> np.ndarray:
 def detect_kind(cells: ColumnCells) -> Guess:
     """Detect the kind of an input that a recipe does not name: the most certain guess of the built-in kinds.
 
-    Kinds of plug-ins take no part, so that a recipe means the same wherever it is used.
+    Kinds of plug-ins take no part, so that a recipe means the same wherever it is used. Of its options, such a recipe
+    takes those that it needs.
     """
     guesses = input_kinds.guess_kinds(cells, parts.list_built_in("inputs"))
-    return next(guess for guess in guesses if not guess.needs_options)
+    return next(guess for guess in guesses if not (guess.needs_options and guess.obstacle))
 
 
 def _is_identifier(cells: ColumnCells) -> bool:
@@ -224,8 +233,8 @@ def _is_identifier(cells: ColumnCells) -> bool:
     )
 
 
-def _require_kind(cells: ColumnCells) -> str:
-    """Detect the kind of an input.
+def _require_kind(cells: ColumnCells) -> dict[str, Any]:
+    """Detect the kind of an input, with the options that it needs.
 
     Raises:
         BmcliError: The column looks like an identifier, from which nothing can be learned.
@@ -240,4 +249,4 @@ def _require_kind(cells: ColumnCells) -> str:
             suggestion=f"Leave it out: `drop: [{name}]`. Or set its kind in data.inputs, for example "
             f"`{name}: {{kind: text, tokens: characters}}`.",
         )
-    return detected.kind
+    return {"kind": detected.kind, **(detected.options if detected.needs_options else {})}

@@ -89,7 +89,7 @@ def apply_invalid_policy(
     unreadable = {
         name: mask
         for name, check in checks.items()
-        if (mask := _find_unreadable(columns.join_columns(rows.columns, read_from.get(name, (name,))), check)).any()
+        if (mask := find_unreadable(columns.join_columns(rows.columns, read_from.get(name, (name,))), check)).any()
     }
     filled = {
         name: mask
@@ -134,11 +134,14 @@ def _list_checks(
         yield weight, columns.read_weights
 
 
-def _find_unreadable(column: RawColumn, check: Callable[[RawColumn], object]) -> np.ndarray:
+def find_unreadable(column: RawColumn, check: Callable[[RawColumn], object], limit: int | None = None) -> np.ndarray:
     """Find the cells of a column that `check` refuses, boolean `(rows,)`.
 
     A check stops at the first fault, so it runs again without that row; in blocks, so that it does not run over the
     whole column for each fault.
+
+    Args:
+        limit: Number of cells after which the search ends; None for all.
     """
     import numpy as np
 
@@ -150,6 +153,8 @@ def _find_unreadable(column: RawColumn, check: Callable[[RawColumn], object]) ->
         while len(remaining) and (fault := _find_fault(take_rows(column, remaining), check)):
             unreadable[remaining[fault.row]] = True
             remaining = np.delete(remaining, fault.row)
+            if limit is not None and unreadable.sum() >= limit:
+                return unreadable
     return unreadable
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from bmcli import inputs as input_kinds
 from bmcli import parts, plugins
-from bmcli.data import columns, files, invalid, store
+from bmcli.data import columns, files, foreign_cells, invalid, store
 from bmcli.data import targets as target_kinds
 from bmcli.data.raw_rows import read_valid_rows, reread_rows
 from bmcli.data.sources import SourceOptions, SourceRows, get_source
@@ -34,9 +34,8 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 _PIECE_BYTES = 2**26  # encoded bytes that are held in memory at once
-_MAX_MISSING_LIST = 500  # characters of a list that a suggestion spells out
 
-PREPARATION_VERSION = 6
+PREPARATION_VERSION = 7
 """Part of every key. Raise it whenever the same source and options give other arrays, or their description changes."""
 
 
@@ -96,7 +95,8 @@ def encode_rows(rows: SourceRows, spec: DataSpec, with_targets: bool) -> Split:
     def encode(key: _ColumnKey, column: Column) -> EncodedRows:
         return _encode(key[0], columns.join_columns(rows.columns, sources[key]), column)
 
-    encoded = _apply_to_columns(fitted, encode, rows, missing=())
+    explain = _explain_later_fault(rows, lambda key, column, cells: _encode(key[0], cells, column))
+    encoded = _apply_to_columns(fitted, encode, rows, explain)
     return Split(
         inputs={name: array for (role, name), array in encoded.items() if role == "inputs"},
         targets={name: array for (role, name), array in encoded.items() if role == "targets"},
@@ -110,7 +110,10 @@ def to_serving_arrays(rows: SourceRows, spec: DataSpec) -> dict[str, np.ndarray]
     if faults:
         raise BmcliError(*faults)
     arrays = _apply_to_columns(
-        fitted, lambda key, column: input_kinds.to_serving_array(rows.columns[key[1]], column), rows, missing=()
+        fitted,
+        lambda key, column: input_kinds.to_serving_array(rows.columns[key[1]], column),
+        rows,
+        _explain_later_fault(rows, lambda _, column, cells: input_kinds.to_serving_array(cells, column)),
     )
     return {name: array for (_, name), array in arrays.items()}
 
@@ -187,7 +190,16 @@ def _encode_source(
         _write_column(role, raw, column, indices, draft, file, is_stacked)
         return column
 
-    fitted = _apply_to_columns(items, fit_and_encode, rows, getattr(source, "missing", ()))
+    def explain(key: _ColumnKey, item: tuple[str, Kind], fault: RowFault) -> Fault:
+        (role, name), kind = key, item[1]
+        listed = (options.inputs or {}).get(name)
+        cure = foreign_cells.make_input_cure(listed, getattr(source, "missing", ()))
+        check = foreign_cells.check_kind(role, kind)
+        return foreign_cells.explain_fault(
+            fault, name, rows, check, cure if role == "inputs" else foreign_cells.advise_targets
+        )
+
+    fitted = _apply_to_columns(items, fit_and_encode, rows, explain)
     return DataSpec(
         inputs=tuple(fitted["inputs", name] for name in inputs),
         targets=tuple(fitted["targets", name] for name in targets),
@@ -289,12 +301,12 @@ def _apply_to_columns(
     items: Mapping[_ColumnKey, _Item],
     work: Callable[[_ColumnKey, _Item], _Result],
     rows: SourceRows,
-    missing: Sequence[str],
+    explain: Callable[[_ColumnKey, _Item, RowFault], Fault],
 ) -> dict[_ColumnKey, _Result]:
     """Apply a function to every column; raise one BmcliError with the faults of all of them.
 
     Args:
-        missing: Texts that mark a missing cell in the source, if they are an option of it.
+        explain: Makes the fault of a column from that of a cell.
     """
     results: dict[_ColumnKey, _Result] = {}
     faults: list[Fault] = []
@@ -302,8 +314,7 @@ def _apply_to_columns(
         try:
             results[key] = work(key, item)
         except RowFault as fault:
-            located = columns.locate_fault(fault, key[1], rows)
-            faults.append(replace(located, suggestion=located.suggestion or _suggest_missing(fault.cell, missing)))
+            faults.append(explain(key, item, fault))
         except BmcliError as error:
             faults += (fault.in_file(rows.origin) for fault in error.faults)
     if faults:
@@ -311,11 +322,17 @@ def _apply_to_columns(
     return results
 
 
-def _suggest_missing(cell: str | None, missing: Sequence[str]) -> str:
-    """Suggest to declare a cell as missing, with the whole list, since an option of the recipe replaces the default."""
-    if cell is None or not missing or sum(map(len, (*missing, cell))) > _MAX_MISSING_LIST:
-        return ""
-    return f"Add it to `missing: {json.dumps([text for text in (*missing, cell) if text], ensure_ascii=False)}`."
+def _explain_later_fault(
+    rows: SourceRows, read: Callable[[_ColumnKey, Column, RawColumn], object]
+) -> Callable[[_ColumnKey, Column, RowFault], Fault]:
+    """Make the function that explains the fault of a cell that a fitted column cannot read."""
+
+    def explain(key: _ColumnKey, column: Column, fault: RowFault) -> Fault:
+        return foreign_cells.explain_fault(
+            fault, key[1], rows, lambda cells: read(key, column, cells), cure=lambda cells: ""
+        )
+
+    return explain
 
 
 def _compute_key(

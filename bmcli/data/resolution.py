@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
+from bmcli.data.columns import describe_inputs
 from bmcli.recipe.data import DataOptions
-from bmcli.recipe.fields import Kind, PartField
+from bmcli.recipe.fields import Kind
 from bmcli.specs import MANY_COLUMNS, DataSpec
 
 
@@ -16,13 +16,11 @@ def resolve_options(options: DataOptions, targets: Mapping[str, Kind], spec: Dat
     Inputs that the recipe does not list stay unlisted if they are many: with all their options the resolved recipe
     would exceed the size limit of recipes.
     """
-    part = PartField("inputs")
     few = spec.inputs if options.inputs is None and len(spec.inputs) < MANY_COLUMNS else ()
     source = {name: value for name, value in spec.source.items() if getattr(options.source, name) == "auto"}
-    detected: dict[str, Any] = {column.name: part.check(column.kind) for column in few}
     resolved = {
         "source": options.source.model_copy(update=source),
-        "inputs": options.inputs or detected or None,
+        "inputs": options.inputs or describe_inputs(few) or None,
         "targets": targets,
         "split": options.split.model_copy(update={"stratify": spec.stratified_by or "none"}),
     }

@@ -215,6 +215,9 @@ class NumberState(_StrictRecord):
     knots: Curves = ()
     heights: Curves = ()
     edges: Curves = ()
+    notation: dict[Literal["decimal", "thousands", "unit"], str] = {}
+    missing_cells: tuple[str, ...] = ()
+    marked: dict[str, Count] = {}
 
 
 class CategoryState(_StrictRecord):
@@ -230,6 +233,8 @@ class BooleanState(_StrictRecord):
     no: tuple[str, ...]
     fill: float
     flag: bool
+    missing_cells: tuple[str, ...] = ()
+    marked: dict[str, Count] = {}
 
 
 class DateState(_StrictRecord):
@@ -277,6 +282,7 @@ class TargetState(_StrictRecord):
     log: bool = False
     separator: str = ";"
     columns: tuple[str, ...] = ()
+    notation: dict[Literal["decimal", "thousands", "unit"], str] = {}
 
 
 class _ColumnRecord(_StrictRecord):

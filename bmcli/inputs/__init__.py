@@ -66,12 +66,16 @@ class Guess:
         certainty: From 0 to 1. Built-in kinds are at most 0.9 certain, so that a plug-in can be preferred to them.
         why: Description of the cells, for the comments of `bmcli init`.
         options: Options of the kind that `bmcli init` writes.
-        needs_options: Whether the column is of the kind with these options only; a recipe must name them then.
+        needs_options: Whether the column is of the kind with these options only; a recipe that does not name its inputs
+            takes them with the kind.
         obstacle: Reason for which `bmcli init` drops the column all the same; empty if there is none.
         form: Form of the features, by which `bmcli init` chooses a family.
         is_wide: Whether the features are wide vectors.
         is_categorical: Whether each cell is one of few values, which must repeat to be useful.
         is_timeline: Whether the cells are days or times in ISO 8601, by which rows can be split.
+        foreign: Counts of the few distinct cells that the kind cannot read, which `bmcli init` writes as the option
+            `missing_cells`. A recipe that does not name them refuses them.
+        doubt: What else the cells may mean, for the user to decide; empty if nothing else.
     """
 
     kind: str
@@ -84,6 +88,8 @@ class Guess:
     is_wide: bool = False
     is_categorical: bool = False
     is_timeline: bool = False
+    foreign: Mapping[str, int] = field(default_factory=dict)
+    doubt: str = ""
 
 
 class EdgeCell(NamedTuple):
@@ -148,6 +154,17 @@ class InputTraits:
     def sequence_option(self) -> str:
         """Option by which its feature would become a sequence, such as `encoding: sequence`; empty if none."""
         return ""
+
+    @property
+    def reading_options(self) -> Mapping[str, Any]:
+        """Options of a recipe by which cells are read as those of the training rows were."""
+        return {}
+
+    @property
+    def marked_cells(self) -> Mapping[str, int]:
+        """Counts of the training cells with a text that marks a missing value, such as NULL."""
+        marked: Mapping[str, int] = self.column.state.get("marked", {})
+        return marked
 
     # Descriptions.
 

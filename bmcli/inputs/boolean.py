@@ -6,7 +6,7 @@ missing cells.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -14,10 +14,11 @@ from pydantic import Field, field_validator, model_validator
 from bmcli import raw_columns
 from bmcli.errors import BmcliError
 from bmcli.inputs import Feature, Guess, InputTraits, Preprocessing, check_shape, make_object_array
+from bmcli.notation import MAX_FOREIGN, count_markers, list_counts, order_counts
 from bmcli.quoting import quoted
 from bmcli.raw_columns import ColumnCells, RawColumn, RowFault
 from bmcli.recipe.fields import fault
-from bmcli.recipe.inputs import InputOptions
+from bmcli.recipe.inputs import InputOptions, MissingCells
 from bmcli.recipe.nodes import write_scalar
 from bmcli.specs import Column
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 _SAMPLE = 2000  # cells whose spellings are counted first
+_MAX_SPELLINGS = 100  # distinct cells
+_WORD_SHARE = 0.95  # share of two words among the cells that are not missing, from which on the others are mistakes
+_MANY_ROWS = 50  # cells without which a third word is a category
 
 
 class Options(InputOptions):
@@ -36,6 +40,7 @@ class Options(InputOptions):
         default=raw_columns.YES_WORDS, min_length=1, description="Words for true, in any case."
     )
     no: tuple[str, ...] = Field(default=raw_columns.NO_WORDS, min_length=1, description="Words for false, in any case.")
+    missing_cells: MissingCells = ()
 
     @field_validator("yes", "no")
     @classmethod
@@ -50,6 +55,10 @@ class Options(InputOptions):
         both = sorted(set(self.yes) & set(self.no))
         if both:
             raise fault("words", f"{quoted(both[0])} means both yes and no.", "Remove it from one of the lists.")
+        named = {text.strip().lower() for text in self.missing_cells} & {*self.yes, *self.no}
+        if named:
+            word = quoted(min(named))
+            raise fault("missing_cells", f"{word} is a word for yes or no.", "Set `yes` or `no` without it.")
         return self
 
     @property
@@ -58,29 +67,51 @@ class Options(InputOptions):
 
 
 def guess(cells: ColumnCells) -> Guess | None:
-    """Recognise arrays of booleans, and texts of exactly two words, one for yes and one for no."""
-    is_array = cells.dtype == "bool" and len(cells.shape) <= 1
-    is_words = cells.is_text and not cells.is_numeric and _has_two_words(cells)  # a column of 0 and 1 is a number
-    if not is_array and not is_words:
+    """Recognise arrays of booleans, and texts of one word for yes and one for no, but for a few cells."""
+    if cells.dtype == "bool" and len(cells.shape) <= 1:
+        return Guess("boolean", 0.9, "yes or no", is_categorical=cells.shape in ((), (1,)))
+    if not cells.is_text or cells.is_numeric:  # a column of 0 and 1 is a number
         return None
-    return Guess("boolean", 0.9, "yes or no", is_categorical=cells.shape in ((), (1,)))
+    others = _count_other_words(cells)
+    if others is None:
+        return None
+    markers, foreign = others
+    missing = {**markers, **foreign}
+    why = f"yes or no; missing: {list_counts(missing)}" if missing else "yes or no"
+    # A recipe that does not name the kind takes the others for missing, too: the flag of these keeps them apart.
+    options = {"missing_cells": list(foreign)} if foreign else {}
+    return Guess("boolean", 0.9, why, options, bool(foreign), is_categorical=True, foreign=foreign)
 
 
-def _has_two_words(cells: ColumnCells) -> bool:
-    """Whether a text has one word for yes and one for no.
+def _count_other_words(cells: ColumnCells) -> tuple[dict[str, int], dict[str, int]] | None:
+    """Count the markers of missing cells, and the few other texts, beside one word for yes and one for no.
 
-    With three words, such as yes, no and y, two of them would become equal, which the user may not intend.
+    With three of these words, such as yes, no and y, two of them would become equal, which the user may not intend.
+
+    Returns:
+        None if the cells are not such words.
     """
+    import numpy as np
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     # A quick test on few cells, which excludes most columns; two words may be spelled in several cases.
-    if len(pc.unique(cells.present.slice(0, _SAMPLE))) > 8:
-        return False
-    spellings = pc.unique(cells.present)
-    if len(pc.unique(pc.utf8_lower(pc.ascii_trim_whitespace(spellings)))) != 2:
-        return False
-    values, _ = raw_columns.to_booleans(spellings)
-    return sorted(set(values.tolist())) == [0.0, 1.0]
+    if len(pc.unique(cells.present.slice(0, _SAMPLE))) > _MAX_SPELLINGS:
+        return None
+    counted = pc.value_counts(pc.utf8_trim_whitespace(cells.present))
+    texts, counts = counted.field("values"), np.asarray(counted.field("counts"))
+    values, is_marker = raw_columns.to_booleans(texts)
+    is_word = ~np.isnan(values)
+    words = pc.unique(pc.utf8_lower(texts.filter(pa.array(is_word))))
+    if len(words) != 2 or sorted(set(values[is_word].tolist())) != [0.0, 1.0]:
+        return None
+    is_foreign = ~is_word & ~is_marker
+    total = int(counts[~is_marker].sum())
+    if is_foreign.any() and (total < _MANY_ROWS or counts[is_word].sum() < _WORD_SHARE * total):
+        return None
+    markers, foreign = (order_counts(texts.filter(pa.array(each)), counts[each]) for each in (is_marker, is_foreign))
+    markers.pop("", None)
+    return None if len(foreign) > MAX_FOREIGN else (markers, foreign)
 
 
 def fit(name: str, rows: RawColumn, options: Options) -> Column:
@@ -88,7 +119,7 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
     import numpy as np
 
     rows = raw_columns.require_values(rows)
-    values = _read_values(rows, options.yes, options.no)
+    values = _read_values(rows, options.yes, options.no, options.missing_cells)
     present = values[~np.isnan(values)]
     if not present.size:
         raise BmcliError(
@@ -105,13 +136,31 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
         dtype="float32",
         raw_shape=() if raw_columns.is_text_column(rows) else tuple(rows.shape[1:]),
         raw_dtype="string" if raw_columns.is_text_column(rows) else "float32",
-        state={"yes": list(options.yes), "no": list(options.no), "fill": float(present.mean()), "flag": flag},
+        state={
+            "yes": list(options.yes),
+            "no": list(options.no),
+            "fill": float(present.mean()),
+            "flag": flag,
+            **({"missing_cells": list(options.missing_cells)} if options.missing_cells else {}),
+            **_count_marked(rows, options),
+        },
     )
+
+
+def _count_marked(rows: Any, options: Options) -> dict[str, Any]:
+    """Count the texts that marked a missing cell, if there are any."""
+    import pyarrow as pa
+
+    if not raw_columns.is_text_column(rows):
+        return {}
+    is_missing = raw_columns.to_booleans(rows, options.yes, options.no, options.missing_cells)[1]
+    marked = count_markers(rows.filter(pa.array(is_missing)), options.missing_cells)
+    return {"marked": marked} if marked else {}
 
 
 def check(rows: RawColumn, options: Options) -> None:
     """Refuse a cell that is neither yes nor no."""
-    _read_values(rows, options.yes, options.no)
+    _read_values(rows, options.yes, options.no, options.missing_cells)
 
 
 def encode(rows: RawColumn, column: Column) -> np.ndarray:
@@ -121,7 +170,7 @@ def encode(rows: RawColumn, column: Column) -> np.ndarray:
     rows = raw_columns.require_values(rows)
     if not raw_columns.is_text_column(rows):
         check_shape(rows, column)
-    values = _read_values(rows, column.state["yes"], column.state["no"])
+    values = _read_values(rows, column.state["yes"], column.state["no"], column.state.get("missing_cells", ()))
     missing = np.isnan(values)
     encoded = np.where(missing, np.float32(column.state["fill"]), values)  # float32 as in the layer, for equal bits
     return np.concatenate([encoded, missing.astype("float32")], axis=1) if column.state["flag"] else encoded
@@ -167,6 +216,10 @@ class BooleanTraits(InputTraits):
         return None if state["flag"] or column.raw_shape else (column.raw_dtype, *state["yes"], "", *state["no"])
 
     @property
+    def reading_options(self) -> Mapping[str, Any]:
+        return {name: self.column.state[name] for name in ("missing_cells",) if name in self.column.state}
+
+    @property
     def preprocessing(self) -> Preprocessing:
         return "arithmetic" if self.column.raw_dtype == "float32" else "tensorflow"
 
@@ -192,7 +245,7 @@ class BooleanTraits(InputTraits):
         return generator.integers(0, 2, shape).astype(column.raw_dtype)
 
 
-def _read_values(rows: RawColumn, yes: Any, no: Any) -> np.ndarray:
+def _read_values(rows: RawColumn, yes: Any, no: Any, missing_cells: Any) -> np.ndarray:
     """Read cells as 1, 0, or NaN where missing; float32 `(rows, values of a row)`.
 
     Raises:
@@ -201,7 +254,7 @@ def _read_values(rows: RawColumn, yes: Any, no: Any) -> np.ndarray:
     import numpy as np
 
     if raw_columns.is_text_column(rows):
-        return _read_words(rows, yes, no)
+        return _read_words(rows, yes, no, missing_cells)
     values = np.asarray(rows, "float32").reshape(len(rows), -1)
     wrong = ~(np.isnan(values) | (values == 0) | (values == 1))
     if wrong.any():
@@ -212,10 +265,10 @@ def _read_values(rows: RawColumn, yes: Any, no: Any) -> np.ndarray:
     return values
 
 
-def _read_words(rows: RawColumn, yes: Any, no: Any) -> np.ndarray:
+def _read_words(rows: RawColumn, yes: Any, no: Any, missing_cells: Any) -> np.ndarray:
     import numpy as np
 
-    values, missing = raw_columns.to_booleans(rows, yes, no)
+    values, missing = raw_columns.to_booleans(rows, yes, no, missing_cells)
     wrong = np.isnan(values) & ~missing
     if wrong.any():
         row = int(np.argmax(wrong))
@@ -223,5 +276,6 @@ def _read_words(rows: RawColumn, yes: Any, no: Any) -> np.ndarray:
             row,
             f"expected yes or no, received {raw_columns.format_cell(rows, row)}.",
             "List the words as `yes: [...]` and `no: [...]`.",
+            cell=rows[row].as_py(),
         )
     return values[:, np.newaxis]

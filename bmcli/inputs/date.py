@@ -193,6 +193,11 @@ class DateTraits(InputTraits):
     def flags(self) -> int:
         return int(self.column.state["flag"])
 
+    @property
+    def reading_options(self) -> Mapping[str, Any]:
+        formats = self.column.state["formats"]
+        return {"format": formats[0] if len(formats) == 1 else formats}
+
     def summarize(self) -> str:
         return ""
 

@@ -9,11 +9,13 @@ from pydantic import Field, model_validator
 
 from bmcli.errors import BmcliError
 from bmcli.inputs import Feature, Form, Guess, InputTraits, Preprocessing, check_shape
+from bmcli.notation import NumberNotation, WrittenNumbers, count_markers, list_counts, parse_numbers
 from bmcli.quoting import quoted
-from bmcli.raw_columns import ColumnCells, RawColumn, RowFault, compute_numeric_share, to_numbers
+from bmcli.raw_columns import ColumnCells, RawColumn, RowFault, is_text_column, suggest_notation, to_numbers
 from bmcli.recipe.fields import fault
-from bmcli.recipe.inputs import InputOptions
+from bmcli.recipe.inputs import InputOptions, MissingCells
 from bmcli.recipe.nodes import write_scalar
+from bmcli.recipe.numbers import NotationOptions
 from bmcli.specs import Column
 
 if TYPE_CHECKING:
@@ -23,12 +25,9 @@ if TYPE_CHECKING:
 # Above this share of a channel's scale, the rounding error of float32 would be learned as noise; float64 is used then.
 _MAX_ROUNDING = 1e-4
 _MAX_QUANTILES = 1001
-_SAMPLE = 2000  # cells of a text by which numbers with a few mistakes are recognised
-_NUMERIC_SHARE = 0.95  # share of numbers from which on the other cells count as mistakes
-_MANY_DISTINCT = 50  # distinct cells without which numbers may be names of categories
 
 
-class Options(InputOptions):
+class Options(InputOptions, NotationOptions):
     """One number per row, or an array of numbers with the channels last."""
 
     AUGMENTED_AS: ClassVar[Literal["image", "number"] | None] = "number"
@@ -56,6 +55,7 @@ class Options(InputOptions):
         "an error.",
     )
     flag: bool = Field(default=False, description="Add a channel that is 1 where a value is missing.")
+    missing_cells: MissingCells = ()
 
     @model_validator(mode="after")
     def _check_bins(self) -> Options:
@@ -71,6 +71,19 @@ class Options(InputOptions):
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_missing_cells(self) -> Options:
+        import numpy as np
+        import pyarrow as pa
+
+        numbers, foreign = parse_numbers(pa.array(self.missing_cells, pa.string()), self.notation)
+        is_number = ~np.isnan(numbers) & ~foreign
+        if is_number.any():
+            text = quoted(self.missing_cells[int(np.argmax(is_number))])
+            message = f"expected texts that are no numbers, received {text}: a served model would take it for a number."
+            raise fault("missing_cells", message, "Write it into `missing` of the source.")
+        return self
+
     @property
     def can_be_crossed(self) -> bool:
         return self.bins is not None
@@ -83,12 +96,21 @@ def guess(cells: ColumnCells) -> Guess | None:
     if not cells.is_text:
         why, form = _describe_arrays(cells)
         return Guess("number", 0.5, why, form=form)
-    if cells.is_numeric:
-        return Guess("number", 0.5, "numbers")
-    if not _is_mostly_numeric(cells):
+    written = cells.written_numbers
+    if written is None:
         return None
-    obstacle = "numbers except for a few cells; to use it, list these in `missing` of the source"
-    return Guess("number", 0.5, "numbers", obstacle=obstacle)
+    options = written.notation.to_options()
+    return Guess(
+        "number", 0.5, _describe_numbers(written), options, needs_options=bool(options) and not written.obstacle,
+        obstacle=written.obstacle, foreign={} if written.obstacle else written.foreign, doubt=written.doubt,
+    )  # fmt: skip
+
+
+def _describe_numbers(written: WrittenNumbers) -> str:
+    """Describe numbers, with an example if they are written in an unusual notation, and the cells without one."""
+    why = f"numbers such as {quoted(written.example)}" if written.notation.to_options() else "numbers"
+    missing = {**written.markers, **written.foreign}
+    return f"{why}; missing: {list_counts(missing)}" if missing else why
 
 
 def _describe_arrays(cells: ColumnCells) -> tuple[str, Form]:
@@ -105,20 +127,13 @@ def _describe_arrays(cells: ColumnCells) -> tuple[str, Form]:
     return f"sequences of {steps} steps of {channels} numbers{padded}", "steps"
 
 
-def _is_mostly_numeric(cells: ColumnCells) -> bool:
-    """Whether nearly all of many distinct cells are numbers: the others are then faults and not categories."""
-    import pyarrow.compute as pc
-
-    sample = cells.present.slice(0, _SAMPLE)
-    return compute_numeric_share(sample) >= _NUMERIC_SHARE and pc.count_distinct(sample).as_py() >= _MANY_DISTINCT
-
-
 def fit(name: str, rows: RawColumn, options: Options) -> Column:
     """Fit fill value, offset and scale of every channel.
 
     Sequences `(rows, steps, channels)` of different lengths are padded by steps that are NaN in all channels.
     """
-    values = to_numbers(rows)
+    with suggest_notation(rows, options.notation):
+        values = to_numbers(rows, options.notation, options.missing_cells)
     raw_shape = values.shape[1:]
     values = values.reshape(-1, 1) if values.ndim == 1 else values
     if 0 in raw_shape:
@@ -149,6 +164,7 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
             **_fit_curves(channels.astype(raw_dtype), options),
             **({"log": True} if options.log else {}),
             **({"learned": True} if options.missing == "learned" else {}),
+            **_describe_reading(rows, values[:, 0] if is_text_column(rows) else values, options),
         },
     )
     _check_missing(values, column.state["missing_is_fault"], column.state["padded"])
@@ -157,7 +173,7 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
 
 def check(rows: RawColumn, options: Options) -> None:
     """Refuse cells that are not numbers, and missing ones with `missing: fault`."""
-    values = to_numbers(rows)
+    values = to_numbers(rows, options.notation, options.missing_cells)
     values = values.reshape(-1, 1) if values.ndim == 1 else values
     padded = values.ndim == 3 and bool(_find_padding(values).any())
     _check_missing(values, options.missing == "fault", padded)
@@ -172,7 +188,7 @@ def encode(rows: RawColumn, column: Column) -> np.ndarray:
     """
     import numpy as np
 
-    values = to_numbers(rows)
+    values = _read_cells(rows, column.state)
     check_shape(values, column)
     values = values.reshape(-1, 1) if values.ndim == 1 else values
     _check_missing(values, column.state["missing_is_fault"], column.state["padded"])
@@ -193,6 +209,27 @@ def encode(rows: RawColumn, column: Column) -> np.ndarray:
     if column.state["padded"]:
         encoded = np.where(missing.all(axis=-1, keepdims=True), np.float32("nan"), encoded)
     return encoded
+
+
+def _describe_reading(rows: Any, values: np.ndarray, options: Options) -> dict[str, Any]:
+    """Describe how cells of text are read, as far as it differs from the usual, and which marked a missing one."""
+    import numpy as np
+    import pyarrow as pa
+
+    if not is_text_column(rows):
+        return {}
+    missing, marked = np.isnan(values), {}
+    if missing.sum() > rows.null_count:  # Most columns have no marker, and their cells are not looked at again.
+        marked = count_markers(rows.filter(pa.array(missing)), options.missing_cells)
+    reading = {
+        "notation": options.notation.to_options(), "missing_cells": list(options.missing_cells), "marked": marked,
+    }  # fmt: skip
+    return {name: value for name, value in reading.items() if value}
+
+
+def _read_cells(rows: RawColumn, state: Mapping[str, Any]) -> np.ndarray:
+    """Read cells as those of the training rows were read."""
+    return to_numbers(rows, NumberNotation(**state.get("notation", {})), state.get("missing_cells", ()))
 
 
 def build_encoder(column: Column) -> keras.layers.Layer:
@@ -262,6 +299,14 @@ class NumberTraits(InputTraits):
     def preprocessing(self) -> Preprocessing:
         is_plain = not {"log", "knots", "edges"} & self.column.state.keys()  # only filled, scaled and flagged
         return "arithmetic" if is_plain and self.column.raw_dtype == "float32" else "tensorflow"
+
+    @property
+    def reading_options(self) -> Mapping[str, Any]:
+        named = {name: self.column.state[name] for name in ("missing_cells",) if name in self.column.state}
+        return {**self.column.state.get("notation", {}), **named}
+
+    def read_array(self, rows: RawColumn) -> np.ndarray:
+        return _read_cells(rows, self.column.state)
 
     def count_positions(self) -> int | None:
         return None if self.is_number else 1 + len(self.column.state["edges"][0])

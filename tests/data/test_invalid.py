@@ -43,8 +43,8 @@ def test_stop_reports_the_first_unreadable_cell_of_every_column(cache: Path, fil
     with pytest.raises(BmcliError) as caught:
         run(cache, **table(file, weight=None, drop=("w",)))
     assert [fault.message.removeprefix(str(file)) for fault in caught.value.faults] == [
-        ":5  column 'x': expected a number, received 'abc'.",
-        ":19  column 'yes': expected yes or no, received 'perhaps'.",
+        ":5  column 'x': expected a number, received 'abc'. 2 cells are no better: 'abc' (2).",
+        ":19  column 'yes': expected yes or no, received 'perhaps'. 2 cells are no better: 'perhaps' (2).",
         ":32  column 'y': expected a class, received nothing.",
     ]
 
@@ -140,7 +140,7 @@ def test_a_fault_of_the_policy_is_one_of_cells_alone() -> None:
     def check(column: Any) -> None:
         raise RowFault(0, "never")
 
-    assert invalid._find_unreadable(np.arange(3), check).all()
+    assert invalid.find_unreadable(np.arange(3), check).all()
 
 
 def test_ragged_records_stop_or_are_left_out_and_counted(cache: Path, file: Path) -> None:

@@ -277,8 +277,7 @@ def test_a_bad_cell_is_named_by_file_line_and_column(cache: Path, file: Path) ->
     (fault,) = faults(cache, **table(file, text, inputs={"age": {"kind": "number"}}))
     line = text.splitlines().index(next(row for row in text.splitlines() if row.startswith("abc"))) + 1
     assert fault.message == f"{file}:{line}  column 'age': expected a number, received 'abc'."
-    assert fault.suggestion.startswith('Add it to `missing: ["NA", "N/A"')
-    assert fault.suggestion.endswith('"?", "abc"]`.')
+    assert fault.suggestion == 'Write `missing_cells: ["abc"]` beside its kind to treat such cells as missing.'
 
 
 def test_bad_cells_of_several_columns_are_reported_at_once(cache: Path, file: Path) -> None:

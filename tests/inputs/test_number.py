@@ -113,8 +113,8 @@ def test_a_feature_without_values_is_named() -> None:
 
 
 def test_text_that_is_no_number_is_a_fault() -> None:
-    with pytest.raises(RowFault, match="expected a number, received 'n/a'"):
-        fit(text("1", "n/a"))
+    with pytest.raises(RowFault, match="expected a number, received 'one'"):
+        fit(text("1", "one"))
 
 
 @pytest.mark.parametrize("rows", [np.ones((2, 3)), np.ones((2, 2, 2)), np.ones(2)])

@@ -13,6 +13,7 @@ from bmcli.data.sources import SourceRows
 from bmcli.data.splitting.splits import parse_split_name
 from bmcli.dates import DATE_LIKE
 from bmcli.inputs import Guess
+from bmcli.notation import WrittenNumbers
 from bmcli.pictures import IMAGE_SUFFIXES
 from bmcli.raw_columns import (
     NO_WORDS,
@@ -21,7 +22,6 @@ from bmcli.raw_columns import (
     FileColumn,
     RawColumn,
     is_file_column,
-    is_numeric,
     is_text_column,
     sample_image_headers,
     to_numbers,
@@ -30,6 +30,7 @@ from bmcli.raw_columns import (
 from bmcli.specs import SPLITS
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
 
 _SAMPLE = 2000  # distinct cells that are matched against patterns
@@ -57,6 +58,7 @@ class ColumnProfile:
         splits: Splits that the cells name, if every cell names a split and there are training rows and others.
         example: A cell of text.
         top_share: Share of the most frequent value among the cells that are not missing.
+        written: How the numbers of a column of text are written, with the cells that are none; None for others.
     """
 
     name: str
@@ -81,6 +83,7 @@ class ColumnProfile:
     is_picture: bool = False
     example: str = ""
     top_share: float = 0.0
+    written: WrittenNumbers | None = None
 
     @property
     def present(self) -> int:
@@ -105,23 +108,31 @@ class ColumnProfile:
 
 def profile_columns(rows: SourceRows) -> tuple[ColumnProfile, ...]:
     """Profile every column, in the order of the source."""
-    return tuple(_add_guesses(profile_column(name, column), column) for name, column in rows.columns.items())
+    return tuple(_add_guesses(ColumnCells(name, column)) for name, column in rows.columns.items())
 
 
-def _add_guesses(profile: ColumnProfile, column: RawColumn) -> ColumnProfile:
-    cells = ColumnCells(profile.name, column)
+def _add_guesses(cells: ColumnCells) -> ColumnProfile:
     guesses = inputs.guess_kinds(cells, parts.names("inputs"))
-    return replace(profile, guesses=guesses, detected=detect_kind(cells).kind)
+    return replace(_profile_cells(cells), guesses=guesses, detected=detect_kind(cells).kind)
 
 
 def profile_column(name: str, column: RawColumn) -> ColumnProfile:
     """Profile one column; `guesses` and `detected` are not set."""
+    return _profile_cells(ColumnCells(name, column))
+
+
+def _profile_cells(cells: ColumnCells) -> ColumnProfile:
+    name, column, written = cells.name, cells.rows, cells.written_numbers
     if is_file_column(column):
         return _profile_files(name, column)
     if not is_text_column(column) and column.ndim > 1 and column.shape[1:] != (1,):
         return _profile_arrays(name, column)
-    if is_numeric(column):
-        return _profile_numbers(name, column)
+    if written is not None and not written.obstacle:
+        values = to_numbers(column, written.notation, tuple(written.foreign))
+        profile = _profile_numbers(name, column, values)
+        return replace(profile, written=written) if profile.is_number else profile
+    if not cells.is_text and cells.is_numeric:
+        return _profile_numbers(name, column, to_numbers(column))
     return _profile_texts(name, to_texts(column))
 
 
@@ -146,10 +157,10 @@ def _profile_arrays(name: str, column: Any) -> ColumnProfile:
     )  # fmt: skip
 
 
-def _profile_numbers(name: str, column: RawColumn) -> ColumnProfile:
+def _profile_numbers(name: str, column: RawColumn, values: np.ndarray) -> ColumnProfile:
     import numpy as np
 
-    values = to_numbers(column).reshape(-1)
+    values = values.reshape(-1)
     numbers = values[~np.isnan(values)]
     unique, counts = np.unique(numbers, return_counts=True)
     if not len(unique):

@@ -10,6 +10,7 @@ from pydantic import AfterValidator
 
 from bmcli import parts, raw_columns
 from bmcli.errors import BmcliError
+from bmcli.notation import PLAIN, NumberNotation
 from bmcli.quoting import quoted
 from bmcli.raw_columns import RawColumn, RowFault
 from bmcli.recipe.fields import Kind, fault
@@ -202,19 +203,42 @@ def count_indices(truth: np.ndarray, column: Column) -> np.ndarray:
     return np.bincount(truth, minlength=len(column.classes))
 
 
-def require_numbers(rows: RawColumn) -> np.ndarray:
+def require_numbers(rows: RawColumn, notation: NumberNotation = PLAIN) -> np.ndarray:
     """Read one finite number a row, `(rows,)`.
+
+    Args:
+        notation: How the numbers of a column of text are written.
 
     Raises:
         RowFault: A cell is missing or not a number, or a row holds several numbers.
     """
     import numpy as np
 
-    values = raw_columns.to_numbers(rows)
+    values = raw_columns.to_numbers(rows, notation)
     values = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
     if values.ndim != 1:
         raise RowFault(0, f"expected one number a row, received an array of shape {values.shape[1:]}.")
     missing = np.isnan(values)
     if missing.any():
-        raise RowFault(int(np.argmax(missing)), "expected a number, received nothing.", "Remove the row.")
+        row = int(np.argmax(missing))
+        cell = raw_columns.format_cell(rows, row) if raw_columns.is_text_column(rows) else "nothing"
+        received = cell if cell == "nothing" else f"{cell}, which marks a missing value"
+        advice = "Remove the row, or write `invalid: skip` to leave out all rows without a number."
+        raise RowFault(row, f"expected a number, received {received}.", advice)
     return values
+
+
+def read_notation(column: Column) -> NumberNotation:
+    """Return how the numbers of a fitted target are written."""
+    return NumberNotation(**column.state.get("notation", {}))
+
+
+def describe_numbers(profile: ColumnProfile) -> tuple[dict[str, str], str]:
+    """Return the options by which `bmcli init` reads the numbers of a column, and the reason for them."""
+    written = profile.written
+    if written is None:
+        return {}, ""
+    options = written.notation.to_options()
+    reasons = [f"written as {quoted(written.example)}"] if options else []
+    reasons += [written.doubt] if written.doubt else []
+    return options, "".join(f"; {reason}" for reason in reasons)

@@ -18,6 +18,7 @@ from bmcli.data.targets import (
     names_to_text,
 )
 from bmcli.errors import BmcliError
+from bmcli.notation import list_counts
 from bmcli.quoting import quoted
 from bmcli.raw_columns import RawColumn
 from bmcli.recipe.fields import Kind
@@ -52,7 +53,10 @@ def guess(profile: ColumnProfile) -> TargetGuess | None:
     if profile.is_number:
         if profile.distinct != 2 and not _are_codes(profile):
             return None
-        return TargetGuess("category", 0.7, f"its {profile.distinct} integers are treated as classes")
+        # Words such as unknown are classes, too, where the source does not list them under `missing`.
+        words = profile.written.markers if profile.written is not None else {}
+        others = f", and so is {list_counts(words)}" if words else ""
+        return TargetGuess("category", 0.7, f"its {profile.distinct} integers are treated as classes{others}")
     obstacle = ""
     if profile.rows_per_value < 2 and profile.distinct > _FEW_CLASSES:
         obstacle = (

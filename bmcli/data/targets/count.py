@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from bmcli.data.targets import TargetGuess, require_numbers
+from bmcli.data.targets import TargetGuess, describe_numbers, read_notation, require_numbers
 from bmcli.errors import BmcliError
+from bmcli.notation import NumberNotation
 from bmcli.quoting import quoted
-from bmcli.raw_columns import RawColumn, RowFault
-from bmcli.recipe.fields import Kind
+from bmcli.raw_columns import RawColumn, RowFault, suggest_notation
+from bmcli.recipe.numbers import NotationOptions
 from bmcli.specs import Column
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ OBJECTIVE = "count"
 ONE_CLASS = False
 
 
-class Options(Kind):
+class Options(NotationOptions):
     """A count per row, such as events per hour."""
 
     kind: Literal["count"] = "count"
@@ -31,12 +32,16 @@ def guess(profile: ColumnProfile) -> TargetGuess | None:
     """Recognise integers from 0 or 1 on, with a variance above the mean."""
     if not profile.is_integer or not 0 <= profile.minimum <= 1 or profile.variance <= profile.mean:
         return None
-    return TargetGuess("count", 0.6, f"integers from {profile.minimum:g} to {profile.maximum:g}, treated as counts")
+    options, described = describe_numbers(profile)
+    why = f"integers from {profile.minimum:g} to {profile.maximum:g}, treated as counts{described}"
+    return TargetGuess("count", 0.6, why, options)
 
 
 def fit(name: str, rows: RawColumn, options: Options) -> Column:
     """Fit the mean of the training rows, `state["mean"]`, with which an objective initialises its output."""
-    values = _read_counts(rows)
+    with suggest_notation(rows, options.notation):
+        values = _read_counts(rows, options.notation)
+    notation = options.notation.to_options()
     if values.min() == values.max():
         raise BmcliError(
             f"target {quoted(name)}: every training row has the value {values[0]:g}, so there is nothing to learn.",
@@ -48,18 +53,18 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
         shape=(),
         dtype="float32",
         raw_dtype="float32",
-        state={"mean": float(values.mean(dtype="float64"))},
+        state={"mean": float(values.mean(dtype="float64")), **({"notation": notation} if notation else {})},
     )
 
 
 def check(rows: RawColumn, options: Options) -> None:
     """Refuse cells that are not integers of at least 0."""
-    _read_counts(rows)
+    _read_counts(rows, options.notation)
 
 
 def encode(rows: RawColumn, column: Column) -> np.ndarray:
     """Encode counts as float32 `(rows,)`; a missing, negative or fractional number is a fault."""
-    return _read_counts(rows).astype("float32")
+    return _read_counts(rows, read_notation(column)).astype("float32")
 
 
 def decode(encoded: np.ndarray, column: Column) -> np.ndarray:
@@ -71,10 +76,10 @@ def count_classes(truth: np.ndarray, column: Column) -> None:
     """There are no classes."""
 
 
-def _read_counts(rows: RawColumn) -> np.ndarray:
+def _read_counts(rows: RawColumn, notation: NumberNotation) -> np.ndarray:
     import numpy as np
 
-    values = require_numbers(rows)
+    values = require_numbers(rows, notation)
     wrong = (values < 0) | (values != np.rint(values))
     if wrong.any():
         row = int(np.argmax(wrong))

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from bmcli.data.targets import TargetGuess, require_numbers
+from bmcli.data.targets import TargetGuess, describe_numbers, read_notation, require_numbers
 from bmcli.errors import BmcliError
+from bmcli.notation import NumberNotation
 from bmcli.quoting import quoted
-from bmcli.raw_columns import RawColumn, RowFault
-from bmcli.recipe.fields import Kind
+from bmcli.raw_columns import RawColumn, RowFault, suggest_notation
+from bmcli.recipe.numbers import NotationOptions
 from bmcli.specs import Column
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ OBJECTIVE = "regression"
 ONE_CLASS = False
 
 
-class Options(Kind):
+class Options(NotationOptions):
     """One number per row."""
 
     kind: Literal["number"] = "number"
@@ -39,7 +39,8 @@ def guess(profile: ColumnProfile) -> TargetGuess | None:
     """Recognise single numbers."""
     if not profile.is_number or profile.is_array:
         return None
-    return TargetGuess("number", 0.5, f"numbers from {profile.minimum:g} to {profile.maximum:g}")
+    options, described = describe_numbers(profile)
+    return TargetGuess("number", 0.5, f"numbers from {profile.minimum:g} to {profile.maximum:g}{described}", options)
 
 
 def fit(name: str, rows: RawColumn, options: Options) -> Column:
@@ -49,12 +50,13 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
     """
     import numpy as np
 
-    log = {"log": True} if options.scale == "log" else {}
-    values = _read_scaled(rows, log)
+    log = options.scale == "log"
+    with suggest_notation(rows, options.notation):
+        values = _read_scaled(rows, log, options.notation)
     if values.min() == values.max():
         raise BmcliError(
-            f"target {quoted(name)}: every training row has the value {require_numbers(rows)[0]:g}, so there "
-            "is nothing to learn.",
+            f"target {quoted(name)}: every training row has the value "
+            f"{require_numbers(rows, options.notation)[0]:g}, so there is nothing to learn.",
             path=f"data.targets.{name}",
         )
     mean, scale = 0.0, 1.0
@@ -72,25 +74,31 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
         shape=(),
         dtype="float32",
         raw_dtype="float32",
-        state={"mean": mean, "scale": scale, **log},
+        state={
+            "mean": mean,
+            "scale": scale,
+            **({"log": True} if log else {}),
+            **({"notation": notation} if (notation := options.notation.to_options()) else {}),
+        },
     )
 
 
 def check(rows: RawColumn, options: Options) -> None:
     """Refuse cells that are not numbers, or whose logarithm does not exist if it is learned."""
-    _read_scaled(rows, {"log": options.scale == "log"})
+    _read_scaled(rows, options.scale == "log", options.notation)
 
 
 def encode(rows: RawColumn, column: Column) -> np.ndarray:
     """Scale to `(number - mean) / scale`, or log(1 + number) likewise, float32 `(rows,)`; missing cells are faults."""
     import numpy as np
 
-    values = _read_scaled(rows, column.state).astype("float64")
+    notation = read_notation(column)
+    values = _read_scaled(rows, bool(column.state.get("log")), notation).astype("float64")
     with np.errstate(over="ignore"):
         encoded = ((values - column.state["mean"]) / column.state["scale"]).astype("float32")
     if not np.isfinite(encoded).all():
         row = int(np.argmin(np.isfinite(encoded)))
-        message = f"{require_numbers(rows)[row]:g} is too large for the scale of the training rows."
+        message = f"{require_numbers(rows, notation)[row]:g} is too large for the scale of the training rows."
         raise RowFault(row, message)
     return encoded
 
@@ -107,12 +115,12 @@ def count_classes(truth: np.ndarray, column: Column) -> None:
     """There are no classes."""
 
 
-def _read_scaled(rows: RawColumn, state: Mapping[str, Any]) -> np.ndarray:
+def _read_scaled(rows: RawColumn, log: bool, notation: NumberNotation) -> np.ndarray:
     """Read one number a row, as log(1 + number) if that is learned."""
     import numpy as np
 
-    values = require_numbers(rows)
-    if not state.get("log"):
+    values = require_numbers(rows, notation)
+    if not log:
         return values
     if (values <= -1).any():
         row = int(np.argmax(values <= -1))
