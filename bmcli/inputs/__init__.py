@@ -72,6 +72,8 @@ class Guess:
         is_wide: Whether the features are wide vectors.
         is_categorical: Whether each cell is one of few values, which must repeat to be useful.
         is_timeline: Whether the cells are days or times in ISO 8601, by which rows can be split.
+        foreign: Counts of the few distinct cells that the kind cannot read, which `bmcli init` writes as the option
+            `missing_cells`. A recipe that does not name them refuses them.
     """
 
     kind: str
@@ -84,6 +86,7 @@ class Guess:
     is_wide: bool = False
     is_categorical: bool = False
     is_timeline: bool = False
+    foreign: Mapping[str, int] = field(default_factory=dict)
 
 
 class EdgeCell(NamedTuple):

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from pydantic import Field
 
 from bmcli.recipe.fields import Kind
+
+MissingCells = Annotated[
+    tuple[str, ...],
+    Field(
+        description="Further texts that mark a missing value, in any case, beside empty cells and the usual ones such "
+        "as NULL, n/a, #N/A, unknown and -."
+    ),
+]
+"""Option `missing_cells` of kinds that read numbers, booleans or dates from text."""
 
 
 class InputOptions(Kind):

@@ -222,7 +222,8 @@ def _make_input_role(profile: ColumnProfile) -> ColumnRole:
 
 
 def _follow_guess(profile: ColumnProfile, guess: Guess) -> ColumnRole:
-    return ColumnRole(profile, "input", guess.kind, guess.why, guess.options, guess)
+    named = {"missing_cells": list(guess.foreign)} if guess.foreign else {}
+    return ColumnRole(profile, "input", guess.kind, guess.why, {**guess.options, **named}, guess)
 
 
 def _make_dropped_role(profile: ColumnProfile, why: str) -> ColumnRole:
