@@ -157,7 +157,8 @@ def _join_formats(formats: Sequence[str]) -> str:
 
 def _describe_markers(found: DateReading) -> Iterator[str]:
     if found.markers:
-        yield f"{sum(found.markers.values()):,} cells such as {quoted(next(iter(found.markers)))} are missing"
+        count, example = sum(found.markers.values()), quoted(next(iter(found.markers)))
+        yield f"{count:,} cells such as {example} are missing" if count > 1 else f"a cell, {example}, is missing"
 
 
 def fit(name: str, rows: RawColumn, options: Options) -> Column:

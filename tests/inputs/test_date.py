@@ -263,7 +263,7 @@ def test_one_foreign_cell_does_not_change_that_a_column_is_dates() -> None:
         guessed = guess(text(*(f"{day:%Y-%m-%d}" for day in DAYS), foreign))
         assert guessed is not None
         assert (guessed.kind, guessed.options, guessed.foreign) == ("date", {}, {})
-        assert f"1 cells such as '{foreign}' are missing" in guessed.why
+        assert f"a cell, '{foreign}', is missing" in guessed.why
     guessed = guess(text(*(f"{day:%Y-%m-%d}" for day in DAYS), "see note", "2021-02-30", "see note"))
     assert guessed is not None
     assert guessed.foreign == {"see note": 2, "2021-02-30": 1}
