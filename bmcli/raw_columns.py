@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
+from bmcli.dates.reading import has_date_name
 from bmcli.errors import BmcliError
 from bmcli.notation import PLAIN, NumberNotation, WrittenNumbers, find_markers, guess_numbers, parse_numbers
 from bmcli.pictures import ImageHeader, read_header
@@ -29,6 +30,8 @@ RawColumn: TypeAlias = "np.ndarray | pa.ChunkedArray"
 # Indices of cells that are not among the classes of `lookup_indices`.
 UNKNOWN = -1
 MISSING = -2
+_LONG_INTEGER = "^[+-]?[0-9]{16,}$"
+_EXACT_IN_FLOAT64 = 2**53
 UNKNOWN_TEXT = "no such thing \N{SNOWMAN}"
 """A text that does not occur in training rows."""
 YES_WORDS = (
@@ -152,6 +155,16 @@ class ColumnCells:
             return not self.is_file and is_numeric(self.rows)
         written = self.written_numbers
         return written is not None and not written.foreign and not written.obstacle
+
+    @cached_property
+    def has_long_codes(self) -> bool:
+        """Whether the cells are integers of 16 digits or more, different ones of which are equal in floating point.
+
+        Such numbers are identifiers, unless the column is named like a time: then they are nanoseconds.
+        """
+        if self.is_file or self.shape not in ((), (1,)) or has_date_name(self.name):
+            return False
+        return _are_long_codes(self.present if self.is_text else self.rows)
 
     @cached_property
     def numbers(self) -> np.ndarray:
@@ -371,6 +384,24 @@ def format_cell(rows: RawColumn, row: int) -> str:
         cell = rows[row].as_py()
         return "nothing" if cell is None else quoted(cell) if isinstance(cell, str) else repr(cell)
     return str(rows[row]) if rows.ndim == 1 else "another value in an array"
+
+
+def _are_long_codes(rows: RawColumn) -> bool:
+    """Whether all numbers have 16 digits or more, and some lie beyond the integers that float64 represents exactly."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    if not is_text_column(rows):
+        if rows.dtype.kind not in "iu" or not len(rows):
+            return False
+        low, high = int(np.abs(rows).min()), max(abs(int(rows.min())), int(rows.max()))
+        return low >= 10**15 and high > _EXACT_IN_FLOAT64
+    cells = pc.utf8_trim_whitespace(rows)
+    if not len(cells) or not pc.all(pc.match_substring_regex(cells, _LONG_INTEGER)).as_py():
+        return False
+    digits = pc.utf8_ltrim(cells, "+-0")
+    is_longer = pc.greater(pc.utf8_length(digits), len(str(_EXACT_IN_FLOAT64)))
+    return bool(pc.any(pc.or_(is_longer, pc.greater(digits, str(_EXACT_IN_FLOAT64)))).as_py())
 
 
 def _get_text(rows: RawColumn, row: int) -> str | None:

@@ -148,8 +148,14 @@ def _choose_split(rows: SourceRows, assigned: Sequence[ColumnRole], sizes: RowCo
     if split_names is None or (split_names == "train").all():
         share = 0.2 if sizes.rows < 1000 else 0.1
         shares = {"train": round(1 - 2 * share, 2), "validation": share, "test": share}
+        if group := _find_group(assigned):
+            why = f"{group.name} {group.why}; if they were divided, the test would be of known ones"
+            return SectionChoice({**shares, "group": group.name}, why)
         if time := _find_time_column(assigned):
-            return SectionChoice({**shares, "time": time}, f"by {time}: oldest rows for training, newest for the test")
+            why = f"by {time.name}: oldest rows for training, newest for the test"
+            formats = time.profile.guesses[0].time_formats
+            written = {"time_format": formats[0] if len(formats) == 1 else list(formats)} if formats != ("iso",) else {}
+            return SectionChoice({**shares, "time": time.name, **written}, why)
         return SectionChoice(shares, "random rows; validation selects the epoch, test is evaluated once, at the end")
     options = {} if column is None else {"column": column}
     if (split_names == "validation").any():
@@ -159,17 +165,21 @@ def _choose_split(rows: SourceRows, assigned: Sequence[ColumnRole], sizes: RowCo
     return SectionChoice({**options, "validation": share}, "share of the training rows, to select the epoch")
 
 
-def _find_time_column(assigned: Sequence[ColumnRole]) -> str | None:
+def _find_group(assigned: Sequence[ColumnRole]) -> ColumnRole | None:
+    return next((role for role in assigned if role.role == "group"), None)
+
+
+def _find_time_column(assigned: Sequence[ColumnRole]) -> ColumnRole | None:
     """Find a column of dates with about one row each, by which later rows must not be in the training set."""
     dates = [
         role
         for role in assigned
-        if any(guess.is_timeline for guess in role.profile.guesses[:1])
+        if any(guess.time_formats for guess in role.profile.guesses[:1])
         and role.profile.rows_per_value < 1.05
         and not role.profile.missing
     ]
     others = [role for role in assigned if role.role == "input" and role not in dates]
-    return dates[0].name if len(dates) == 1 and others else None  # without others it is needed as an input
+    return dates[0] if len(dates) == 1 and others else None  # without others it is needed as an input
 
 
 def _choose_model(assigned: Sequence[ColumnRole], sizes: RowCounts) -> SectionChoice:
@@ -235,11 +245,10 @@ def _list_notes(assigned: Sequence[ColumnRole], sizes: RowCounts) -> Iterator[st
             "invalid: skip below data."
         )
     for role in assigned:
-        doubt = role.guess.doubt if role.guess is not None and role.role == "input" else ""
+        doubts = [guess.doubt for guess in role.profile.guesses] if role.role == "input" else []
         if role is target and target.profile.written is not None:
-            doubt = target.profile.written.doubt
-        if doubt:
-            yield f"{role.name}: {doubt}."
+            doubts = [target.profile.written.doubt]
+        yield from (f"{role.name}: {doubt}." for doubt in doubts if doubt)
     if sizes.train < 100:
         yield f"{sizes.train} training rows are few: metrics will vary with the seed."
     if parts.load("data.targets", target.kind).ONE_CLASS and target.profile.top_share > 0.8:
@@ -280,7 +289,7 @@ def _render_recipe(
         "data:",
         *_render_value("  ", "source", source),
         *(_render_value("  ", "split", split.options, split.why) if split.options else []),
-        *_render_inputs([role for role in assigned if role.name != split.options.get("time")]),
+        *_render_inputs([role for role in assigned if role.name not in map(split.options.get, ("time", "group"))]),
         "  targets:",
         *_render_value("    ", target.name, {"kind": target.kind, **target.options}, target.why),
         *_render_value("", "model", model.options, model.why),
@@ -299,7 +308,7 @@ def _render_inputs(assigned: Sequence[ColumnRole]) -> Iterator[str]:
     inputs = [role for role in assigned if role.role == "input"]
     dropped: dict[str, list[str]] = {}  # names by reason
     for role in assigned:
-        if role.role == "dropped":
+        if role.role in ("dropped", "group"):
             dropped.setdefault(role.why, []).append(role.name)
     for why, names in dropped.items():
         yield from _render_comment(f"  # dropped {', '.join(map(_make_printable, names))}: {why}")

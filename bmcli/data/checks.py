@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bmcli import inputs as input_kinds
 from bmcli.data import targets as target_kinds
+from bmcli.data.profiling.groups import find_divided_groups
 from bmcli.quoting import quoted
 from bmcli.recipe.nodes import write_scalar
 from bmcli.specs import Column, DataSpec, PreparedData, Split
@@ -39,7 +40,7 @@ class Finding:
     """One result of the checks.
 
     Args:
-        check: `duplicates`, `conflicts`, `leak`, `drift` or `imbalance`.
+        check: `duplicates`, `conflicts`, `leak`, `groups`, `drift` or `imbalance`.
         message: Description with numbers.
         suggestion: The next step.
         numbers: The numbers of the message, for programs.
@@ -69,6 +70,7 @@ def check_prepared(prepared: PreparedData) -> tuple[Finding, ...]:
         *_find_duplicates(codes, splits),
         *_find_conflicts(codes["train"], splits["train"], spec),
         *_find_leaks(splits["train"], spec),
+        *find_divided_groups(prepared),
         *_find_drifts(splits, spec),
         *_find_imbalances(splits["train"], spec),
     )

@@ -259,13 +259,15 @@ def _to_number_array(column: pa.ChunkedArray) -> RawColumn:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if pa.types.is_decimal(column.type):
-        column = column.cast(pa.float64())
-    if pa.types.is_integer(column.type) and column.null_count:
+    is_decimal = pa.types.is_decimal(column.type)
+    has_floats = is_decimal or column.null_count > 0
+    if pa.types.is_integer(column.type) or (is_decimal and column.type.scale == 0):
         bounds = pc.min_max(column).as_py()
-        if max(abs(bounds["min"] or 0), abs(bounds["max"] or 0)) > _EXACT_IN_FLOAT64:
+        largest = max(abs(int(bounds["min"] or 0)), abs(int(bounds["max"] or 0)))
+        if largest > (_EXACT_IN_FLOAT64 if has_floats else 2**63 - 1):
             # Such numbers are identifiers; in floating point different ones would become equal.
             return column.cast(pa.string())
+    if has_floats and not pa.types.is_floating(column.type):
         column = column.cast(pa.float64())
     if len(column.chunks) == 1 and not column.null_count:
         return column.chunk(0).to_numpy()

@@ -21,8 +21,10 @@ import numpy as np
 
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 PERIODS = {"minute": 60, "hour": 1440, "weekday": 7, "day": 31, "month": 12, "day_of_year": 366}
+EPOCHS = {"seconds": 1, "milliseconds": 1000}
 DAY_S = 86400
 MAX_SECONDS = 2**38
+FIRST_YEAR, LAST_YEAR = 2, 9998  # others mean that there is no date
 GREY_WEIGHTS = np.array([0.2989, 0.5870, 0.1140], "float32")
 ASCII_SPACE = " \t\n\v\f\r"
 K0, K1, K2 = 0xC3A5C85C97CB3127, 0xB492B66FBE98F273, 0x9AE16A3B2F90404F
@@ -202,12 +204,17 @@ def _encode_date(column: Mapping[str, Any], cells: Any) -> Any:
 
 def _parse_seconds(cell: Any, column: Mapping[str, Any]) -> int | None:
     """Parse a cell as whole seconds since 1970; None if it is missing or unreadable."""
-    if column["raw_dtype"] != "string":
+    state = column["state"]
+    if column["raw_dtype"] != "string" and state["formats"][0] in EPOCHS:
         value = float("nan") if cell is None else float(cell)
-        value /= {"seconds": 1, "milliseconds": 1000}[column["state"]["formats"][0]]
+        value /= EPOCHS[state["formats"][0]]
         return int(np.floor(value)) if np.isfinite(value) and abs(value) < MAX_SECONDS else None
+    if isinstance(cell, (float, np.floating)) and not np.isfinite(cell):
+        return None
     text = _read_cell(cell).strip(ASCII_SPACE)
-    for date_format, regex, fields in column["state"]["patterns"]:
+    if text.lower() in [each.strip().lower() for each in state["missing_cells"]]:
+        return None
+    for date_format, regex, fields in state["patterns"]:
         match = re.fullmatch(regex, text)
         seconds = (
             None if match is None else _convert_fields(date_format, dict(zip(fields, match.groups(), strict=True)))
@@ -220,8 +227,23 @@ def _parse_seconds(cell: Any, column: Mapping[str, Any]) -> int | None:
 def _convert_fields(date_format: str, texts: Mapping[str, Any]) -> int | None:
     """Convert the fields of a cell to seconds; None for a day that does not exist."""
     if "number" in texts:
-        value = float(texts["number"]) / {"seconds": 1, "milliseconds": 1000}[date_format]
+        value = float(texts["number"]) / EPOCHS[date_format]
         return int(np.floor(value)) if abs(value) < MAX_SECONDS else None
+    days = (_find_week_day if "iso_week" in texts else _find_month_day)(texts)
+    if days is None:
+        return None
+    hour = int(texts.get("hour") or 0)
+    if "half" in texts:
+        hour = int(texts.get("half_hour") or 0) % 12 + 12 * (texts["half"].lower()[0] == "p")
+    time = hour * 3600 + int(texts.get("minute") or 0) * 60 + int(texts.get("second") or 0)
+    zone = re.sub("[A-Za-z:]", "", texts.get("zone") or "") + "0000"
+    zone = "+0000" if zone[0] == "0" else zone
+    ahead = int(zone[1:3]) * 3600 + int(zone[3:5]) * 60
+    return days * DAY_S + time - (-ahead if zone[0] == "-" else ahead)
+
+
+def _find_month_day(texts: Mapping[str, Any]) -> int | None:
+    """Count the days from 1970 to the day of a month; None if it does not exist."""
     if "year" in texts:
         year = int(texts["year"] or 1970)
     else:
@@ -231,15 +253,17 @@ def _convert_fields(date_format: str, texts: Mapping[str, Any]) -> int | None:
     month = MONTHS.index(name[:3].lower()) + 1 if name else int(texts.get("month") or 1)
     day = int(texts.get("day") or 1)
     days = _days_from_civil(np.int64(year), np.int64(month), np.int64(day))
-    if tuple(map(int, _civil_from_days(days)))[1:] != (month, day):
-        return None
-    hour = int(texts.get("hour") or 0)
-    if "half" in texts:
-        hour = int(texts.get("half_hour") or 0) % 12 + 12 * (texts["half"].lower() == "pm")
-    time = hour * 3600 + int(texts.get("minute") or 0) * 60 + int(texts.get("second") or 0)
-    zone = re.sub("[Z:]", "", texts.get("zone") or "") or "+0000"
-    ahead = int(zone[1:3]) * 3600 + int(zone[3:5]) * 60
-    return int(days) * DAY_S + time - (-ahead if zone[0] == "-" else ahead)
+    exists = tuple(map(int, _civil_from_days(days)))[1:] == (month, day) and FIRST_YEAR <= year <= LAST_YEAR
+    return int(days) if exists else None
+
+
+def _find_week_day(texts: Mapping[str, Any]) -> int | None:
+    """Count the days from 1970 to the day of a week of ISO 8601; None if the week does not exist."""
+    year, week = int(texts["iso_year"]), int(texts["iso_week"])
+    fourth = int(_days_from_civil(np.int64(year), np.int64(1), np.int64(4)))  # in the first week of its year
+    monday = fourth - (fourth + 3) % 7 + 7 * (week - 1)
+    exists = monday + 3 < int(_days_from_civil(np.int64(year + 1), np.int64(1), np.int64(1)))
+    return monday + int(texts.get("iso_day") or 1) - 1 if exists and FIRST_YEAR <= year <= LAST_YEAR else None
 
 
 def _encode_date_part(part: str, seconds: np.ndarray, state: Mapping[str, Any]) -> np.ndarray:

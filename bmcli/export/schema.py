@@ -243,6 +243,7 @@ class DateState(_StrictRecord):
     offset: float
     scale: float
     flag: bool
+    missing_cells: tuple[str, ...]
     patterns: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
 
 

@@ -72,10 +72,10 @@ class Guess:
         form: Form of the features, by which `bmcli init` chooses a family.
         is_wide: Whether the features are wide vectors.
         is_categorical: Whether each cell is one of few values, which must repeat to be useful.
-        is_timeline: Whether the cells are days or times in ISO 8601, by which rows can be split.
+        time_formats: Date formats of the cells, if each cell is a day or a time by which rows can be split.
+        doubt: What else the cells may mean, and how to say so in the recipe; also of a guess that is not followed.
         foreign: Counts of the few distinct cells that the kind cannot read, which `bmcli init` writes as the option
             `missing_cells`. A recipe that does not name them refuses them.
-        doubt: What else the cells may mean, for the user to decide; empty if nothing else.
     """
 
     kind: str
@@ -87,9 +87,9 @@ class Guess:
     form: Form = "vector"
     is_wide: bool = False
     is_categorical: bool = False
-    is_timeline: bool = False
-    foreign: Mapping[str, int] = field(default_factory=dict)
+    time_formats: tuple[str, ...] = ()
     doubt: str = ""
+    foreign: Mapping[str, int] = field(default_factory=dict)
 
 
 class EdgeCell(NamedTuple):

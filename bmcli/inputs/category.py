@@ -85,7 +85,12 @@ class Options(InputOptions):
 
 
 def guess(cells: ColumnCells) -> Guess | None:
-    """Accept every column of text that does not consist of numbers, for want of a kind that recognises it."""
+    """Accept every column of text that does not consist of numbers, for want of a kind that recognises it.
+
+    Integers of 16 digits and more are codes.
+    """
+    if cells.has_long_codes:
+        return Guess("category", 0.5, "codes of many digits", is_categorical=True)
     if not cells.is_text or cells.is_numeric:
         return None
     return Guess("category", 0.3, f"{cells.distinct:,} categories", is_categorical=True)

@@ -6,32 +6,37 @@ A missing date is 0 in all parts, which is the middle of each; it is flagged if 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
 
 from bmcli import dates, raw_columns
+from bmcli.dates import parsing, reading
 from bmcli.errors import BmcliError
 from bmcli.inputs import Feature, Guess, InputTraits, make_object_array
+from bmcli.notation import find_markers
 from bmcli.quoting import quoted
 from bmcli.raw_columns import ColumnCells, RawColumn, RowFault
 from bmcli.recipe.fields import fault
-from bmcli.recipe.inputs import InputOptions
+from bmcli.recipe.inputs import InputOptions, MissingCells
 from bmcli.recipe.nodes import write_scalar
 from bmcli.specs import Column
 
 if TYPE_CHECKING:
     import numpy as np
-    import pyarrow as pa
 
+    from bmcli.dates.reading import DateReading
     from bmcli.layers.date_encoder import DateEncoder
 
 _BATCH_ROWS = 65_536
 _DAY_S = 86_400
-_ISO_DAY, _MONTH = re.compile(r"\d{4}-\d{2}-\d{2}"), re.compile(r"\d{4}-\d{1,2}")
-_SEVERAL_FORMATS = "dates in several formats; to use it, list these in `inputs`"
+_MAX_FOREIGN = 30  # distinct cells that are no dates, which `init` writes
+_MANY_DAYS = 10  # distinct numbers that are all days of the calendar, from which on that is no accident
+_LIKELY_EPOCHS = {"seconds": (9e8, 2.2e9), "milliseconds": (9e11, 2.2e12)}  # of the years 1998 to 2039
+_MIXED_ORDERS = "dates of which some have the day before the month, and others after it"
+_UNKNOWN_FORMAT = "dates in a format that is not known; to use it, give the column a `format` in `inputs`"
+_FILL = "Name their format in `inputs`, or write `invalid: fill` to treat them as missing."
 _Part = Literal["trend", "month", "day", "day_of_year", "weekday", "hour", "minute"]
 
 
@@ -42,9 +47,10 @@ class Options(InputOptions):
     format: str | tuple[str, ...] | None = Field(
         default=None,
         description="Date format: `iso`, `seconds` or `milliseconds` since 1970, strptime directives such as "
-        "%d.%m.%Y, or a list of which the first match is used. By default the one common format that fits all "
-        "training rows.",
+        "%d.%m.%Y, or a list of which the first match is used. By default the common format that fits the training "
+        "rows.",
     )
+    missing_cells: MissingCells = ()
     parts: tuple[_Part, ...] | None = Field(
         default=None,
         min_length=1,
@@ -55,14 +61,8 @@ class Options(InputOptions):
     @field_validator("format")
     @classmethod
     def _check_formats(cls, value: Any) -> Any:
-        for form in _as_tuple(value):
-            try:
-                dates.compile_format(form)
-            except ValueError as error:
-                hint = "Write iso, seconds, milliseconds, or directives such as %Y-%m-%d %H:%M:%S."
-                raise fault("format", f"{error}.", hint) from None
-        if value is not None and not _as_tuple(value):
-            raise fault("format", "expected at least one format, received none.")
+        if problem := dates.find_format_problem(value):
+            raise fault("format", *problem)
         return value
 
     @field_validator("parts")
@@ -75,26 +75,94 @@ class Options(InputOptions):
 
 
 def guess(cells: ColumnCells) -> Guess | None:
-    """Recognise texts that are dates in a common format, or in several; months need their format as an option."""
+    """Recognise texts and whole numbers of which nearly all are dates in common formats."""
+    if cells.is_file or cells.shape not in ((), (1,)):
+        return None
     if not cells.is_text or cells.is_numeric:
+        return _guess_numbers(cells)
+    found = reading.read_formats(cells.present)
+    if found is None or (found.foreign_share >= reading.FOREIGN_SHARE and not found.contradicts):
+        # The first cell excludes most columns, whose distinct cells are then not looked for.
+        first = cells.present[0].as_py().strip()
+        if not dates.DATE_LIKE.fullmatch(first) or not all(map(dates.DATE_LIKE.fullmatch, cells.samples)):
+            return None
+        return Guess("date", 0.8, "dates", needs_options=True, obstacle=_UNKNOWN_FORMAT)
+    if found.formats[0] in dates.EPOCHS or (_is_compact(found) and not _are_days(cells, found)):
         return None
-    if dates.find_matching_formats(cells.present):
-        is_day = _ISO_DAY.match(cells.present[0].as_py().strip()) is not None
-        return Guess("date", 0.8, "dates", is_timeline=is_day)
-    if dates.has_mixed_formats(cells.present):
-        return Guess("date", 0.8, "dates", obstacle=_SEVERAL_FORMATS)
-    # The first cell excludes most columns, whose distinct cells are then not looked for.
-    first = cells.present[0].as_py().strip()
-    if not dates.DATE_LIKE.fullmatch(first) or not all(map(dates.DATE_LIKE.fullmatch, cells.samples)):
+    return _make_guess(found)
+
+
+def _guess_numbers(cells: ColumnCells) -> Guess | None:
+    """Recognise numbers such as 20210131; seconds since 1970 are a doubt, because any number could be one."""
+    import numpy as np
+
+    numbers = cells.numbers
+    if not len(numbers) or cells.dtype == "bool" or not (np.rint(numbers) == numbers).all():
         return None
-    if _MONTH.fullmatch(first):
-        return Guess("date", 0.8, "months", {"format": "%Y-%m"}, needs_options=True)
-    return Guess("date", 0.8, "dates", needs_options=True, obstacle=_SEVERAL_FORMATS)
+    typical = float(np.median(numbers))
+    for unit, (low, high) in _LIKELY_EPOCHS.items():
+        is_likely = low < typical < high and bool((numbers > low).all() and (numbers < high).all())
+        if is_likely and reading.has_date_name(cells.name):
+            doubt = f"if its numbers are {unit} since 1970, write `{{kind: date, format: {unit}}}`"
+            return Guess("date", 0.2, f"{unit} since 1970", {"format": unit}, needs_options=True, doubt=doubt)
+    if not 190_001 <= typical <= 21_001_231_235_959:
+        return None
+    found = reading.read_formats(raw_columns.to_texts(cells.rows))
+    is_likely = found is not None and _is_compact(found) and found.foreign_share < reading.FOREIGN_SHARE
+    return _make_guess(found) if found and is_likely and _are_days(cells, found) else None
+
+
+def _is_compact(found: DateReading) -> bool:
+    return all(map(dates.is_compact, found.formats))
+
+
+def _are_days(cells: ColumnCells, found: DateReading) -> bool:
+    """Whether numbers such as 20210131 are days, and no counts or identifiers."""
+    is_named = reading.has_date_name(cells.name)
+    # Six digits are a month by accident far more often than eight are a day.
+    return is_named or (found.formats[0] != "%Y%m" and found.distinct >= _MANY_DAYS)
+
+
+def _make_guess(found: DateReading) -> Guess:
+    """Make the guess of a column of dates, with its formats as an option where they are not ISO 8601."""
+    obstacle = ""
+    if found.contradicts:
+        obstacle = f"{_MIXED_ORDERS}; write them in one way, for example as 2021-01-31"
+    elif len(found.foreign) > _MAX_FOREIGN:
+        count, first = sum(found.foreign.values()), next(iter(found.foreign))
+        obstacle = f"dates except for {count:,} cells of {len(found.foreign):,} kinds, such as {quoted(first)}"
+    doubt = ""
+    if found.rivals:
+        doubt = (
+            f"no cell shows whether days or months are first: it is read as {found.days[0]}; if that is wrong, write "
+            f"`format: {json.dumps(found.formats[0].replace(found.days[0], found.rivals[0]))}`"
+        )
+    formats = found.formats
+    is_complete = not found.markers and not found.foreign and "%d" in _join_formats(formats)
+    return Guess(
+        "date",
+        0.8,
+        "; ".join(["dates", *([found.why] if found.why else []), *_describe_markers(found)]),
+        {} if formats == ("iso",) else {"format": formats[0] if len(formats) == 1 else list(formats)},
+        obstacle=obstacle,
+        foreign=found.foreign,
+        doubt=doubt,
+        time_formats=formats if is_complete else (),
+    )
+
+
+def _join_formats(formats: Sequence[str]) -> str:
+    return " ".join("%Y-%m-%d" if each == "iso" else each for each in formats)
+
+
+def _describe_markers(found: DateReading) -> Iterator[str]:
+    if found.markers:
+        count, example = sum(found.markers.values()), quoted(next(iter(found.markers)))
+        yield f"{count:,} cells such as {example} are missing" if count > 1 else f"a cell, {example}, is missing"
 
 
 def fit(name: str, rows: RawColumn, options: Options) -> Column:
     """Fit the format, the mean and standard deviation of the time, and whether any date is missing."""
-    import numpy as np
 
     rows = raw_columns.require_values(rows)
     if not raw_columns.is_text_column(rows) and rows.size != len(rows):
@@ -105,9 +173,8 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
     # Parsing is slow, and columns of dates often repeat the same days: each distinct cell is parsed once.
     distinct, codes = raw_columns.factorize(rows)
     with raw_columns.translate_fault_rows(codes):
-        formats = _resolve_formats(name, distinct, options)
-        parsed = [_parse_seconds(distinct, batch, formats) for batch in _split_batches(distinct)]
-    seconds, present = (np.concatenate([batch[i] for batch in parsed])[codes] for i in (0, 1))
+        formats = _resolve_formats(name, rows, options)
+        seconds, present = (each[codes] for each in _parse_seconds(distinct, formats, options.missing_cells))
     seconds = seconds[present]
     if not len(seconds):
         raise BmcliError(
@@ -130,6 +197,7 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
             "offset": float(seconds.mean()),
             "scale": float(seconds.std()) or 1.0,  # All dates may be equal.
             "flag": not bool(present.all()),
+            "missing_cells": list(options.missing_cells),
         },
     )
 
@@ -137,13 +205,9 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
 def check(rows: RawColumn, options: Options) -> None:
     """Refuse a cell that is not a date in a format of the options, or in a common one."""
     distinct, codes = raw_columns.factorize(rows)
-    formats = list(_as_tuple(options.format)) or ([] if raw_columns.is_text_column(rows) else ["seconds"])
     with raw_columns.translate_fault_rows(codes):
-        if not formats:
-            texts = raw_columns.to_texts(distinct)
-            _check_all_parsed(texts, dates.select_formats(texts))
-        for batch in _split_batches(distinct) if formats else ():
-            _parse_seconds(distinct, batch, formats)
+        formats = list(dates.list_formats(options.format)) or _list_common_formats(rows)
+        _parse_seconds(distinct, formats, options.missing_cells)
 
 
 def encode(rows: RawColumn, column: Column) -> np.ndarray:
@@ -161,9 +225,10 @@ def encode(rows: RawColumn, column: Column) -> np.ndarray:
     distinct, codes = raw_columns.factorize(rows)
     encoded = np.zeros((len(distinct), *column.shape), column.dtype)
     with raw_columns.translate_fault_rows(codes):
-        for start, batch in _split_batches(distinct):
-            seconds, present = _parse_seconds(distinct, (start, batch), column.state["formats"])
-            encoded[start : start + len(seconds)] = layer.encode(seconds, present).numpy()
+        seconds, present = _parse_seconds(distinct, column.state["formats"], column.state["missing_cells"])
+    for start in range(0, len(distinct), _BATCH_ROWS):
+        batch = slice(start, start + _BATCH_ROWS)
+        encoded[batch] = layer.encode(seconds[batch], present[batch]).numpy()
     return encoded[codes]
 
 
@@ -171,7 +236,8 @@ def build_encoder(column: Column) -> DateEncoder:
     from bmcli.layers.date_encoder import DateEncoder
 
     state = column.state
-    return DateEncoder(state["formats"], state["parts"], state["offset"], state["scale"], state["flag"])
+    names = ("formats", "parts", "offset", "scale", "flag", "missing_cells")
+    return DateEncoder(*(state[name] for name in names))
 
 
 def build_feature(column: Column, encoded: Any) -> Feature:
@@ -195,117 +261,154 @@ class DateTraits(InputTraits):
 
     @property
     def reading_options(self) -> Mapping[str, Any]:
-        formats = self.column.state["formats"]
-        return {"format": formats[0] if len(formats) == 1 else formats}
+        formats, missing_cells = self.column.state["formats"], self.column.state["missing_cells"]
+        named = {"missing_cells": missing_cells} if missing_cells else {}
+        return {"format": formats[0] if len(formats) == 1 else formats, **named}
 
     def summarize(self) -> str:
         return ""
 
     def make_random_cells(self, count: int, generator: np.random.Generator) -> np.ndarray:
+        import numpy as np
+
         column, state = self.column, self.column.state
         if column.raw_dtype == "string":
             return make_object_array(["2026-01-31"] * count)
         shape = (count, *(size or 1 for size in column.raw_shape))
+        if state["formats"][0] not in dates.EPOCHS:
+            return np.full(shape, 20260131.0)
         return (state["offset"] + state["scale"] * generator.normal(size=shape)).astype(column.raw_dtype)
 
     def derive_state(self) -> Mapping[str, Any]:
         """Derive the regular expressions of the formats."""
-        if self.column.raw_dtype != "string":
+        if self.column.raw_dtype != "string" and self.column.state["formats"][0] in dates.EPOCHS:
             return {}
         compiled = [(date_format, dates.compile_format(date_format)) for date_format in self.column.state["formats"]]
         patterns = [[date_format, pattern.regex, list(pattern.fields)] for date_format, pattern in compiled]
         return {"patterns": patterns}
 
 
-def _as_tuple(formats: str | tuple[str, ...] | None) -> tuple[str, ...]:
-    return (formats,) if isinstance(formats, str) else formats or ()
-
-
 def _resolve_formats(name: str, rows: RawColumn, options: Options) -> list[str]:
-    """Return the formats of the options, or the only common one that matches."""
-    formats = list(_as_tuple(options.format))
-    if not raw_columns.is_text_column(rows):
-        if formats and (len(formats) > 1 or formats[0] not in dates.EPOCHS):
-            raise BmcliError(
-                f"column {quoted(name)}: expected `seconds` or `milliseconds`, because the column has numbers, "
-                f"received {_join_with_and(formats)}.",
-                path=f"data.inputs.{name}.format",
-            )
-        return formats or ["seconds"]
-    return formats or [_guess_format(name, raw_columns.to_texts(rows))]
-
-
-def _guess_format(name: str, texts: pa.ChunkedArray) -> str:
-    """Return the only common format that matches all cells, `iso` if all are missing.
+    """Return the formats of the options, or the common ones that fit the cells.
 
     Raises:
-        BmcliError: Several formats match, or the cells have several formats.
+        BmcliError: Several formats fit in different ways, or the cells have several formats.
         RowFault: A cell is not a date.
     """
-    import numpy as np
-
-    matching = dates.find_matching_formats(texts)
-    if len(matching) == 1 or texts.null_count == len(texts):
-        return matching[0] if matching else "iso"
-    path = f"data.inputs.{name}.format"
-    if matching:
-        first = int(np.argmin(np.asarray(texts.is_null())))
+    formats = list(dates.list_formats(options.format))
+    if raw_columns.is_text_column(rows):
+        return formats or _guess_formats(name, rows, options)
+    if formats and not (formats[0] in dates.EPOCHS and len(formats) == 1) and not all(map(dates.is_compact, formats)):
         raise BmcliError(
-            f"column {quoted(name)}: dates such as {raw_columns.format_cell(texts, first)} can be read as "
-            f"{_join_with_and(matching)}.",
-            path=path,
-            suggestion=f"Set one of them: `format: {json.dumps(matching[0])}`.",
+            f"column {quoted(name)}: expected `seconds`, `milliseconds` or digits such as %Y%m%d, because the column "
+            f"has numbers, received {_join_with_and(formats)}.",
+            path=f"data.inputs.{name}.format",
         )
-    formats = dates.select_formats(texts)
-    _check_all_parsed(texts, formats)
-    raise BmcliError(
-        f"column {quoted(name)}: its dates are written in {len(formats)} formats: {_join_with_and(formats)}.",
-        path=path,
-        suggestion=f"If that is intended, write `format: {json.dumps(formats)}`: the first format that matches a cell "
-        "is used.",
-    )
+    return formats or _list_common_formats(rows)
 
 
-def _check_all_parsed(texts: pa.ChunkedArray, formats: list[str]) -> None:
-    """Raise RowFault at the first cell that no format matches."""
+def _list_common_formats(rows: RawColumn) -> list[str]:
+    """List the common formats of dates; other numbers are seconds, and texts without any date would be ISO 8601."""
+    is_text = raw_columns.is_text_column(rows)
+    found = reading.read_formats(raw_columns.to_texts(rows)) if is_text or _is_whole(rows) else None
+    formats = [] if found is None else list(found.formats)
+    if not is_text and not all(map(dates.is_compact, formats)):
+        return ["seconds"]
+    return formats or (["iso"] if is_text else ["seconds"])
+
+
+def _is_whole(rows: RawColumn) -> bool:
     import numpy as np
 
-    matched = np.asarray(texts.is_null()).copy()
-    for form in formats:
-        matched |= np.asarray(dates.match_format(texts, form).fill_null(False))
-    if not matched.all():
-        raise _make_date_fault(texts, int(np.argmin(matched)), "expected a date")
+    numbers = raw_columns.to_numbers(rows)
+    numbers = numbers[~np.isnan(numbers)]
+    return bool((np.rint(numbers) == numbers).all() and (np.abs(numbers) < 2**53).all())
 
 
-def _make_date_fault(rows: RawColumn, row: int, expected: str) -> RowFault:
-    cell = rows[row].as_py() if raw_columns.is_text_column(rows) else None
-    return RowFault(row, f"{expected}, received {raw_columns.format_cell(rows, row)}.", cell=cell)
+def _guess_formats(name: str, rows: RawColumn, options: Options) -> list[str]:
+    """Return the only common format of days that fits a column of text, `iso` if all cells are missing."""
+    found = reading.read_formats(raw_columns.to_texts(rows))
+    if found is None:
+        _parse_seconds(rows, ["iso"], options.missing_cells)
+        return ["iso"]
+    path = f"data.inputs.{name}.format"
+    if found.rivals:
+        row = int(parsing.parse_times(rows, found.formats)[1].argmax())
+        formats = [found.days[0], *found.rivals]
+        raise BmcliError(
+            f"column {quoted(name)}: dates such as {raw_columns.format_cell(rows, row)} can be read as "
+            f"{_join_with_and(formats)}.",
+            path=path,
+            suggestion=f"Set one of them: `format: {json.dumps(formats[0])}`.",
+        )
+    if found.contradicts:
+        row = int(parsing.parse_times(rows, found.formats)[1].argmin())
+        raise BmcliError(
+            f"column {quoted(name)}: it has {_MIXED_ORDERS}, such as {raw_columns.format_cell(rows, row)} beside "
+            f"{found.days[0]}.",
+            path=path,
+            suggestion="Write its dates in one way, for example as 2021-01-31.",
+        )
+    formats = list(found.formats)
+    _parse_seconds(rows, formats, options.missing_cells)
+    if len(set(found.days)) > 1:
+        raise BmcliError(
+            f"column {quoted(name)}: its dates are written in {len(formats)} formats: {_join_with_and(formats)}.",
+            path=path,
+            suggestion=f"If that is intended, write `format: {json.dumps(formats)}`: the first format that matches a "
+            "cell is used.",
+        )
+    return formats
 
 
 def _join_with_and(formats: list[str]) -> str:
     return " and ".join([", ".join(formats[:-1]), formats[-1]] if len(formats) > 1 else formats)
 
 
-def _parse_seconds(rows: RawColumn, batch: tuple[int, Any], formats: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Parse a batch of cells to seconds since 1970; also return which cells are not missing.
-
-    The layer of the served model parses the cells, so that both read the same dates.
+def _parse_seconds(
+    rows: RawColumn, formats: Sequence[str], missing_cells: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Parse cells to whole seconds since 1970, int64, and whether each is a date, both `(rows,)`.
 
     Raises:
-        RowFault: A cell is not a date.
+        RowFault: A cell is neither a date nor missing.
     """
+    seconds, is_date, is_wrong = _read_seconds(rows, formats, missing_cells)
+    if is_wrong.any():
+        raise _make_date_fault(rows, is_wrong, formats)
+    return seconds, is_date
+
+
+def _read_seconds(
+    rows: RawColumn, formats: Sequence[str], missing_cells: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Parse cells as `_parse_seconds` does; also return which are neither dates nor missing."""
     import numpy as np
 
-    from bmcli.layers.date_encoder import DateEncoder
+    if not raw_columns.is_text_column(rows) and formats[0] in dates.EPOCHS:
+        values = np.asarray(rows, "float64").reshape(-1) / dates.EPOCHS[formats[0]]
+        is_date = np.isfinite(values) & (np.abs(values) < parsing.LAST_S)
+        return np.floor(np.where(is_date, values, 0.0)).astype("int64"), is_date, ~is_date & ~np.isnan(values)
+    texts = raw_columns.to_texts(rows)
+    times, is_date = parsing.parse_times(texts, formats)
+    if missing_cells:  # A recipe may also name a date, such as 1900-01-01.
+        is_date &= ~np.asarray(find_markers(texts, missing_cells))
+    is_missing = np.asarray(texts.is_null()) | reading.find_no_dates(texts, missing_cells)
+    return np.where(is_date, times // parsing.MICROSECONDS, 0), is_date, ~is_date & ~is_missing
 
-    start, values = batch
-    seconds, present = (each.numpy() for each in DateEncoder(formats, (), 0.0, 1.0).seconds(values))
-    missing = values == "" if values.dtype == object else np.isnan(values)
-    wrong = ~present & ~missing
-    if wrong.any():
-        row = start + int(np.argmax(wrong))
-        raise _make_date_fault(rows, row, f"expected a date in the format {' or '.join(formats)}")
-    return seconds, present
+
+def _make_date_fault(rows: RawColumn, wrong: np.ndarray, formats: Sequence[str]) -> RowFault:
+    """Make the fault of the first wrong cell; its suggestion names all of them, if they are few."""
+    import numpy as np
+    import pyarrow as pa
+
+    row = int(np.argmax(wrong))
+    message = f"expected a date in the format {' or '.join(formats)}, received {raw_columns.format_cell(rows, row)}."
+    if not raw_columns.is_text_column(rows):
+        return RowFault(row, message)
+    cells = list(dict.fromkeys(raw_columns.to_texts(rows).filter(pa.array(wrong)).to_pylist()))
+    suggestion = f"If they are missing, write `missing_cells: {json.dumps(cells, ensure_ascii=False)}` beside its kind."
+    return RowFault(row, message, suggestion if len(cells) <= _MAX_FOREIGN else _FILL, rows[row].as_py())
 
 
 def _choose_parts(name: str, seconds: np.ndarray, options: Options) -> list[str]:
@@ -321,16 +424,3 @@ def _choose_parts(name: str, seconds: np.ndarray, options: Options) -> list[str]
                 suggestion="Leave it out.",
             )
     return list(options.parts)
-
-
-def _split_batches(rows: RawColumn) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield batches of cells as inputs of the layer, "" or NaN where missing, with the row of the first cell."""
-    import numpy as np
-
-    for start in range(0, len(rows), _BATCH_ROWS):
-        part = rows[start : start + _BATCH_ROWS]
-        if raw_columns.is_text_column(rows):
-            texts = raw_columns.to_texts(part).fill_null("").to_pylist()
-            yield start, np.asarray(texts, object)
-        else:
-            yield start, np.asarray(part, "float64").reshape(-1)

@@ -91,7 +91,7 @@ class Options(InputOptions, NotationOptions):
 
 def guess(cells: ColumnCells) -> Guess | None:
     """Recognise arrays, texts that are numbers, and texts of which all but a few cells are numbers."""
-    if cells.is_file:
+    if cells.is_file or cells.has_long_codes:
         return None
     if not cells.is_text:
         why, form = _describe_arrays(cells)

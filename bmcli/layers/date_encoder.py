@@ -20,7 +20,8 @@ PERIODS = {"minute": 60, "hour": 1440, "weekday": 7, "day": 31, "month": 12, "da
 class DateEncoder(keras.layers.Layer):
     """Sine and cosine of each cycle of the calendar, and the time since the mean of the training rows.
 
-    A text in none of the formats, or a day that does not exist, is missing: all its parts are 0.
+    A text in none of the formats, or a day that does not exist, is missing: all its parts are 0. `dates.parsing` reads
+    the same dates in NumPy.
 
     Args:
         formats: Formats of `bmcli.dates`; the first that matches a cell is used. Formats of numbers also read numeric
@@ -28,6 +29,7 @@ class DateEncoder(keras.layers.Layer):
         parts: Cycles, and `trend`.
         offset, scale: Constants of the trend, `(seconds since 1970 - offset) / scale`.
         flag: Append a channel that is 1 where the date is missing.
+        missing_cells: Texts that are missing although a format may match them, in any case.
 
     Input shape:
         `(batch,)` or `(batch, 1)`, text, or float64 in which NaN is missing.
@@ -43,26 +45,32 @@ class DateEncoder(keras.layers.Layer):
         offset: float,
         scale: float,
         flag: bool = False,
+        missing_cells: Sequence[str] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(**{**kwargs, "autocast": False, "trainable": False})
         self.formats, self.parts = list(formats), list(parts)
+        self.missing_cells = list(missing_cells)
         self.offset, self.scale, self.flag = offset, scale, flag
 
     def seconds(self, inputs: Any) -> tuple[Any, Any]:
         """Parse cells to whole seconds since 1970, int64, and whether a cell is a date, both `(batch,)`."""
         cells = tf.reshape(inputs, [-1])
-        if cells.dtype != tf.string:
+        if cells.dtype != tf.string and self.formats[0] in dates.EPOCHS:
             values = tf.cast(cells, "float64") / dates.EPOCHS[self.formats[0]]
             valid = tf.math.is_finite(values) & (tf.abs(values) < _LAST_S)
             return tf.cast(tf.floor(tf.where(valid, values, 0.0)), "int64"), valid
-        cells = tf.strings.strip(cells)
+        cells = tf.strings.strip(cells if cells.dtype == tf.string else _to_digits(cells))
         seconds, valid = tf.zeros_like(cells, "int64"), tf.zeros_like(cells, "bool")
         # Backwards, so that the first format that matches a cell is the last to overwrite it.
         for form in reversed(self.formats):
             parsed, fits = _parse_cells(cells, form)
             seconds, valid = tf.where(fits, parsed, seconds), valid | fits
-        return seconds, valid
+        if self.missing_cells:
+            missing = tf.constant([text.strip().lower() for text in self.missing_cells])
+            lower = tf.strings.lower(cells, encoding="utf-8")
+            valid &= ~tf.reduce_any(lower[:, tf.newaxis] == missing[tf.newaxis], axis=1)
+        return tf.where(valid, seconds, 0), valid
 
     def call(self, inputs):
         return self.encode(*self.seconds(inputs))
@@ -81,6 +89,7 @@ class DateEncoder(keras.layers.Layer):
             "offset": self.offset,
             "scale": self.scale,
             "flag": self.flag,
+            "missing_cells": self.missing_cells,
         }
 
     def _part(self, part, seconds):
@@ -136,6 +145,13 @@ def _civil(days):
     return year + era * 400 + tf.cast(month <= 2, "int64"), month, day
 
 
+def _to_digits(numbers):
+    """Write whole numbers as texts; others become a text that is no date."""
+    values = tf.cast(numbers, "float64")
+    whole = tf.math.is_finite(values) & (tf.floor(values) == values) & (tf.abs(values) < 2**53)
+    return tf.where(whole, tf.strings.as_string(tf.cast(tf.where(whole, values, 0.0), "int64")), "")
+
+
 def _parse_cells(cells: Any, form: str) -> tuple[Any, Any]:
     """Parse cells in one format; returns their seconds, and which of them match it."""
     pattern = dates.compile_format(form)
@@ -148,12 +164,33 @@ def _parse_cells(cells: Any, form: str) -> tuple[Any, Any]:
         values = tf.strings.to_number(tf.where(fits, texts["number"], "0"), "float64") / dates.EPOCHS[form]
         fits &= tf.abs(values) < _LAST_S
         return tf.cast(tf.floor(tf.where(fits, values, 0.0)), "int64"), fits
+    days, exists = (_week_days if "iso_week" in texts else _month_days)(texts, cells)
+    return days * DAY_S + _time(texts, cells) - _zone(texts, cells), fits & exists
+
+
+def _month_days(texts, cells):
+    """Days from 1970 to the day of a month, and whether it exists."""
     year, month, day = _year(texts, cells), _month(texts, cells), _parse_integers(texts, "day", cells, "1")
     days = _days(year, month, day)
     # A date that does not exist, such as the 30th of February, comes back as another one.
     _, actual_month, actual_day = _civil(days)
-    fits &= (actual_month == month) & (actual_day == day)
-    return days * DAY_S + _time(texts, cells) - _zone(texts, cells), fits
+    return days, (actual_month == month) & (actual_day == day) & _is_year(year)
+
+
+def _week_days(texts, cells):
+    """Days from 1970 to the day of a week of ISO 8601, to its Monday without one, and whether the week exists."""
+    year, week = _parse_integers(texts, "iso_year", cells, "1970"), _parse_integers(texts, "iso_week", cells, "1")
+    january, one = tf.ones_like(year), tf.ones_like(year)
+    # The 4th of January is in the first week of its year.
+    fourth = _days(year, january, 4 * one)
+    monday = fourth - (fourth + 3) % 7 + 7 * (week - 1)
+    # The year of a week is that of its Thursday: only some years have a week 53.
+    exists = monday + 3 < _days(year + 1, january, one)
+    return monday + _parse_integers(texts, "iso_day", cells, "1") - 1, exists & _is_year(year)
+
+
+def _is_year(year):
+    return (year >= dates.FIRST_YEAR) & (year <= dates.LAST_YEAR)
 
 
 def _parse_integers(texts, field, cells, otherwise="0"):
@@ -180,7 +217,7 @@ def _time(texts, cells):
     """Parse the seconds since midnight."""
     hour = _parse_integers(texts, "hour", cells)
     if "half" in texts:
-        afternoon = tf.cast(tf.strings.lower(texts["half"]) == "pm", "int64")
+        afternoon = tf.cast(tf.strings.substr(tf.strings.lower(texts["half"]), 0, 1) == "p", "int64")
         hour = _parse_integers(texts, "half_hour", cells) % 12 + 12 * afternoon
     return hour * 3600 + _parse_integers(texts, "minute", cells) * 60 + _parse_integers(texts, "second", cells)
 
@@ -189,8 +226,9 @@ def _zone(texts, cells):
     """Parse the seconds by which the time zone is ahead of UTC."""
     if "zone" not in texts:
         return tf.zeros_like(cells, "int64")
-    zone = tf.strings.regex_replace(texts["zone"], "[Z:]", "")
-    zone = tf.where(zone == "", "+0000", zone)
+    # `Z` and `UTC` become +0000, and `+01` becomes +0100.
+    zone = tf.strings.regex_replace(texts["zone"], "[A-Za-z:]", "") + "0000"
+    zone = tf.where(tf.strings.regex_full_match(zone, "0.*"), "+0000", zone)
     hours = tf.strings.to_number(tf.strings.substr(zone, 1, 2), "int64")
     minutes = tf.strings.to_number(tf.strings.substr(zone, 3, 2), "int64")
     ahead = hours * 3600 + minutes * 60

@@ -12,7 +12,7 @@ from pydantic import (
     model_validator,
 )
 
-from bmcli import parts
+from bmcli import dates, parts
 from bmcli.quoting import quoted
 from bmcli.recipe.augment import Augmentations, find_input_problem, find_order_problem
 from bmcli.recipe.fields import Kind, Options, PartField, Share, fault, fault_at
@@ -62,8 +62,13 @@ class SplitOptions(Options):
     )
     time: str | None = Field(
         default=None,
-        description="Column of numbers, or of ISO 8601 dates or times; the oldest rows are for training, the newest "
-        "for test. It is no input unless `inputs` lists it.",
+        description="Column of numbers, dates or times; the oldest rows are for training, the newest for test. It is "
+        "no input unless `inputs` lists it.",
+    )
+    time_format: str | tuple[str, ...] | None = Field(
+        default=None,
+        description="Date format of `time`, or a list of formats, as of a date input. By default numbers, ISO 8601, or "
+        "the common format that fits all rows.",
     )
     hash: bool | Annotated[tuple[str, ...], Field(min_length=1)] = Field(
         default=False,
@@ -75,6 +80,15 @@ class SplitOptions(Options):
         description="Test one fold of the training and validation rows instead of the test rows, which are not "
         "used: {number: 1, of: 5}. `bmcli evaluate --folds` trains all folds.",
     )
+
+    @field_validator("time_format")
+    @classmethod
+    def _check_time_format(cls, value: Any, info: ValidationInfo) -> Any:
+        if problem := dates.find_format_problem(value):
+            raise fault("time_format", *problem)
+        if value is not None and info.data.get("time") is None:
+            raise fault("time_format", "`time_format` has no effect without `time`.")
+        return value
 
     @model_validator(mode="after")
     def _check_one_splitter(self) -> SplitOptions:

@@ -7,13 +7,17 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from bmcli.data.raw_rows import read_raw_splits
 from bmcli.recipe.load import load_recipe
 from bmcli.recipe.nodes import parse_tree, read_text
+from bmcli.specs import SPLITS
+from bmcli.training import prepare_data
 
 from .conftest import Bmcli
 
@@ -257,6 +261,105 @@ def test_many_columns_stay_below_forty_lines(init: Callable[..., Drafted], bmcli
     assert 'month: {kind: date, format: "%Y-%m"}' in text
     assert len(text.splitlines()) < 40
     assert bmcli("validate", "recipe.yaml", "--deep").code == 0
+
+
+def patients(rows: int = 200) -> str:
+    """Make a table of ten rows a patient."""
+    lines = [f"{1000 + row // 10},{row * 7 % 23},{'yes' if row // 10 % 3 == 0 else 'no'}" for row in range(rows)]
+    return "\n".join(["patient_id,dose,ill", *lines]) + "\n"
+
+
+def test_rows_that_belong_together_are_in_one_split(init: Callable[..., Drafted], tmp_path: Path) -> None:
+    columns = init(patients(), "--target", "ill")
+    assert columns["patient_id"]["role"] == "group"
+    recipe = load_recipe(str(tmp_path / "recipe.yaml")).recipe
+    assert recipe.data.split.group == "patient_id"
+    text = (tmp_path / "recipe.yaml").read_text()
+    assert "patient_id identifies rows that belong together: 20 values, each in 10 rows" in text
+    raw = read_raw_splits(recipe.data, recipe.data.targets_by_name(), recipe.seed, ("patient_id",))
+    found = [set(np.asarray(raw.columns["patient_id"])[raw.indices[split]]) for split in SPLITS]
+    assert sum(map(len, found)) == len(set.union(*found)) == 20
+    assert [column.name for column in prepare_data(recipe, tmp_path / "cache").spec.inputs] == ["dose"]
+
+
+def test_a_group_is_no_input_where_the_data_defines_the_splits(init: Callable[..., Drafted], tmp_path: Path) -> None:
+    lines = patients().splitlines()
+    splits = ["split", *("test" if row >= 160 else "train" for row in range(200))]
+    init("\n".join(f"{line},{split}" for line, split in zip(lines, splits, strict=True)), "--target", "ill")
+    data = load_recipe(str(tmp_path / "recipe.yaml")).recipe.data
+    assert data.split.group is None
+    assert "patient_id" in data.drop
+
+
+def test_plan_warns_of_a_group_that_is_a_number(init: Callable[..., Drafted], bmcli: Bmcli, tmp_path: Path) -> None:
+    init(patients(), "--target", "ill")
+    recipe = tmp_path / "own.yaml"
+    recipe.write_text("data:\n  source: {kind: csv, path: table.csv}\n  targets: {ill: category}\nmodel: mlp\n")
+    warnings = bmcli("plan", recipe, "--json").json()["warnings"]
+    (warning,) = [each for each in warnings if "patient_id" in each]
+    assert "identifies rows that belong together, but is an input" in warning
+    assert warning.endswith("Write `split: {group: patient_id}`, which also takes it out of the inputs.")
+
+
+def test_one_unknown_day_leaves_dates(init: Callable[..., Drafted], bmcli: Bmcli, tmp_path: Path) -> None:
+    days = ["unknown" if row == 7 else f"2021-{row % 12 + 1:02}-{row % 28 + 1:02}" for row in range(200)]
+    columns = init("\n".join(["day,y", *(f"{day},{row}" for row, day in enumerate(days))]), "--target", "y")
+    assert (columns["day"]["kind"], columns["y"]["kind"]) == ("date", "number")
+    data = prepare_data(load_recipe(str(tmp_path / "recipe.yaml")).recipe, tmp_path / "cache")
+    assert data.spec.inputs[0].state["formats"] == ["iso"]
+    flags = np.concatenate([np.asarray(data.split(split).inputs["day"])[:, -1] for split in SPLITS])
+    assert flags.sum() == 1
+    done = bmcli("train", "recipe.yaml", "train.epochs=1")
+    assert done.code == 0, done.err
+
+
+def test_days_of_eight_digits_are_dates(init: Callable[..., Drafted], tmp_path: Path) -> None:
+    lines = ["day,y", *(f"2021{row % 12 + 1:02}{row % 28 + 1:02},{row % 12}" for row in range(200))]
+    columns = init("\n".join(lines), "--target", "y")
+    assert columns["day"]["kind"] == "date"
+    assert 'day: {kind: date, format: "%Y%m%d"}' in (tmp_path / "recipe.yaml").read_text()
+    found = prepare_data(load_recipe(str(tmp_path / "recipe.yaml")).recipe, tmp_path / "cache").split("train")
+    trend = np.asarray(found.inputs["day"])[:, 0]
+    assert np.corrcoef(trend, np.asarray(found.targets["y"]).reshape(-1))[0, 1] > 0.99
+
+
+def test_the_order_of_day_and_month_is_written_with_its_reason(init: Callable[..., Drafted], tmp_path: Path) -> None:
+    days = [date(2021, 1, 1) + timedelta(days=row // 2) for row in range(120)]
+    lines = [f"{day:%d/%m/%Y},{day:%m.%d.%Y},{'uv'[row % 2]}" for row, day in enumerate(days)]
+    init("\n".join(["start,end,label", *lines]), "--target", "label")
+    text = (tmp_path / "recipe.yaml").read_text()
+    assert 'start: {kind: date, format: "%d/%m/%Y"}' in text
+    assert "# start: dates; days are first, as in 13/01/2021" in text
+    assert 'end: {kind: date, format: "%m.%d.%Y"}' in text
+
+
+def test_a_doubtful_order_of_day_and_month_is_said(bmcli: Bmcli, tmp_path: Path) -> None:
+    lines = [f"{row % 12 + 1:02}/{row % 11 + 1:02}/2021,{row % 7},{'uv'[row % 2]}" for row in range(120)]
+    (tmp_path / "table.csv").write_text("\n".join(["when,size,label", *lines]))
+    done = bmcli("init", "table.csv", "--target", "label")
+    assert "no cell shows whether days or months are first: it is read as %m/%d/%Y" in " ".join(done.out.split())
+    assert 'format: "%m/%d/%Y"' in (tmp_path / "recipe.yaml").read_text()
+
+
+def test_seconds_since_1970_are_numbers_with_a_doubt(bmcli: Bmcli, tmp_path: Path) -> None:
+    lines = [f"{1_600_000_000 + row * 86_399},{'uv'[row % 2]}" for row in range(120)]
+    (tmp_path / "table.csv").write_text("\n".join(["created_at,label", *lines]))
+    done = bmcli("init", "table.csv", "--target", "label")
+    assert "if its numbers are seconds since 1970, write" in " ".join(done.out.split())
+    assert "1 number" in (tmp_path / "recipe.yaml").read_text()
+
+
+def test_rows_of_different_days_are_split_by_time_in_any_format(
+    init: Callable[..., Drafted], bmcli: Bmcli, tmp_path: Path
+) -> None:
+    days = [date(2021, 1, 1) + timedelta(days=row * 37 % 120) for row in range(120)]
+    init("\n".join(["day,size,label", *(f"{day:%d.%m.%Y},{day.day},{'uv'[day.day % 2]}" for day in days)]))
+    recipe = load_recipe(str(tmp_path / "recipe.yaml")).recipe
+    assert (recipe.data.split.time, recipe.data.split.time_format) == ("day", "%d.%m.%Y")
+    assert "day" not in (recipe.data.inputs or {})
+    raw = read_raw_splits(recipe.data, recipe.data.targets_by_name(), recipe.seed, ("day",))
+    tested = [days[row] for row in raw.indices["test"]]
+    assert min(tested) > max(days[row] for row in raw.indices["train"])
 
 
 def test_init_starts_without_tensorflow(tmp_path: Path) -> None:

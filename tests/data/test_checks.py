@@ -52,6 +52,16 @@ def test_clean_data_is_not_suspected(check: Check) -> None:
     assert check(table()) == []
 
 
+def test_numbers_of_groups_that_are_in_several_splits_are_found(check: Check) -> None:
+    rows = table(patient_id=np.arange(ROWS) // 10)
+    found = only(check(rows), "groups")
+    assert found.numbers["column"] == "patient_id"
+    assert found.numbers["split"] == "validation"
+    whole = np.array(["train", "validation", "test"])[np.arange(ROWS) // 10 % 3]
+    assert [each for each in check({**rows, "split": whole}) if each.check == "groups"] == []
+    assert check(table(rooms=np.arange(ROWS) // 10 * 7 % 40)) == []
+
+
 def test_a_planted_leak_is_found(check: Check) -> None:
     rows = table()
     noise = np.random.default_rng(1).normal(size=ROWS) / 10

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median_low
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from bmcli.data.columns import detect_kind
 from bmcli.data.sources import SourceRows
 from bmcli.data.splitting.splits import parse_split_name
 from bmcli.dates import DATE_LIKE
+from bmcli.dates.reading import FOREIGN_SHARE
 from bmcli.inputs import Guess
 from bmcli.notation import WrittenNumbers
 from bmcli.pictures import IMAGE_SUFFIXES
@@ -127,12 +129,13 @@ def _profile_cells(cells: ColumnCells) -> ColumnProfile:
         return _profile_files(name, column)
     if not is_text_column(column) and column.ndim > 1 and column.shape[1:] != (1,):
         return _profile_arrays(name, column)
-    if written is not None and not written.obstacle:
-        values = to_numbers(column, written.notation, tuple(written.foreign))
-        profile = _profile_numbers(name, column, values)
-        return replace(profile, written=written) if profile.is_number else profile
-    if not cells.is_text and cells.is_numeric:
-        return _profile_numbers(name, column, to_numbers(column))
+    if not cells.has_long_codes:
+        if written is not None and not written.obstacle:
+            values = to_numbers(column, written.notation, tuple(written.foreign))
+            profile = _profile_numbers(name, column, values)
+            return replace(profile, written=written) if profile.is_number else profile
+        if not cells.is_text and cells.is_numeric:
+            return _profile_numbers(name, column, to_numbers(column))
     return _profile_texts(name, to_texts(column))
 
 
@@ -184,6 +187,11 @@ def _profile_numbers(name: str, column: RawColumn, values: np.ndarray) -> Column
     )
 
 
+def _are_dates(samples: Sequence[str]) -> bool:
+    """Whether nearly all texts look like dates."""
+    return sum(DATE_LIKE.fullmatch(text) is None for text in samples) < FOREIGN_SHARE * len(samples)
+
+
 def _profile_texts(name: str, column: pa.ChunkedArray) -> ColumnProfile:
     import pyarrow.compute as pc
 
@@ -199,7 +207,7 @@ def _profile_texts(name: str, column: pa.ChunkedArray) -> ColumnProfile:
         rows=len(column),
         missing=column.null_count,
         distinct=len(counts),
-        is_date=all(DATE_LIKE.fullmatch(text) for text in samples),
+        is_date=_are_dates(samples),
         is_boolean=len(folded) == 2
         and any(word in YES_WORDS for word in folded)
         and any(word in NO_WORDS for word in folded),

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from bmcli import parts
 from bmcli.data import targets
+from bmcli.data.profiling import groups
 from bmcli.data.profiling.column_profile import ColumnProfile
 from bmcli.errors import BmcliError
 from bmcli.inputs import Guess
@@ -26,6 +27,7 @@ class ColumnRole:
     """The role of a column, with the reason.
 
     Args:
+        role: `group` for the column whose rows of one value belong together.
         kind: Kind of an input or target; empty for other roles.
         why: Reason for the role, for the user.
         options: Options of the kind that differ from the defaults.
@@ -33,7 +35,7 @@ class ColumnRole:
     """
 
     profile: ColumnProfile
-    role: Literal["input", "target", "split", "dropped"]
+    role: Literal["input", "target", "split", "group", "dropped"]
     kind: str = ""
     why: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -63,6 +65,7 @@ def assign_roles(profiles: Sequence[ColumnProfile], target: str | None) -> tuple
     roles |= {profile.name: _make_input_role(profile) for profile in others}
     if not any(role.role == "input" for role in roles.values()):
         roles |= _keep_word_columns(others)
+    roles |= _separate_groups(roles)
     return tuple(roles[profile.name] for profile in profiles)
 
 
@@ -126,7 +129,7 @@ def pick_target(profiles: Sequence[ColumnProfile], requested: str | None) -> tup
 
 def _may_be_target(profile: ColumnProfile) -> bool:
     single = not (profile.is_array or profile.is_encoded or profile.is_date or profile.is_file)
-    return single and profile.distinct > 1 and not _is_identifier(profile)
+    return single and profile.distinct > 1 and not _is_identifier(profile) and not _is_group(profile)
 
 
 def _pick_by_profile(candidates: Sequence[ColumnProfile]) -> tuple[ColumnProfile, str] | None:
@@ -198,6 +201,34 @@ def _is_identifier(profile: ColumnProfile) -> bool:
     by_name = name in _IDENTIFIERS or name.endswith(("_id", " id", ".id", "-id"))
     mostly_unique = profile.rows > 1 and profile.rows_per_value < 1.05
     return profile.is_row_index or (by_name and mostly_unique and (profile.is_integer or not profile.is_number))
+
+
+def _is_group(profile: ColumnProfile) -> bool:
+    """Whether a column identifies what several rows belong to."""
+    if profile.is_array or profile.is_encoded or (profile.is_number and not profile.is_integer):
+        return False
+    example = "1" if profile.is_number else profile.example
+    return groups.is_group(profile.name, profile.present, profile.distinct, profile.top_share, example)
+
+
+def _separate_groups(roles: Mapping[str, ColumnRole]) -> dict[str, ColumnRole]:
+    """Take identifiers of groups out of the inputs, unless there are no others; the rows are split by the coarsest.
+
+    A finer one, such as that of the visits of a patient, mostly divides the coarsest.
+    """
+    found = [role for role in roles.values() if role.role == "input" and _is_group(role.profile)]
+    if all(role in found or role.role != "input" for role in roles.values()):
+        return {}
+    complete = [role for role in found if not role.profile.missing]
+    coarsest = min(complete, key=lambda role: role.profile.distinct, default=None)
+    return {role.name: _make_group_role(role.profile, role is coarsest) for role in found}
+
+
+def _make_group_role(profile: ColumnProfile, is_chosen: bool) -> ColumnRole:
+    why = (
+        f"identifies rows that belong together: {profile.distinct:,} values, each in {profile.rows_per_value:.2g} rows"
+    )
+    return ColumnRole(profile, "group", why=why) if is_chosen else _make_dropped_role(profile, why)
 
 
 def _make_input_role(profile: ColumnProfile) -> ColumnRole:

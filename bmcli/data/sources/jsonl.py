@@ -28,6 +28,7 @@ _TYPE_NAMES = {**_SCALARS, list: "a list", dict: "an object"}
 
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}\n"))
 _KEY = re.compile(rb'("(?:[^"\\]+|\\.)*+")\s*:')
+_LONG_INTEGER = re.compile(rb"[:\[,]\s*-?[0-9]{19,}\s*[,\]}]")
 _SAMPLE = 64  # lines whose keys are compared
 _TEXT = re.compile(rb'"(?:[^"\\]+|\\.)*+("?)')  # Possessive: backtracking would take exponential time on many quotes.
 
@@ -175,6 +176,8 @@ def _parse_rows(path: File, line: int, block: bytes) -> pa.RecordBatch:
         table = _parse_block(block) if is_closed and _has_object_lines(block) else None
     except (UnicodeDecodeError, pa.ArrowInvalid):
         table = None
+    if table is not None and pa.float64() in table.schema.types and _LONG_INTEGER.search(block):
+        table = None  # Arrow reads integers beyond 64 bits as floating point.
     # Arrow reads two objects on a line as two rows, after which rows and lines would no longer correspond.
     if table is None or len(table) != sum(1 for text in block.split(b"\n") if text.strip()):
         table = _parse_block_strictly(path, line, block)
@@ -382,9 +385,12 @@ def _build_column(path: File, rows: list[tuple[int, Any]], name: str, values: li
     import pyarrow as pa
 
     if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values if value is not None):
-        # Integers beyond 64 bits do not fit into Arrow's integers; their column becomes floating point.
-        large = any(isinstance(value, float) or abs(value) >= 2**63 for value in values if value is not None)
-        values = [None if value is None else float(value) for value in values] if large else values
+        # Integers beyond 64 bits do not fit into Arrow's integers. They are identifiers: as text they keep their digits.
+        present = [value for value in values if value is not None]
+        if any(isinstance(value, float) for value in present):
+            values = [None if value is None else float(value) for value in values]
+        elif any(abs(value) >= 2**63 for value in present):
+            values = [None if value is None else str(value) for value in values]
     try:
         return pa.array(values)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bmcli import parts
+from bmcli import dates, parts
 from bmcli.data import columns
 from bmcli.data.sources import SourceRows
 from bmcli.data.splitting.row_hashes import hash_files, hash_rows
@@ -20,6 +21,8 @@ from bmcli.data.splitting.splitters import (
     TimeSplitter,
     split_folds,
 )
+from bmcli.dates.parsing import parse_times
+from bmcli.dates.reading import find_no_dates, read_formats
 from bmcli.errors import BmcliError
 from bmcli.raw_columns import (
     MISSING,
@@ -42,6 +45,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 DEFAULT_SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}
+_ZONE = ":[0-9]{2}(?:[.,][0-9]+)? *(?:[Zz]|UTC|GMT|[+-][0-9]{2}(?::?[0-9]{2})?)$"
+"""Time of day with a zone, at the end of a text."""
 _SPLIT_BY_WORD = {
     "train": "train",
     "training": "train",
@@ -114,7 +119,8 @@ def _make_splitter(
             path=f"data.split.{key}", suggestion="Leave it out, or give `validation` a share of the training rows.",
         )  # fmt: skip
     if options.time is not None:
-        return TimeSplitter(columns.read_column(rows, options.time, read_times))
+        formats = dates.list_formats(options.time_format)
+        return TimeSplitter(columns.read_column(rows, options.time, lambda column: read_times(column, formats)))
     if options.hash:
         names = options.hash if isinstance(options.hash, tuple) else rows.columns
         return HashSplitter(hash_rows([columns.read_column(rows, name, hash_files) for name in sorted(names)], seed))
@@ -278,16 +284,19 @@ def encode_groups(column: RawColumn) -> np.ndarray:
     return np.asarray(indices)
 
 
-def read_times(column: RawColumn) -> np.ndarray:
-    """Read the time of each row as a number: numbers unchanged, ISO 8601 times in microseconds.
+def read_times(column: RawColumn, formats: Sequence[str] = ()) -> np.ndarray:
+    """Read the time of each row as a number: numbers unchanged, dates and times in microseconds.
+
+    Args:
+        formats: Date formats of a column of text; by default those that fit all cells.
 
     Raises:
         RowFault: A cell is missing, is neither a number nor a date, or has a time zone while others have none.
     """
     import numpy as np
 
-    if is_text_column(column) and not is_numeric(column):
-        return _parse_timestamps(column)
+    if is_text_column(column) and (formats or not is_numeric(column)):
+        return _parse_timestamps(column, formats)
     times = to_numbers(column)
     if times.size != len(times):
         raise RowFault(0, f"expected one time a row, received an array of shape {tuple(times.shape[1:])}.")
@@ -297,7 +306,7 @@ def read_times(column: RawColumn) -> np.ndarray:
     return times
 
 
-def _parse_timestamps(column: pa.ChunkedArray) -> np.ndarray:
+def _parse_timestamps(column: pa.ChunkedArray, formats: Sequence[str]) -> np.ndarray:
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -306,16 +315,52 @@ def _parse_timestamps(column: pa.ChunkedArray) -> np.ndarray:
     if cells.null_count:
         raise _missing_time_fault(int(np.argmax(np.asarray(pc.is_null(cells)))))
     readable = []
-    for zone in (None, "UTC"):  # Arrow casts either times without a zone or times with one, never both.
+    for zone in (
+        (None, "UTC") if not formats else ()
+    ):  # Arrow casts times without a zone, or times with one, never both.
         kind = pa.timestamp("us", zone)
         readable.append(_count_readable(cells, kind))
         if readable[-1] == len(cells):
             return np.asarray(pc.cast(pc.cast(cells, kind), pa.int64()))
-    row = max(readable)
+    formats = formats or _guess_time_formats(cells, max(readable))
+    times, is_date = parse_times(cells, formats)
+    has_zone = np.asarray(pc.match_substring_regex(cells, _ZONE))
+    if is_date.all() and has_zone.all() == has_zone.any():
+        return times
+    row = int(np.argmin(is_date)) if not is_date.all() else int(np.argmax(has_zone != has_zone[0]))
+    if is_date[row]:
+        raise _make_time_fault(cells, row, "Write times with a zone in every row, or in none.")
+    if find_no_dates(cells.slice(row, 1)).any():
+        raise _missing_time_fault(row, format_cell(column, row))
+    raise _make_time_fault(cells, row, f"The others are in the format {' or '.join(formats)}.")
+
+
+def _guess_time_formats(cells: pa.ChunkedArray, first_unreadable: int) -> tuple[str, ...]:
+    """Return the formats of all dates.
+
+    Args:
+        first_unreadable: Row of the first cell that is not in ISO 8601.
+    """
+    found = read_formats(cells)
+    if found is None:
+        raise _make_time_fault(cells, first_unreadable, "Write the dates in one way.")
+    if len(set(found.days)) > 1:
+        formats = json.dumps(found.formats)
+        raise _make_time_fault(
+            cells, first_unreadable, f"If its dates are in several formats, write `time_format: {formats}`."
+        )
+    if found.rivals or found.contradicts:
+        row = int(parse_times(cells, found.formats)[1].argmin()) if found.contradicts else 0
+        message = f"whether days or months are first is not clear from cells such as {format_cell(cells, row)}."
+        raise RowFault(row, message, f'Write `time_format: "{found.formats[0]}"`, or another one, beside `time`.')
+    return found.formats
+
+
+def _make_time_fault(cells: pa.ChunkedArray, row: int, suggestion: str) -> RowFault:
     message = (
-        f"expected a number or a date such as 2024-05-31 or 2024-05-31T14:05:00, received {format_cell(column, row)}."
+        f"expected a number or a date such as 2024-05-31 or 2024-05-31T14:05:00, received {format_cell(cells, row)}."
     )
-    raise RowFault(row, message, "Write times with a zone in every row, or in none.")
+    return RowFault(row, message, suggestion)
 
 
 def _count_readable(cells: pa.ChunkedArray, kind: pa.DataType) -> int:
@@ -333,8 +378,8 @@ def _count_readable(cells: pa.ChunkedArray, kind: pa.DataType) -> int:
     return len(cells) if reads(len(cells)) else bisect_left(range(len(cells)), 1, key=lambda n: not reads(n + 1))
 
 
-def _missing_time_fault(row: int) -> RowFault:
-    return RowFault(row, "expected the time of the row, received nothing.", "Fill it in, or leave the row out.")
+def _missing_time_fault(row: int, received: str = "nothing") -> RowFault:
+    return RowFault(row, f"expected the time of the row, received {received}.", "Fill it in, or leave the row out.")
 
 
 def _split_by_shares(rows: np.ndarray, share: Mapping[str, float], splitter: Splitter) -> dict[str, np.ndarray]:

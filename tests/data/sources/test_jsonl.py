@@ -224,3 +224,12 @@ def test_halves_of_characters_are_a_fault_with_their_line(file: Path) -> None:
     assert fault(file, '{"a": "x"}\n{"a": "\\ud83d\\ude00"}\n{"a": "\\udc00"}\n').startswith(
         ":3  \\udc00 is one half of a surrogate pair"
     )
+
+
+def test_identifiers_of_many_digits_keep_them(file: Path) -> None:
+    for first in (2**53, 2**63, 2**64):
+        rows = read(file, lines(*({"id": first + row, "x": row / 2} for row in range(4))))
+        assert list(map(str, rows.columns["id"].tolist())) == [str(first + row) for row in range(4)]
+        assert rows.columns["x"].tolist() == [0, 0.5, 1, 1.5]
+    rows = read(file, lines({"id": 2**53 + 1}, {"id": None}, {"id": 2**53}))
+    assert rows.columns["id"].to_pylist() == [str(2**53 + 1), None, str(2**53)]

@@ -337,3 +337,11 @@ def test_one_repeated_text_at_an_address_is_a_fault_by_the_directory_alone(
     monkeypatch.setattr("bmcli.data.pages._read_headers", None)  # None is read.
     with pytest.raises(BmcliError, match="over 200 times as many"):
         parquet.read(parquet.Options(path=f"file://{file}"))
+
+
+def test_identifiers_of_many_digits_keep_them(tmp_path: Path) -> None:
+    for first, kind in ((2**53, pa.int64()), (2**63, pa.uint64()), (2**64, pa.decimal128(25, 0))):
+        ids = pa.array([first + row for row in range(4)], kind)
+        pq.write_table(pa.table({"id": ids}), tmp_path / "t.parquet")
+        found = parquet.read(parquet.Options(path=str(tmp_path / "t.parquet"))).columns["id"]
+        assert list(map(str, found.tolist())) == [str(first + row) for row in range(4)]

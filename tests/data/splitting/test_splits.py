@@ -346,6 +346,31 @@ def test_times_are_numbers_or_dates_as_text(cells: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("cells", "formats"),
+    [
+        (("31.12.2023", "01.01.2024", "29.2.2024", "20.7.1969"), ()),
+        (("12/31/2023", "01/01/2024", "02/29/2024", "07/20/1969"), ()),
+        (("20231231", "20240101", "20240229", "19690720"), ()),
+        (("Dec 31, 2023", "Jan 1, 2024", "Feb 29, 2024", "Jul 20, 1969"), ()),
+        (("31/12/2023 10:00 AM", "31/12/2023 1:00 PM", "31/12/2023 1:00:01 PM", "31/12/2023 12:59 AM"), ()),
+        (("03/01/2024", "01/02/2024", "02/02/2024", "02/01/2024"), ("%d/%m/%Y",)),
+        (("2024-05-31", "1.6.2024", "2.6.2024", "30.5.2024"), ("iso", "%d.%m.%Y")),
+    ],
+)
+def test_times_are_read_in_the_formats_of_dates(cells: tuple[str, ...], formats: tuple[str, ...]) -> None:
+    assert np.argsort(splits.read_times(text(*cells), formats)).tolist() == [3, 0, 1, 2]
+
+
+def test_an_unclear_order_of_day_and_month_in_times_is_a_fault() -> None:
+    with pytest.raises(RowFault, match="whether days or months are first is not clear from cells such as '01/02/2024'") as caught:
+        splits.read_times(text("01/02/2024", "03/04/2024"))
+    assert caught.value.suggestion == 'Write `time_format: "%m/%d/%Y"`, or another one, beside `time`.'
+    with pytest.raises(RowFault, match="expected the time of the row, received 'unknown'") as caught:
+        splits.read_times(text("31.12.2023", "unknown", "01.01.2024"))
+    assert caught.value.row == 1
+
+
+@pytest.mark.parametrize(
     ("cells", "row", "message"),
     [
         (("2024-05-31", "31.5.2024"), 1, "received '31.5.2024'"),
