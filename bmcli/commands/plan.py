@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bmcli import inputs as input_kinds
 from bmcli import machine, training
 from bmcli.cost_model.prediction import TRAINING_PASSES
+from bmcli.data.checks import find_spellings
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
 from bmcli.recipe.load import LoadedRecipe, load_recipe
@@ -202,6 +203,7 @@ def list_warnings(prepared: PreparedData, parameters: int) -> Iterator[str]:
             "decay."
         )
     yield from _warn_about_columns(prepared)
+    yield from map(str, find_spellings(spec))
     for column in spec.targets:
         yield from _warn_about_classes(column, prepared.split("train").targets[column.name])
     if not spec.counts["validation"]:

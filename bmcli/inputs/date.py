@@ -14,13 +14,14 @@ from pydantic import Field, field_validator
 
 from bmcli import dates, raw_columns
 from bmcli.errors import BmcliError
-from bmcli.inputs import Feature, Guess, InputTraits, make_object_array
+from bmcli.inputs import Feature, Guess, InputTraits, make_object_array, widen_range
 from bmcli.quoting import quoted
 from bmcli.raw_columns import ColumnCells, RawColumn, RowFault
 from bmcli.recipe.fields import fault
 from bmcli.recipe.inputs import InputOptions
 from bmcli.recipe.nodes import write_scalar
 from bmcli.specs import Column
+from bmcli.windows import EncodedRows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _BATCH_ROWS = 65_536
 _DAY_S = 86_400
+_TREND_ERROR = 1e-6  # rounding of an encoded time, as a share of the range of the training rows
 _ISO_DAY, _MONTH = re.compile(r"\d{4}-\d{2}-\d{2}"), re.compile(r"\d{4}-\d{1,2}")
 _SEVERAL_FORMATS = "dates in several formats; to use it, list these in `inputs`"
 _Part = Literal["trend", "month", "day", "day_of_year", "weekday", "hour", "minute"]
@@ -129,6 +131,8 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
             "parts": parts,
             "offset": float(seconds.mean()),
             "scale": float(seconds.std()) or 1.0,  # All dates may be equal.
+            "low": float(seconds.min()),
+            "high": float(seconds.max()),
             "flag": not bool(present.all()),
         },
     )
@@ -195,6 +199,25 @@ class DateTraits(InputTraits):
 
     def summarize(self) -> str:
         return ""
+
+    def count_unseen(self, rows: RawColumn, encoded: EncodedRows | None) -> int:
+        import numpy as np
+
+        state, column = self.column.state, self.column
+        low, high = widen_range(state["low"], state["high"])
+        if encoded is not None and "trend" in state["parts"]:
+            # Missing dates are 0, the mean of the training rows.
+            place = sum(1 if part == "trend" else 2 for part in state["parts"][: state["parts"].index("trend")])
+            seconds = np.asarray(encoded)[:, place].astype("float64") * state["scale"] + state["offset"]
+            margin = (high - low) * _TREND_ERROR
+            return int(np.count_nonzero((seconds < low - margin) | (seconds > high + margin)))
+        distinct, codes = raw_columns.factorize(rows)
+        layer, found = build_encoder(column), np.zeros(len(distinct), bool)
+        for start, cells in _split_batches(distinct):
+            seconds, is_date = (each.numpy() for each in layer.seconds(cells))
+            is_missing = np.array([not cell.strip() for cell in cells]) if cells.dtype == object else np.isnan(cells)
+            found[start : start + len(cells)] = np.where(is_date, (seconds < low) | (seconds > high), ~is_missing)
+        return int(np.count_nonzero(found[codes]))
 
     def make_random_cells(self, count: int, generator: np.random.Generator) -> np.ndarray:
         column, state = self.column, self.column.state
