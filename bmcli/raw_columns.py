@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
+from bmcli.canonical import Spelling, canonicalize
 from bmcli.dates.reading import has_date_name
 from bmcli.errors import BmcliError
 from bmcli.notation import PLAIN, NumberNotation, WrittenNumbers, find_markers, guess_numbers, parse_numbers
@@ -321,8 +322,11 @@ def is_numeric(rows: RawColumn) -> bool:
     return True
 
 
-def to_texts(rows: RawColumn) -> pa.ChunkedArray:
+def to_texts(rows: RawColumn, spelling: Spelling = "raw") -> pa.ChunkedArray:
     """Convert cells to categories: text with nulls where missing; integers become their decimal digits.
+
+    Args:
+        spelling: The canonical form of the texts; by default they are unchanged.
 
     Raises:
         RowFault: A number is not an integer, or a row holds several values.
@@ -333,7 +337,7 @@ def to_texts(rows: RawColumn) -> pa.ChunkedArray:
     rows = require_values(rows)
     if not is_text_column(rows):
         return pa.chunked_array([_format_integers(rows)])
-    return pc.if_else(pc.equal(rows, ""), pa.scalar(None, pa.string()), rows)
+    return canonicalize(pc.if_else(pc.equal(rows, ""), pa.scalar(None, pa.string()), rows), spelling)
 
 
 def to_booleans(
@@ -355,25 +359,31 @@ def to_booleans(
     return values, np.asarray(find_markers(words, missing_cells)) & (indices == UNKNOWN)
 
 
-def build_vocabulary(rows: RawColumn) -> tuple[str, ...]:
+def build_vocabulary(rows: RawColumn, spelling: Spelling = "raw") -> tuple[str, ...]:
     """Return the distinct categories, sorted: integers by value, other text alphabetically."""
     import pyarrow.compute as pc
 
-    categories = [text for text in pc.unique(to_texts(rows)).to_pylist() if text is not None]
+    categories = [text for text in pc.unique(to_texts(rows, spelling)).to_pylist() if text is not None]
     if all(re.fullmatch(r"-?[0-9]{1,18}", text) for text in categories):
         return tuple(sorted(categories, key=lambda text: (int(text), text)))
     return tuple(sorted(categories))
 
 
-def lookup_indices(rows: RawColumn, classes: tuple[str, ...]) -> np.ndarray:
-    """Return the index of every cell in `classes`, int32 `(rows,)`; UNKNOWN or MISSING where it has none."""
+def lookup_indices(rows: RawColumn, classes: tuple[str, ...], spelling: Spelling = "raw") -> np.ndarray:
+    """Return the index of every cell in `classes`, int32 `(rows,)`; UNKNOWN or MISSING where it has none.
+
+    Args:
+        classes: Texts in the canonical form of `spelling`.
+    """
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    cells = to_texts(rows)
+    distinct, codes = factorize(require_values(rows))
+    cells = to_texts(distinct, spelling)
     indices = pc.fill_null(pc.index_in(cells, value_set=pa.array(classes, pa.string())), UNKNOWN)
-    return np.where(np.asarray(pc.is_null(cells)), np.int32(MISSING), np.asarray(indices)).astype("int32")
+    found = np.where(np.asarray(pc.is_null(cells)), np.int32(MISSING), np.asarray(indices)).astype("int32")
+    return found[codes]
 
 
 def format_cell(rows: RawColumn, row: int) -> str:

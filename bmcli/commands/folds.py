@@ -22,7 +22,7 @@ from bmcli.tuning.training_jobs import (
     require_same_classes,
     run_jobs,
 )
-from bmcli.workflows import prediction_table, report_data
+from bmcli.workflows import prediction_table, report_data, unseen
 from bmcli.workflows.evaluation import RawColumnReader, check_evaluation, evaluate_predictions
 
 if TYPE_CHECKING:
@@ -108,7 +108,16 @@ def _train_folds(loaded: LoadedRecipe, context: RetrainingContext) -> CrossValid
     # Metrics between groups are computed on the rows of all folds together, so they have no mean over folds.
     group_metrics = {name: value for name, value in folds.pooled.metrics.items() if name.startswith("fairness/")}
     means = {**{name: mean.mean for name, mean in folds.means.items()}, **group_metrics}
+    if unseen.GATE in recipe.evaluate.gates:
+        means[unseen.GATE] = max(_compute_unseen_share(fold, raw) for fold in finished)
     return CrossValidationRun(run, predictions, folds, find_missed_gates(recipe.evaluate.gates, means))
+
+
+def _compute_unseen_share(finished: FinishedJob, raw: RawSplits) -> float:
+    """Compute the largest share of unseen cells of a column of single values in the tested rows of a fold."""
+    rows, spec = raw.select_split(finished.job.name), finished.spec
+    single_valued = replace(spec, inputs=tuple(column for column in spec.inputs if column.name in rows.columns))
+    return unseen.compute_largest_share(unseen.count_unseen(single_valued, rows.columns, None), len(rows))
 
 
 def _read_tested_rows(recipe: Recipe, count: int) -> RawSplits:

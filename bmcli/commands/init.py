@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bmcli import disk, parts
+from bmcli.data import targets
 from bmcli.data.profiling import column_profile, discovery, roles
 from bmcli.data.profiling.discovery import DetectedSource
 from bmcli.data.profiling.roles import ColumnRole
 from bmcli.data.sources import read_rows
 from bmcli.data.splitting import splits
 from bmcli.errors import BmcliError, prefix_faults
+from bmcli.quoting import quoted
 from bmcli.recipe.nodes import escape_dollars, write_scalar
 
 if TYPE_CHECKING:
@@ -98,7 +100,7 @@ def init(data: Path, target: str | None, output: Path) -> DraftResult:
         disk.write_new(output, text.encode())
     except FileExistsError:
         raise _make_exists_error(output) from None
-    return DraftResult(output, text, len(rows), assigned, split, model, tuple(_list_notes(assigned, sizes)))
+    return DraftResult(output, text, len(rows), assigned, split, model, tuple(_list_notes(rows, assigned, sizes)))
 
 
 def _make_exists_error(output: Path) -> BmcliError:
@@ -237,7 +239,8 @@ def _choose_training(assigned: Sequence[ColumnRole], sizes: RowCounts) -> Sectio
 _BATCH_SIZES = ((500, 16), (5_000, 32), (20_000, 64), (100_000, 128), (float("inf"), 512))
 
 
-def _list_notes(assigned: Sequence[ColumnRole], sizes: RowCounts) -> Iterator[str]:
+def _list_notes(rows: SourceRows, assigned: Sequence[ColumnRole], sizes: RowCounts) -> Iterator[str]:
+    yield from _describe_spellings(rows, assigned)
     target = next(role for role in assigned if role.role == "target")
     if without := _count_rows_without(target):
         yield (
@@ -264,6 +267,20 @@ def _count_rows_without(target: ColumnRole) -> int:
     if written is None or not parts.load("data.targets", target.kind).ONE_CLASS:
         return target.profile.missing
     return target.profile.missing - sum(written.markers.values()) - sum(written.foreign.values())
+
+
+def _describe_spellings(rows: SourceRows, assigned: Sequence[ColumnRole]) -> Iterator[str]:
+    """Describe categories and classes that are written in several ways, or that differ only by case."""
+    for role in assigned:
+        sentences: tuple[str, ...] = ()
+        if role.guess is not None and role.role == "input" and role.guess.is_categorical:
+            kind = parts.load("inputs", role.kind)
+            column = kind.fit(role.name, rows.columns[role.name], kind.Options(**role.options))
+            sentences = kind.get_traits(column).describe_spellings()
+        elif role.role == "target" and parts.load("data.targets", role.kind).ONE_CLASS:
+            sentences = targets.describe_cells(rows.columns[role.name])
+        if sentences:
+            yield f"column {quoted(role.name)}: {' '.join(sentences)}"
 
 
 def _render_recipe(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bmcli import inputs as input_kinds
 from bmcli import machine, training
 from bmcli.cost_model.prediction import TRAINING_PASSES
+from bmcli.data.checks import find_spellings
 from bmcli.data.profiling.groups import find_divided_groups
 from bmcli.errors import BmcliError
 from bmcli.notation import list_counts
@@ -225,6 +226,7 @@ def list_warnings(prepared: PreparedData, parameters: int) -> Iterator[str]:
         )
     yield from _warn_about_columns(prepared)
     yield from map(str, find_divided_groups(prepared))
+    yield from map(str, find_spellings(spec))
     for column in spec.targets:
         yield from _warn_about_classes(column, prepared.split("train").targets[column.name])
     if not spec.counts["validation"]:

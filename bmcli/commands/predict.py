@@ -8,6 +8,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +31,7 @@ from bmcli.run_data import read_data_spec
 from bmcli.specs import DataSpec
 from bmcli.workflows.opening import find_run, load_network, load_run_recipe
 from bmcli.workflows.prediction_table import TableFormat, list_formats, make_table, open_writer
+from bmcli.workflows.unseen import count_unseen, describe_unseen
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,6 +76,8 @@ class PredictionResult:
         rows: Number of predicted rows.
         lines: Number of rows of the output, of which a predicted row may have several, or none.
         skipped: Number of rows that could not be read.
+        unseen: Number of cells unlike those of the training rows, by column; columns without are left out.
+        warnings: Sentences about them.
         seconds: Time to read, predict and write, without the start of TensorFlow.
     """
 
@@ -83,6 +87,8 @@ class PredictionResult:
     rows: int
     lines: int
     skipped: int
+    unseen: Mapping[str, int]
+    warnings: tuple[str, ...]
     seconds: float
 
 
@@ -95,12 +101,14 @@ class RowPredictor:
         source: Options of the source of the training rows, as in a recipe.
         load: Loads the network. Returns a function that encodes rows, and one that turns encoded rows into predictions
             by target.
+        count_unseen: Counts cells unlike those of the training rows, by column, in rows and the encoded ones.
     """
 
     origin: tuple[str, Path]
     source: Mapping[str, Any]
     spec: DataSpec
     load: Callable[[], tuple[Callable[[SourceRows], Any], Callable[[Any], dict[str, np.ndarray]]]]
+    count_unseen: Callable[[SourceRows, Any], Mapping[str, int]]
 
 
 def predict(
@@ -146,7 +154,13 @@ def make_run_predictor(target: str, root: Path, cache: Path) -> RowPredictor:
 
         return lambda rows: encode_rows(rows, spec, with_targets=False), Predictor(network)
 
-    return RowPredictor(("run", run.folder), recipe.data.source.model_dump(exclude_unset=True), spec, load)
+    return RowPredictor(
+        ("run", run.folder),
+        recipe.data.source.model_dump(exclude_unset=True),
+        spec,
+        load,
+        lambda rows, encoded: count_unseen(spec, rows.columns, encoded.inputs),
+    )
 
 
 def make_artefact_predictor(folder: Path, trust_artefact: bool) -> RowPredictor:
@@ -156,7 +170,13 @@ def make_artefact_predictor(folder: Path, trust_artefact: bool) -> RowPredictor:
     def load() -> tuple[Callable[[SourceRows], Any], Callable[[Any], dict[str, np.ndarray]]]:
         return lambda rows: to_serving_arrays(rows, artefact.spec), artefact.start()
 
-    return RowPredictor(("artefact", folder), artefact.source, artefact.spec, load)
+    return RowPredictor(
+        ("artefact", folder),
+        artefact.source,
+        artefact.spec,
+        load,
+        lambda rows, _: count_unseen(artefact.spec, rows.columns, None),
+    )
 
 
 def _choose_format(request: PredictionRequest) -> TableFormat:
@@ -287,10 +307,13 @@ def _write_predictions(
 ) -> PredictionResult:
     encode, predict_encoded = predictor.load()
     answers, start = open_answers(predictor.spec), time.perf_counter()
-    predicted, lines, columns = 0, 0, ()
+    predicted, lines, columns, unseen = 0, 0, (), Counter[str]()
     total = len(rows) + rows.malformed_records
     with open_writer(request.output, table_format, len(rows)) as write:
-        for kept_columns, encoded in _encode_batches(rows, predictor.spec, request.keep, request.skip_bad_rows, encode):
+        for kept_columns, batch, encoded in _encode_batches(
+            rows, predictor.spec, request.keep, request.skip_bad_rows, encode
+        ):
+            unseen.update(predictor.count_unseen(batch, encoded))
             predictions = predict_encoded(encoded)
             table = make_table(kept_columns, predictions, answers)
             write(table)
@@ -307,14 +330,16 @@ def _write_predictions(
         predicted,
         lines,
         total - predicted,
+        {column.name: unseen[column.name] for column in predictor.spec.inputs if unseen[column.name]},
+        tuple(describe_unseen(predictor.spec, unseen, predicted)),
         time.perf_counter() - start,
     )
 
 
 def _encode_batches(
     rows: SourceRows, spec: DataSpec, keep: Sequence[str], skip: bool, encode: Callable[[SourceRows], Any]
-) -> Iterator[tuple[Mapping[str, RawColumn], Any]]:
-    """Yield kept columns and encoded rows, in batches of limited memory."""
+) -> Iterator[tuple[Mapping[str, RawColumn], SourceRows, Any]]:
+    """Yield kept columns, rows and encoded rows, in batches of limited memory."""
     import numpy as np
 
     with prefix_faults(rows.origin):
@@ -322,8 +347,8 @@ def _encode_batches(
     size = _choose_batch_size(spec)
     for start in range(0, len(rows), size):
         batch = np.arange(start, min(start + size, len(rows)))
-        for indices, encoded in _encode_or_skip(columns, spec, rows, batch, skip, encode):
-            yield {name: take_rows(columns[name], indices) for name in keep}, encoded
+        for indices, read, encoded in _encode_or_skip(columns, spec, rows, batch, skip, encode):
+            yield {name: take_rows(columns[name], indices) for name in keep}, read, encoded
 
 
 def _encode_or_skip(
@@ -333,8 +358,8 @@ def _encode_or_skip(
     indices: np.ndarray,
     skip: bool,
     encode: Callable[[SourceRows], Any],
-) -> Iterator[tuple[np.ndarray, Any]]:
-    """Encode rows; if some cannot be read and may be skipped, those before and after them."""
+) -> Iterator[tuple[np.ndarray, SourceRows, Any]]:
+    """Yield indices, rows and encoded rows; if some cannot be read and may be skipped, of those around them."""
     batch = SourceRows(
         {name: take_rows(columns[name], indices) for name in _list_inputs(spec)},
         None,
@@ -342,7 +367,7 @@ def _encode_or_skip(
         origin=rows.origin,
     )
     try:
-        yield indices, encode(batch)
+        yield indices, batch, encode(batch)
     except BmcliError:
         if not skip:
             raise

@@ -40,7 +40,7 @@ class Finding:
     """One result of the checks.
 
     Args:
-        check: `duplicates`, `conflicts`, `leak`, `groups`, `drift` or `imbalance`.
+        check: `duplicates`, `conflicts`, `leak`, `groups`, `drift`, `imbalance` or `spelling`.
         message: Description with numbers.
         suggestion: The next step.
         numbers: The numbers of the message, for programs.
@@ -73,7 +73,22 @@ def check_prepared(prepared: PreparedData) -> tuple[Finding, ...]:
         *find_divided_groups(prepared),
         *_find_drifts(splits, spec),
         *_find_imbalances(splits["train"], spec),
+        *find_spellings(spec),
     )
+
+
+def find_spellings(spec: DataSpec) -> Iterator[Finding]:
+    """Find categories and classes that are written in several ways, or that differ only by upper and lower case."""
+    described = [(column, input_kinds.get_traits(column).describe_spellings()) for column in spec.inputs]
+    described += [(column, target_kinds.describe_spellings(column)) for column in spec.targets]
+    for column, sentences in described:
+        if sentences:
+            yield Finding(
+                "spelling",
+                f"column {quoted(column.name)}: {' '.join(sentences)}",
+                "Write each category in one way if that is not intended.",
+                {"column": column.name},
+            )
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from bmcli.canonical import choose_spelling
 from bmcli.evaluation.intervals import (
     Interval,
     Resampling,
@@ -18,7 +19,15 @@ from bmcli.evaluation.intervals import (
 )
 from bmcli.metrics.differences import subtract_metrics
 from bmcli.metrics.weighted_metrics import WeightedMetrics, make_weighted_means
-from bmcli.raw_columns import RawColumn, RowFault, build_vocabulary, is_text_column, lookup_indices, to_numbers
+from bmcli.raw_columns import (
+    RawColumn,
+    RowFault,
+    build_vocabulary,
+    is_text_column,
+    lookup_indices,
+    to_numbers,
+    to_texts,
+)
 from bmcli.records import validate_as
 
 MIN_SLICE_ROWS = 20
@@ -290,8 +299,9 @@ def _adjust_by_holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _slice_by_category(name: str, column: RawColumn) -> Slicing:
-    classes = build_vocabulary(column)
-    indices = lookup_indices(column, classes)
+    spelling = choose_spelling(to_texts(column), normalize=True)
+    classes = build_vocabulary(column, spelling)
+    indices = lookup_indices(column, classes, spelling)
     counts = np.bincount(indices[indices >= 0], minlength=len(classes))
     common = np.sort(np.argsort(-counts, kind="stable")[:_MAX_CATEGORIES])
     codes = np.full(len(classes), len(common))

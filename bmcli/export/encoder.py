@@ -27,6 +27,9 @@ MAX_SECONDS = 2**38
 FIRST_YEAR, LAST_YEAR = 2, 9998  # others mean that there is no date
 GREY_WEIGHTS = np.array([0.2989, 0.5870, 0.1140], "float32")
 ASCII_SPACE = " \t\n\v\f\r"
+# Blanks around categories, and the forms of numbers, as `bmcli.canonical` defines them.
+BLANKS = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200C))) + "\u2028\u2029\u202f\u205f\u3000\ufeff"
+ZEROS = {"codes": "", "numbers": "0*"}
 K0, K1, K2 = 0xC3A5C85C97CB3127, 0xB492B66FBE98F273, 0x9AE16A3B2F90404F
 MASK_64 = 2**64 - 1
 
@@ -84,15 +87,34 @@ def _encode_category(column: Mapping[str, Any], cells: Any) -> Any:
     def get_index(word: str) -> int:
         return fingerprint(word.encode()) % buckets if buckets else indices.get(word, count + 1)
 
-    words = [_read_cell(cell) for cell in np.asarray(cells, object).reshape(-1)]
+    words, spelling = [_read_cell(cell) for cell in np.asarray(cells, object).reshape(-1)], state.get("spelling", "raw")
     if "separator" not in state:
+        words = [canonicalize(word, spelling) for word in words]
         return [count if word == "" else get_index(word) for word in words]
     length, encoded = column["shape"][0], []
     for word in words:
-        parts = [part.strip(ASCII_SPACE) for part in word.split(state["separator"])]
+        parts = [canonicalize(part.strip(ASCII_SPACE), spelling) for part in word.split(state["separator"])]
         found_indices = list(dict.fromkeys(get_index(part) for part in parts if part))[:length] or [count]
         encoded.append(found_indices + [count + 2] * (length - len(found_indices)))
     return encoded
+
+
+def canonicalize(text: str, spelling: str) -> str:
+    """Convert the text of a category to its canonical form; "" if nothing is left."""
+    if spelling == "raw":
+        return text
+    text = unicodedata.normalize("NFC", text).strip(BLANKS)
+    if spelling == "text":
+        return text
+    zeros = ZEROS[spelling]
+    if match := re.fullmatch(rf"(?:\+|(-))?{zeros}([0-9]+)(?:\.0*)?", text):
+        number = (match[1] or "") + match[2]
+        return "0" if number == "-0" else number
+    if match := re.fullmatch(rf"(?:\+|(-))?{zeros}([0-9]+)\.([0-9]*[1-9])0*", text):
+        return f"{match[1] or ''}{match[2]}.{match[3]}"
+    if match := re.fullmatch(r"(?:\+|(-))?\.([0-9]*[1-9])0*", text):
+        return f"{match[1] or ''}0.{match[2]}"
+    return "0" if re.fullmatch(r"[+-]?\.0+", text) else text
 
 
 def fingerprint(text: bytes) -> int:
@@ -326,6 +348,7 @@ def _encode_text(column: Mapping[str, Any], cells: Any) -> Any:
 
 
 def _split_terms(text: str, state: Mapping[str, Any]) -> list[str]:
+    text = unicodedata.normalize("NFC", text) if state["composed"] else text
     text = text.lower() if state["lowercase"] else text
     text = _strip_accents(text) if state["accents"] == "strip" else text
     if state["punctuation"] == "drop":

@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from bmcli import parts
+from bmcli.canonical import Spelling
 from bmcli.export import Dtype, Precision, Runtime, Signature, Size
 
 _MAX_CELL_NUMBERS = 2**26
@@ -207,6 +208,8 @@ class NumberState(_StrictRecord):
     fill: Numbers
     offset: Annotated[Numbers, Field(min_length=1)]
     scale: Annotated[Numbers, Field(min_length=1)]
+    low: Annotated[Numbers, Field(min_length=1)]
+    high: Annotated[Numbers, Field(min_length=1)]
     flag: bool
     padded: bool
     missing_is_fault: bool
@@ -226,6 +229,9 @@ class CategoryState(_StrictRecord):
     pooled: bool = False
     buckets: Annotated[int, Field(ge=1, lt=2**31)] = 1
     separator: Annotated[str, Field(min_length=1)] = ";"
+    spelling: Spelling = "raw"
+    spellings: dict[str, tuple[str, ...]] = {}
+    unseen_share: Share = 0.0
 
 
 class BooleanState(_StrictRecord):
@@ -242,6 +248,8 @@ class DateState(_StrictRecord):
     parts: tuple[Literal["minute", "hour", "weekday", "day", "month", "day_of_year", "trend"], ...]
     offset: float
     scale: float
+    low: float
+    high: float
     flag: bool
     missing_cells: tuple[str, ...]
     patterns: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
@@ -256,9 +264,11 @@ class TextState(_StrictRecord):
     lowercase: bool
     accents: Literal["keep", "strip"]
     punctuation: Literal["keep", "drop", "split"]
+    composed: bool
     weights: Numbers | None
     normalize: bool
     dimension: Count | None
+    unseen_share: Share = 0.0
 
 
 class ImageState(_StrictRecord):
@@ -284,6 +294,8 @@ class TargetState(_StrictRecord):
     separator: str = ";"
     columns: tuple[str, ...] = ()
     notation: dict[Literal["decimal", "thousands", "unit"], str] = {}
+    spelling: Spelling = "raw"
+    spellings: dict[str, tuple[str, ...]] = {}
 
 
 class _ColumnRecord(_StrictRecord):

@@ -181,6 +181,29 @@ class InputTraits:
         """Count the categories of which each cell is one; 0 for a column without."""
         return 0
 
+    def describe_spellings(self) -> tuple[str, ...]:
+        """Describe categories that the training rows write in several ways, or that differ only by case."""
+        return ()
+
+    # Cells that the training rows do not prepare a model for.
+
+    @property
+    def unseen_share(self) -> float:
+        """Share of the training rows that `count_unseen` counts, such as those of categories that are too rare."""
+        return float(self.column.state.get("unseen_share", 0.0))
+
+    def count_unseen(self, rows: RawColumn, encoded: EncodedRows | None) -> int:
+        """Count the rows whose cells are unlike those of the training rows; 0 for a kind that cannot tell.
+
+        These are unknown categories, texts without a known term, numbers and dates far outside of the range of the
+        training rows, and cells that a served model cannot read and takes as missing.
+
+        Args:
+            rows: Cells that can be read by `encode`, or by `to_serving_array`.
+            encoded: The result of `encode`; None where a served model encodes the cells itself.
+        """
+        return 0
+
     # Display of a cell.
 
     def draw(self, encoded: np.ndarray) -> np.ndarray:
@@ -321,6 +344,11 @@ class InputTraits:
     def derive_state(self) -> Mapping[str, Any]:
         """Derive what `bmcli.export.encoder` needs beside the state of the column, as plain JSON values."""
         return {}
+
+
+def widen_range(low: Any, high: Any) -> tuple[Any, Any]:
+    """Widen the range of the training rows by its own width on both sides: what lies outside counts as unseen."""
+    return low - (high - low), high + (high - low)
 
 
 def make_object_array(cells: Sequence[str | bytes]) -> np.ndarray:

@@ -21,6 +21,7 @@ from bmcli.recipe.fields import fault
 from bmcli.recipe.inputs import InputOptions, MissingCells
 from bmcli.recipe.nodes import write_scalar
 from bmcli.specs import Column
+from bmcli.windows import EncodedRows
 
 if TYPE_CHECKING:
     import keras
@@ -225,6 +226,19 @@ class BooleanTraits(InputTraits):
 
     def summarize(self) -> str:
         return f"true in {100 * self.column.state['fill']:.1f} % of the training rows"
+
+    def count_unseen(self, rows: RawColumn, encoded: EncodedRows | None) -> int:
+        import numpy as np
+
+        if encoded is not None:
+            return 0  # `encode` refuses what is neither yes nor no
+        state = self.column.state
+        if raw_columns.is_text_column(rows):
+            values, missing = raw_columns.to_booleans(rows, state["yes"], state["no"])
+            return int(np.count_nonzero(np.isnan(values) & ~missing))
+        numbers = np.asarray(rows, "float32").reshape(len(rows), -1)
+        is_other = (numbers != 0) & (numbers != 1) & ~np.isnan(numbers)
+        return int(np.count_nonzero(is_other.any(axis=1)))
 
     def count_positions(self) -> int:
         return 3

@@ -1,6 +1,7 @@
 """Categorical input: text or integers with few distinct values; one category a cell, or several.
 
-The vocabulary is that of the training rows, sorted: integers by value, text alphabetically. A cell is encoded as the
+Categories are compared in their canonical form, which `bmcli.canonical` defines: `Boots ` is `Boots`, `3.0` is `3`. The
+vocabulary is that of the training rows, sorted: integers by value, text alphabetically. A cell is encoded as the
 index of its category. With n categories, a missing cell is n, and a category that is unknown or too rare is n + 1.
 Hashed categories need no vocabulary: their index is a hash of their text (Weinberger et al. 2009).
 """
@@ -14,14 +15,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from bmcli import raw_columns
+from bmcli.canonical import Spelling, canonicalize, choose_spelling, describe_spellings, find_spellings
 from bmcli.errors import BmcliError
 from bmcli.inputs import EdgeCell, Feature, Guess, InputTraits, Preprocessing, make_object_array
 from bmcli.quoting import listed, quoted
-from bmcli.raw_columns import UNKNOWN_TEXT, ColumnCells, RawColumn
+from bmcli.raw_columns import UNKNOWN, UNKNOWN_TEXT, ColumnCells, RawColumn
 from bmcli.recipe.fields import fault
 from bmcli.recipe.inputs import InputOptions
 from bmcli.recipe.nodes import write_scalar
 from bmcli.specs import Column
+from bmcli.windows import EncodedRows
 
 if TYPE_CHECKING:
     import keras
@@ -65,6 +68,11 @@ class Options(InputOptions):
         description='Separator of several categories in a cell, such as ";"; they become a multi-hot vector or '
         "the mean of their embeddings.",
     )
+    normalize: bool = Field(
+        default=True,
+        description="Read spellings of one category as one: without blanks around it, in Unicode normal form C, and "
+        "3.0 or +3 as 3, also 003 unless training rows have codes such as 01234. `false` compares cells as they are.",
+    )
 
     @model_validator(mode="after")
     def _check_encoding(self) -> Options:
@@ -99,6 +107,8 @@ def guess(cells: ColumnCells) -> Guess | None:
 def fit(name: str, rows: RawColumn, options: Options) -> Column:
     """Fit the categories of the training rows, and whether any cell is missing."""
     values, length = _split_values(name, rows, options)
+    spelling = choose_spelling(values, options.normalize)
+    spellings, values = find_spellings(values, spelling), canonicalize(values, spelling)
     vocabulary = raw_columns.build_vocabulary(values)
     if not vocabulary:
         raise BmcliError(
@@ -108,7 +118,11 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
         )
     classes = _select_frequent(name, values, vocabulary, options)
     buckets = (options.buckets or _DEFAULT_BUCKETS) if options.encoding == "hash" else 0
-    optional = {"pooled": len(classes) < len(vocabulary), "buckets": buckets, "separator": options.separator}
+    optional = {
+        "pooled": len(classes) < len(vocabulary), "buckets": buckets, "separator": options.separator,
+        "spelling": spelling if spelling != "raw" else "", "spellings": spellings,
+        "unseen_share": _compute_share_of_rare(values, classes) if len(classes) < len(vocabulary) else 0.0,
+    }  # fmt: skip
     return Column(
         name=name,
         kind="category",
@@ -119,7 +133,7 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
         classes=() if buckets else classes,
         state={
             "dimension": _choose_dimension(buckets or len(classes), options),
-            "has_missing": _find_any_missing(rows, options),
+            "has_missing": _find_any_missing(rows, options, spelling),
             **{key: value for key, value in optional.items() if value},
         },
     )
@@ -140,7 +154,7 @@ def encode(rows: RawColumn, column: Column) -> np.ndarray:
 
     if "buckets" in column.state or "separator" in column.state:
         return _encode_by_layer(rows, column)
-    indices = raw_columns.lookup_indices(rows, column.classes)
+    indices = raw_columns.lookup_indices(rows, column.classes, _get_spelling(column))
     count = np.int32(len(column.classes))
     special = [indices == raw_columns.MISSING, indices == raw_columns.UNKNOWN]
     return np.select(special, [count, count + np.int32(1)], indices)
@@ -151,14 +165,21 @@ def build_encoder(column: Column) -> CategoryEncoder:
 
     state = column.state
     length = column.shape[0] if column.shape else None
-    return CategoryEncoder(column.classes, column.raw_dtype, state.get("buckets", 0), state.get("separator"), length)
+    return CategoryEncoder(
+        column.classes, column.raw_dtype, state.get("buckets", 0), state.get("separator"), length, _get_spelling(column)
+    )
 
 
 def build_stacked_encoder(columns: Sequence[Column]) -> keras.layers.Layer:
     """Build one layer with a vocabulary for every column."""
     from bmcli.layers.categories_encoder import CategoriesEncoder
 
-    return CategoriesEncoder([column.classes for column in columns], columns[0].raw_dtype)
+    return CategoriesEncoder([column.classes for column in columns], columns[0].raw_dtype, _get_spelling(columns[0]))
+
+
+def _get_spelling(column: Column) -> Spelling:
+    spelling: Spelling = column.state.get("spelling", "raw")
+    return spelling
 
 
 def build_stacked_feature(columns: Sequence[Column], encoded: Sequence[Any]) -> Feature:
@@ -212,7 +233,7 @@ class CategoryTraits(InputTraits):
         # compute them together.
         column = self.column
         special = column.shape or column.raw_shape or "buckets" in column.state or column.state["dimension"]
-        return None if special else column.raw_dtype
+        return None if special else (column.raw_dtype, _get_spelling(column))
 
     @property
     def feature_stack_key(self) -> Any:
@@ -224,7 +245,9 @@ class CategoryTraits(InputTraits):
 
     @property
     def lookup_keys(self) -> tuple[str, ...]:
-        return () if {"buckets", "separator"} & set(self.column.state) else self.column.classes
+        # A table of texts knows one spelling of each category, unless the cells are compared as they are.
+        has_spellings = self.column.raw_dtype == "string" and "spelling" in self.column.state
+        return () if has_spellings or {"buckets", "separator"} & set(self.column.state) else self.column.classes
 
     def describe_cells(self) -> str:
         missing = '"" is missing' if self.column.raw_dtype == "string" else "NaN is missing"
@@ -238,6 +261,22 @@ class CategoryTraits(InputTraits):
 
     def count_categories(self) -> int:
         return len(self.column.classes)
+
+    def describe_spellings(self) -> tuple[str, ...]:
+        return tuple(describe_spellings(self.column.state.get("spellings", {}), self.column.classes))
+
+    def count_unseen(self, rows: RawColumn, encoded: EncodedRows | None) -> int:
+        import numpy as np
+
+        column = self.column
+        if "buckets" in column.state:
+            return 0  # a hash knows no vocabulary
+        if encoded is not None:
+            is_unseen = np.asarray(encoded) == len(column.classes) + 1
+            return int(np.count_nonzero(is_unseen.reshape(len(is_unseen), -1).any(axis=1)))
+        if "separator" in column.state:
+            return _count_unknown_parts(rows, column)
+        return int(np.count_nonzero(raw_columns.lookup_indices(rows, column.classes, _get_spelling(column)) == UNKNOWN))
 
     def count_positions(self) -> int | None:
         state = self.column.state
@@ -264,12 +303,12 @@ class CategoryTraits(InputTraits):
         return generator.choice(keys, shape).astype(column.raw_dtype)
 
 
-def _split_values(name: str, rows: RawColumn, options: Options) -> tuple[RawColumn, int]:
-    """Return all categories of the rows without missing ones, and the largest number of categories in a cell."""
+def _split_values(name: str, rows: RawColumn, options: Options) -> tuple[pa.ChunkedArray, int]:
+    """Return all categories of the rows, null where missing, and the largest number of categories in a cell."""
     import pyarrow.compute as pc
 
     if options.separator is None:
-        return rows, 1
+        return raw_columns.to_texts(rows), 1
     if not raw_columns.is_text_column(rows):
         raise BmcliError(
             f"column {quoted(name)}: expected text, because `separator` is set; received numbers.",
@@ -281,13 +320,15 @@ def _split_values(name: str, rows: RawColumn, options: Options) -> tuple[RawColu
     return values.filter(pc.not_equal(values, "")), max(pc.max(pc.list_value_length(parts)).as_py() or 1, 1)
 
 
-def _select_frequent(name: str, values: RawColumn, vocabulary: tuple[str, ...], options: Options) -> tuple[str, ...]:
+def _select_frequent(
+    name: str, values: pa.ChunkedArray, vocabulary: tuple[str, ...], options: Options
+) -> tuple[str, ...]:
     """Select the categories that are frequent enough for the options, in the order of the vocabulary."""
     import pyarrow.compute as pc
 
     if options.min_count == 1 and (options.max_categories or len(vocabulary)) >= len(vocabulary):
         return vocabulary
-    counts = {each["values"]: each["counts"] for each in pc.value_counts(raw_columns.to_texts(values)).to_pylist()}
+    counts = {each["values"]: each["counts"] for each in pc.value_counts(values).to_pylist()}
     ranked = sorted(vocabulary, key=lambda category: -counts[category])  # stable for equal counts
     kept = {category for category in ranked[: options.max_categories] if counts[category] >= options.min_count}
     if not kept:
@@ -299,11 +340,32 @@ def _select_frequent(name: str, values: RawColumn, vocabulary: tuple[str, ...], 
     return tuple(category for category in vocabulary if category in kept)
 
 
-def _find_any_missing(rows: RawColumn, options: Options) -> bool:
+def _compute_share_of_rare(values: pa.ChunkedArray, classes: tuple[str, ...]) -> float:
+    """Compute the share of the present categories that are too rare for the vocabulary."""
+    indices = raw_columns.lookup_indices(values, classes)
+    return float((indices == UNKNOWN).sum() / len(values))
+
+
+def _count_unknown_parts(rows: RawColumn, column: Column) -> int:
+    """Count the cells of several categories that have an unknown one."""
     import numpy as np
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     texts = raw_columns.to_texts(rows)
+    texts = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
+    split = pc.split_pattern(texts, column.state["separator"])
+    values = canonicalize(pc.ascii_trim_whitespace(pc.list_flatten(split)), _get_spelling(column))
+    parents = np.asarray(pc.list_parent_indices(split))
+    is_unknown = raw_columns.lookup_indices(pa.chunked_array([values]), column.classes) == UNKNOWN
+    return len(np.unique(parents[is_unknown]))
+
+
+def _find_any_missing(rows: RawColumn, options: Options, spelling: Spelling) -> bool:
+    import numpy as np
+    import pyarrow.compute as pc
+
+    texts = raw_columns.to_texts(rows, spelling)
     if options.separator is not None:
         texts = pc.replace_substring_regex(texts, r"^\s*$", "")
         return bool(pc.any(pc.fill_null(pc.equal(texts, ""), True)).as_py())

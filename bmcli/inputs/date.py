@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 from bmcli import dates, raw_columns
 from bmcli.dates import parsing, reading
 from bmcli.errors import BmcliError
-from bmcli.inputs import Feature, Guess, InputTraits, make_object_array
+from bmcli.inputs import Feature, Guess, InputTraits, make_object_array, widen_range
 from bmcli.notation import find_markers
 from bmcli.quoting import quoted
 from bmcli.raw_columns import ColumnCells, RawColumn, RowFault
@@ -22,6 +22,7 @@ from bmcli.recipe.fields import fault
 from bmcli.recipe.inputs import InputOptions, MissingCells
 from bmcli.recipe.nodes import write_scalar
 from bmcli.specs import Column
+from bmcli.windows import EncodedRows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 _BATCH_ROWS = 65_536
 _DAY_S = 86_400
+_TREND_ERROR = 1e-6  # rounding of an encoded time, as a share of the range of the training rows
 _MAX_FOREIGN = 30  # distinct cells that are no dates, which `init` writes
 _MANY_DAYS = 10  # distinct numbers that are all days of the calendar, from which on that is no accident
 _LIKELY_EPOCHS = {"seconds": (9e8, 2.2e9), "milliseconds": (9e11, 2.2e12)}  # of the years 1998 to 2039
@@ -196,6 +198,8 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
             "parts": parts,
             "offset": float(seconds.mean()),
             "scale": float(seconds.std()) or 1.0,  # All dates may be equal.
+            "low": float(seconds.min()),
+            "high": float(seconds.max()),
             "flag": not bool(present.all()),
             "missing_cells": list(options.missing_cells),
         },
@@ -267,6 +271,21 @@ class DateTraits(InputTraits):
 
     def summarize(self) -> str:
         return ""
+
+    def count_unseen(self, rows: RawColumn, encoded: EncodedRows | None) -> int:
+        import numpy as np
+
+        state = self.column.state
+        low, high = widen_range(state["low"], state["high"])
+        if encoded is not None and "trend" in state["parts"]:
+            # Missing dates are 0, the mean of the training rows.
+            place = sum(1 if part == "trend" else 2 for part in state["parts"][: state["parts"].index("trend")])
+            seconds = np.asarray(encoded)[:, place].astype("float64") * state["scale"] + state["offset"]
+            margin = (high - low) * _TREND_ERROR
+            return int(np.count_nonzero((seconds < low - margin) | (seconds > high + margin)))
+        distinct, codes = raw_columns.factorize(rows)
+        seconds, is_date, is_unreadable = _read_seconds(distinct, state["formats"], state["missing_cells"])
+        return int(np.count_nonzero((is_unreadable | (is_date & ((seconds < low) | (seconds > high))))[codes]))
 
     def make_random_cells(self, count: int, generator: np.random.Generator) -> np.ndarray:
         import numpy as np

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from bmcli.errors import BmcliError
-from bmcli.inputs import Feature, Form, Guess, InputTraits, Preprocessing, check_shape
+from bmcli.inputs import Feature, Form, Guess, InputTraits, Preprocessing, check_shape, widen_range
 from bmcli.notation import NumberNotation, WrittenNumbers, count_markers, list_counts, parse_numbers
 from bmcli.quoting import quoted
 from bmcli.raw_columns import ColumnCells, RawColumn, RowFault, is_text_column, suggest_notation, to_numbers
@@ -17,6 +17,7 @@ from bmcli.recipe.inputs import InputOptions, MissingCells
 from bmcli.recipe.nodes import write_scalar
 from bmcli.recipe.numbers import NotationOptions
 from bmcli.specs import Column
+from bmcli.windows import EncodedRows
 
 if TYPE_CHECKING:
     import keras
@@ -132,6 +133,8 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
 
     Sequences `(rows, steps, channels)` of different lengths are padded by steps that are NaN in all channels.
     """
+    import numpy as np
+
     with suggest_notation(rows, options.notation):
         values = to_numbers(rows, options.notation, options.missing_cells)
     raw_shape = values.shape[1:]
@@ -143,6 +146,7 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
         )
     channels = values.reshape(-1, values.shape[-1])
     _check_has_values(name, channels)
+    low, high = (bound(channels, axis=0).astype("float64") for bound in (np.nanmin, np.nanmax))
     channels = _signed_log(channels) if options.log else channels
     fill, offset, scale = _compute_channel_statistics(name, channels, options)
     raw_dtype = _choose_raw_dtype(channels, scale, options)
@@ -158,6 +162,8 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
             "fill": fill.tolist(),
             "offset": offset.tolist(),
             "scale": scale.tolist(),
+            "low": low.tolist(),
+            "high": high.tolist(),
             "flag": options.flag,
             "padded": padded,
             "missing_is_fault": options.missing == "fault",
@@ -307,6 +313,23 @@ class NumberTraits(InputTraits):
 
     def read_array(self, rows: RawColumn) -> np.ndarray:
         return _read_cells(rows, self.column.state)
+
+    def count_unseen(self, rows: RawColumn, encoded: EncodedRows | None) -> int:
+        import numpy as np
+
+        state, dtype = self.column.state, self.column.raw_dtype
+        with np.errstate(over="ignore"):  # the double of a large range may be infinite
+            limits = np.array(widen_range(np.array(state["low"]), np.array(state["high"])), dtype)
+        if encoded is None or "knots" in state or "edges" in state:
+            values = self.read_array(rows).astype(dtype, copy=False)
+        else:
+            # Compared on the scale of the encoded numbers, so that texts are not parsed again.
+            values = np.asarray(encoded)[..., : len(state["low"])]
+            limits = _signed_log(limits) if state.get("log") else limits
+            limits = ((limits - np.array(state["offset"], dtype)) / np.array(state["scale"], dtype)).astype("float32")
+        values = values.reshape(len(values), -1, len(state["low"]))
+        outside = (values < limits[0]) | (values > limits[1])  # false for NaN, a missing number
+        return int(np.count_nonzero(outside.any(axis=(1, 2))))
 
     def count_positions(self) -> int | None:
         return None if self.is_number else 1 + len(self.column.state["edges"][0])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -20,6 +21,7 @@ from bmcli.recipe.fields import fault
 from bmcli.recipe.inputs import InputOptions
 from bmcli.recipe.nodes import write_scalar
 from bmcli.specs import Column
+from bmcli.windows import EncodedRows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,10 +38,11 @@ _BAG_SHARE, _MAX_BAG = 0.99, 2048
 _SEQUENCE_SHARE, _MAX_SEQUENCE = 0.95, 512
 # Terms that are counted at once. Nearly every long n-gram is a new term, so their counts could exhaust the memory.
 _MAX_COUNTED = 4_000_000
+_HEAD = 80  # characters by which most texts are found to have a known term
 _MAX_RANDOM_TERMS = 20  # of a random text
 _MANY_DISTINCT = 50  # distinct cells from which on a column may be prose
 _MAX_WORDS_OF_NAMES, _MIN_WORDS_OF_SENTENCES = 1.5, 5.0  # mean number of words of a cell
-_TOKENIZER_OPTIONS = ("tokens", "ngrams", "lowercase", "accents", "punctuation")
+_TOKENIZER_OPTIONS = ("tokens", "ngrams", "lowercase", "accents", "punctuation", "composed")
 
 
 class Options(InputOptions):
@@ -75,6 +78,10 @@ class Options(InputOptions):
         default=None,
         description="`split`: punctuation marks are tokens; `drop`: they are spaces; `keep`: they belong to the "
         "adjacent token. By default split for words, keep for characters.",
+    )
+    normalize: bool = Field(
+        default=True,
+        description="Convert text to Unicode normal form C, in which each character is written in one way.",
     )
     length: _Length | None = Field(
         default=None,
@@ -131,7 +138,7 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
     terms = _build_vocabulary(name, rows, options, tokenizer_options)
     document_counts, lengths = _count_documents(rows, terms, tokenizer_options, bag)
     length = options.length or _choose_length(lengths, bag)
-    return Column(
+    column = Column(
         name=name,
         kind="text",
         shape=(2, length) if bag else (length,),
@@ -147,6 +154,8 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
             "dimension": options.dimension or (None if bag else _DEFAULT_EMBEDDING),
         },
     )
+    share = TextTraits(column).count_unseen(rows, None) / len(rows)
+    return replace(column, state={**column.state, "unseen_share": share}) if share else column
 
 
 def check(rows: RawColumn, options: Options) -> None:
@@ -231,6 +240,17 @@ class TextTraits(InputTraits):
         sums = contributions.sum(axis=-1)
         return [(get_term(int(number)), float(sums[i])) for i, number in enumerate(encoded) if number != PADDING]
 
+    def count_unseen(self, rows: RawColumn, encoded: EncodedRows | None) -> int:
+        import numpy as np
+        import pyarrow as pa
+
+        if encoded is not None:
+            return int(np.count_nonzero(_find_unknown(rows, np.asarray(encoded), self.column)))
+        # The first words are known nearly always; only the other texts are split as a whole.
+        heads = encode(_cut_texts(rows, self.column), self.column)
+        rest = rows.take(pa.array(np.flatnonzero(_find_unknown(rows, heads, self.column))))
+        return int(np.count_nonzero(_find_unknown(rest, encode(rest, self.column), self.column)))
+
     def make_edge_cells(self, cell: np.ndarray) -> Iterator[EdgeCell]:
         yield EdgeCell("an unknown text", make_object_array([UNKNOWN_TEXT]))
         yield EdgeCell("only spaces", make_object_array(["  \t "]))
@@ -240,6 +260,33 @@ class TextTraits(InputTraits):
         separator, terms = " " if state["tokens"] == "words" else "", min(_MAX_RANDOM_TERMS, state["length"])
         drawn = generator.choice(state["vocabulary"], (count, terms)).tolist()
         return make_object_array([separator.join(text) for text in drawn])
+
+
+def _find_unknown(rows: RawColumn, encoded: np.ndarray, column: Column) -> np.ndarray:
+    """Find the texts that are not missing, and without a known term, `(rows,)`.
+
+    Args:
+        encoded: The texts, or their beginnings.
+    """
+    import numpy as np
+    import pyarrow.compute as pc
+
+    from bmcli.layers.text_encoder import FIRST_TERM
+
+    terms = encoded[:, 0] if column.state["bag"] else encoded
+    is_present = np.asarray(pc.fill_null(pc.not_equal(pc.utf8_trim_whitespace(rows), ""), False), dtype=bool)
+    return is_present & ~(terms >= FIRST_TERM).any(axis=1)
+
+
+def _cut_texts(rows: RawColumn, column: Column) -> RawColumn:
+    """Cut texts after their first words or characters."""
+    import pyarrow.compute as pc
+
+    cut = pc.utf8_slice_codeunits(rows, 0, _HEAD)
+    if column.state["tokens"] == "characters":
+        return cut
+    # The last word may be a part of one.
+    return pc.if_else(pc.equal(pc.utf8_length(cut), _HEAD), pc.replace_substring_regex(cut, r"\S*$", ""), cut)
 
 
 def _check_text(name: str, rows: RawColumn, path: str = "") -> None:
@@ -257,6 +304,7 @@ def _resolve_tokenizer_options(options: Options, bag: bool) -> dict[str, Any]:
         "lowercase": options.lowercase,
         "accents": options.accents,
         "punctuation": options.punctuation or ("split" if words else "keep"),
+        "composed": options.normalize,
     }
 
 

@@ -9,6 +9,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from bmcli.canonical import Spelling
+from bmcli.layers.canonical_texts import canonicalize
+
 
 @keras.saving.register_keras_serializable(package="bmcli")
 class CategoriesEncoder(keras.layers.Layer):
@@ -17,6 +20,7 @@ class CategoriesEncoder(keras.layers.Layer):
     Args:
         vocabularies: Vocabulary of every column, as text even where the keys are integers.
         key_dtype: `string` or `int64`; integers are never missing.
+        spelling: The canonical form of the vocabularies, to which texts are converted.
 
     Input shape:
         A list of `(batch,)` of `key_dtype`, one per column.
@@ -25,14 +29,24 @@ class CategoriesEncoder(keras.layers.Layer):
         A list of `(batch,)`, int32.
     """
 
-    def __init__(self, vocabularies: Sequence[Sequence[str]], key_dtype: str = "string", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        vocabularies: Sequence[Sequence[str]],
+        key_dtype: str = "string",
+        spelling: Spelling = "raw",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**{**kwargs, "trainable": False})
         self.vocabularies, self.key_dtype = [list(each) for each in vocabularies], key_dtype
+        self.spelling = spelling
         self.table = self._table()
 
     def call(self, inputs):
         cells = tf.stack(inputs, axis=1)
-        cells = cells if self.key_dtype == "string" else tf.strings.as_string(cells)
+        if self.key_dtype == "string":
+            cells = tf.reshape(canonicalize(tf.reshape(cells, [-1]), self.spelling), [-1, len(self.vocabularies)])
+        else:
+            cells = tf.strings.as_string(cells)
         # One operation for all columns: a graph with a table for each of thousands takes minutes to build.
         positions = tf.cast(self.table.lookup(tf.add(tf.constant(self._prefixes()), cells)), "int32")
         unknown = np.array([len(each) + 1 for each in self.vocabularies], "int32")
@@ -42,7 +56,12 @@ class CategoriesEncoder(keras.layers.Layer):
         return [(batch,) for (batch,) in input_shape]
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "vocabularies": self.vocabularies, "key_dtype": self.key_dtype}
+        return {
+            **super().get_config(),
+            "vocabularies": self.vocabularies,
+            "key_dtype": self.key_dtype,
+            "spelling": self.spelling,
+        }
 
     def _prefixes(self) -> np.ndarray:
         """Number of each column, which keeps its categories apart from those of other columns."""

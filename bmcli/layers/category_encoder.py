@@ -8,6 +8,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from bmcli.canonical import Spelling
+from bmcli.layers.canonical_texts import canonicalize
+
 
 @keras.saving.register_keras_serializable(package="bmcli")
 class CategoryEncoder(keras.layers.Layer):
@@ -19,6 +22,7 @@ class CategoryEncoder(keras.layers.Layer):
         buckets: If more than 0, the position is a hash of the text into n buckets, and no text is unknown.
         separator: Text between several categories of a cell; spaces around categories are ignored.
         length: Largest number of distinct categories of a cell with several, the first ones; padding is n + 2.
+        spelling: The canonical form of the vocabulary, to which texts are converted.
 
     Input shape:
         `(batch,)` or `(batch, 1)` of `key_dtype`.
@@ -34,11 +38,12 @@ class CategoryEncoder(keras.layers.Layer):
         buckets: int = 0,
         separator: str | None = None,
         length: int | None = None,
+        spelling: Spelling = "raw",
         **kwargs: Any,
     ) -> None:
         super().__init__(**{**kwargs, "trainable": False})
         self.classes, self.key_dtype, self.buckets = list(classes), key_dtype, buckets
-        self.separator, self.length = separator, length
+        self.separator, self.length, self.spelling = separator, length, spelling
         self.count = buckets or len(self.classes)
         if not buckets:
             self.table = self._table()
@@ -51,11 +56,12 @@ class CategoryEncoder(keras.layers.Layer):
 
     def positions(self, cells: Any) -> Any:
         """Look up cells `(batch,)`, which must be text if they are hashed."""
+        cells = tf.convert_to_tensor(cells)
         if self.separator is None:
-            return self._look_up(cells)
+            return self._look_up(canonicalize(cells, self.spelling) if cells.dtype == tf.string else cells)
         # Distinct categories of each cell in one operation: `unique` of row and position combined to one number.
         values = tf.strings.split(cells, self.separator)
-        values = values.with_values(tf.strings.strip(values.values))
+        values = values.with_values(canonicalize(tf.strings.strip(values.values), self.spelling))
         values = tf.ragged.boolean_mask(values, values != "")
         places = tf.cast(self._look_up(values.values), "int64")
         pairs, _ = tf.unique(values.value_rowids() * (self.count + 2) + places)
@@ -75,6 +81,7 @@ class CategoryEncoder(keras.layers.Layer):
             "buckets": self.buckets,
             "separator": self.separator,
             "length": self.length,
+            "spelling": self.spelling,
         }
 
     def _table(self) -> tf.lookup.StaticHashTable:

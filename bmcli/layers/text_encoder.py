@@ -11,6 +11,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from bmcli.layers.canonical_texts import compose
+
 PADDING, UNKNOWN, FIRST_TERM = 0, 1, 2
 """Numbers with special meanings, and the number of the first term of the vocabulary."""
 
@@ -37,6 +39,7 @@ class TextEncoder(keras.layers.Layer):
         lowercase: Convert texts to lower case.
         accents: `keep`, or `strip` those of Latin, Greek and Cyrillic letters.
         punctuation: `split`: each sign is a token; `drop`: signs are spaces; `keep`: signs are part of words.
+        composed: Convert texts to Unicode's normal form C.
 
     Input shape:
         `(batch,)`, text.
@@ -55,12 +58,14 @@ class TextEncoder(keras.layers.Layer):
         lowercase: bool = True,
         accents: str = "keep",
         punctuation: str = "split",
+        composed: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**{**kwargs, "trainable": False})
         self.vocabulary, self.length, self.bag = list(vocabulary), length, bag
         self.tokens, self.ngrams = tokens, list(ngrams)
         self.lowercase, self.accents, self.punctuation = lowercase, accents, punctuation
+        self.composed = composed
         keys = tf.constant(["", *self.vocabulary], "string")  # a table must not be empty, and no term is ""
         numbers = tf.range(UNKNOWN, FIRST_TERM + len(self.vocabulary), dtype="int64")
         self.table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, numbers), UNKNOWN)
@@ -70,6 +75,7 @@ class TextEncoder(keras.layers.Layer):
         texts = tf.reshape(texts, [-1])
         # Texts that are served may not be valid UTF-8; this replaces invalid bytes.
         texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8")
+        texts = compose(texts) if self.composed else texts
         texts = tf.strings.lower(texts, encoding="utf-8") if self.lowercase else texts
         texts = self._without_accents(texts) if self.accents == "strip" else texts
         tokens = self._split(texts)
@@ -117,6 +123,7 @@ class TextEncoder(keras.layers.Layer):
             "lowercase": self.lowercase,
             "accents": self.accents,
             "punctuation": self.punctuation,
+            "composed": self.composed,
         }
 
     def _numbers(self, texts):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple,
 from pydantic import Field, model_validator
 
 from bmcli import parts
+from bmcli.data import targets as target_kinds
 from bmcli.errors import BmcliError
 from bmcli.models import FeatureRequest, Features
 from bmcli.quoting import quoted
@@ -457,14 +458,16 @@ def order_class_weights(chosen: Mapping[str, float] | None, target: Column) -> n
 
     if chosen is None:
         return None
-    for name in chosen:
-        if name not in target.classes:
+    by_class = {target_kinds.name_to_class(name, target_kinds.get_spelling(target)): name for name in chosen}
+    for by_name, name in by_class.items():
+        if by_name not in target.classes:
             raise BmcliError(
                 f"there is no class {quoted(name)}.",
                 path=f"objective.class_weights.{name}",
                 suggestion=parts.did_you_mean(name, target.classes),
             )
-    return np.array([chosen.get(name, 1.0) for name in target.classes], "float32")
+    weights = [chosen[by_class[name]] if name in by_class else 1.0 for name in target.classes]
+    return np.array(weights, "float32")
 
 
 def compute_balanced_weights(options: ClassOptions, counts: np.ndarray) -> np.ndarray:

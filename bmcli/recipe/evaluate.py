@@ -59,7 +59,8 @@ class EvaluateOptions(Options):
     )
     gates: Mapping[str, GateText] = Field(
         default={},
-        description="Limits on metrics, such as {accuracy: '>= 0.9'}; a missed limit ends with exit code 3.",
+        description="Limits on metrics, such as {accuracy: '>= 0.9'}; a missed limit ends with exit code 3. `unseen` "
+        "is the largest share of a column's cells that are unlike those of the training rows.",
     )
     intervals: IntervalOptions = Field(default=IntervalOptions(), description="Confidence intervals of metrics.")
     folds: Annotated[int, Field(ge=2, le=100)] | None = Field(

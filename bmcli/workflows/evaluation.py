@@ -13,6 +13,7 @@ from bmcli.quoting import quoted
 from bmcli.raw_columns import RawColumn, RowFault
 from bmcli.recipe.schema import Recipe
 from bmcli.specs import DataSpec
+from bmcli.workflows.unseen import GATE as UNSEEN_GATE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -148,7 +149,7 @@ def check_evaluation(recipe: Recipe, spec: DataSpec) -> None:
     answers = open_answers(spec)
     faults: list[Fault] = []
     checks: tuple[Callable[[], object], ...] = (
-        lambda: check_names(options.gates, (*list_metrics(answers, options.top_k), *group_metrics)),
+        lambda: check_names(options.gates, (*list_metrics(answers, options.top_k), *group_metrics, UNSEEN_GATE)),
         lambda: _check_columns(recipe, spec),
         lambda: None if options.fairness is None else _choose_fairness_output(recipe, answers),
         lambda: _check_decisions(recipe, spec),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from bmcli.recipe.schema import Recipe
 from bmcli.runs import Run
 from bmcli.specs import DataSpec, Split
 from bmcli.workflows import report_data
+from bmcli.workflows import unseen as unseen_cells
 from bmcli.workflows.callbacks import ReportCallback
 from bmcli.workflows.evaluation import RawColumnReader, evaluate_predictions
 from bmcli.workflows.opening import OpenedRun
@@ -35,6 +37,9 @@ class EvaluationResult:
     Args:
         run: None on a worker that writes nothing.
         on: Name of a split or of a file.
+        unseen: Number of cells unlike those of the training rows, by column; columns without are left out. Empty for
+            a split, unless the recipe has a gate on them.
+        warnings: Sentences about these.
     """
 
     run: Run | None
@@ -42,6 +47,8 @@ class EvaluationResult:
     evaluation: Evaluation
     missed_gates: tuple[MissedGate, ...]
     predicted_rows: Predictions
+    unseen: Mapping[str, int]
+    warnings: tuple[str, ...]
 
     def metrics(self) -> dict[str, float]:
         """Return the metrics by full name, such as `test/accuracy`."""
@@ -98,8 +105,24 @@ def evaluate_rows(
     if run is not None:
         # Evaluations on other rows stay beside it.
         run.write(run.evaluation, {**run.read_evaluations(), split: {"at": runs.now(), **evaluation.to_json()}})
-    missed_gates = find_missed_gates(recipe.evaluate.gates, evaluation.metrics)
-    return EvaluationResult(run, split, evaluation, missed_gates, predicted)
+    unseen = _count_unseen(recipe, spec, rows, split, raw)
+    limited = {**evaluation.metrics, unseen_cells.GATE: unseen_cells.compute_largest_share(unseen, len(rows))}
+    missed_gates = find_missed_gates(recipe.evaluate.gates, limited)
+    warnings = tuple(unseen_cells.describe_unseen(spec, unseen, len(rows)))
+    return EvaluationResult(run, split, evaluation, missed_gates, predicted, unseen, warnings)
+
+
+def _count_unseen(recipe: Recipe, spec: DataSpec, rows: Split, split: str, raw: SourceRows | None) -> dict[str, int]:
+    """Count the unseen cells of other rows; those of a split only if a gate needs them, since its source is read."""
+    if raw is None:
+        if unseen_cells.GATE not in recipe.evaluate.gates:
+            return {}
+        from bmcli.data.invalid import take_source_rows
+        from bmcli.data.raw_rows import reread_rows
+
+        all_rows, indices = reread_rows(recipe.data, recipe.targets(), recipe.data_seed)
+        raw = take_source_rows(all_rows, indices[split])
+    return unseen_cells.count_unseen(spec, raw.columns, rows.inputs)
 
 
 def predict_rows(

@@ -90,7 +90,7 @@ def _run_all(bmcli: Bmcli, case: Case, files: Files, meets: Files, folder: Path)
     metrics = call("evaluate", run, "--data", rows)["metrics"]
     call("export", run, "--formats", "saved_model")
     call("predict", run / "exports" / "saved_model", rows, "--output", folder / "served.csv")
-    unseen = predicted.get("unseen", {})
+    unseen = predicted["unseen"]
     assert isinstance(metrics, dict)
     assert isinstance(unseen, dict)
     # The names of metrics of a file begin with its own.

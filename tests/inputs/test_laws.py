@@ -75,6 +75,8 @@ SAYINGS = text("To be, or not to be!", "that IS the question", None, "Ça va? Ж
 MORE_SAYINGS = text("be be be to", "nothing known", None, "", "\u00a0 the\tquestion?", "ça va 👍")
 COLOURS = text("red; blue", "blue", None, "green;red;red", " ; ")
 MORE_COLOURS = text("blue;blue ;pink", "", "red;green;blue;black", None)
+SPELLINGS = text("3", "3.0", "12", "Zu\u0308rich", None)
+MORE_SPELLINGS = text(" 3", "+3.00", "003", "12.", "Zürich\u00a0", "Zu\u0308rich", " ", "zürich")
 IDS = np.array([3, -1, 10, 3])
 SKEWED = np.array([[1.0, NAN, 3, 3, 3, 900, -40, 5], [0, 1, 2, 3, 4, 5, 6, 7]]).T
 
@@ -98,6 +100,14 @@ CASES = {
     "number, learned": Case("number", NUMBERS, text("5", None, ""), {"missing": "learned", "log": True}),
     "number, learned in padded sequences": Case("number", PADDED, PADDED[::-1], {"missing": "learned", "flag": True}),
     "category": Case("category", LETTERS, MORE_LETTERS),
+    "category, spellings": Case("category", SPELLINGS, MORE_SPELLINGS),
+    "category, spellings of numbers": Case("category", text("3", "12", "0.50"), MORE_SPELLINGS),
+    "category, spellings of codes": Case("category", text("003", "12"), MORE_SPELLINGS),
+    "category, spellings hashed": Case("category", SPELLINGS, MORE_SPELLINGS, {"encoding": "hash", "buckets": 99}),
+    "category, raw cells": Case("category", SPELLINGS, MORE_SPELLINGS, {"normalize": False}),
+    "category, several spellings": Case(
+        "category", text("Zürich;3", "12; 3"), text("Zu\u0308rich\u00a0;3.0", "12.0; +3"), {"separator": ";"}
+    ),
     "category, rare ones pooled": Case("category", LETTERS, MORE_LETTERS, {"min_count": 2}),
     "category, the most frequent": Case("category", IDS, np.array([10, 3, 7]), {"max_categories": 1}),
     "category, hashed": Case("category", LETTERS, MORE_LETTERS, {"encoding": "hash", "buckets": 5}),
@@ -137,6 +147,8 @@ CASES = {
     "date, weeks": Case("date", text("2021-W05-3", "2020-W53-7"), text("1999-W01-1", ""), {"format": "%G-W%V-%u"}),
     "date of numbers": Case("date", np.array([1.7e9, NAN, 1.6e9 + 60]), np.array([-1, 1e10])),
     "text": Case("text", SAYINGS, MORE_SAYINGS),
+    "text, decomposed": Case("text", SAYINGS, text("C\u0327a va", "Ça va, A\u030angstro\u0308m"), {"min_count": 1}),
+    "text, raw": Case("text", SAYINGS, text("C\u0327a va", "Ça va"), {"min_count": 1, "normalize": False}),
     "text, bag": Case("text", SAYINGS, MORE_SAYINGS, {"encoding": "bag", "punctuation": "drop", "accents": "strip"}),
     "text, embedded bag": Case("text", SAYINGS, MORE_SAYINGS, {"dimension": 3, "ngrams": (1, 1), "lowercase": False}),
     "text, sequence": Case("text", SAYINGS, MORE_SAYINGS, {"encoding": "sequence", "length": 3}),

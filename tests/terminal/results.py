@@ -133,7 +133,7 @@ def make_evaluation() -> Evaluation:
 def make_evaluation_result() -> EvaluationResult:
     predicted = Predictions("test", Split({}, {}), {}, {})
     missed = MissedGate("accuracy", Gate(">=", 0.9), 0.8125)
-    return EvaluationResult(RUN, "test", make_evaluation(), (missed,), predicted)
+    return EvaluationResult(RUN, "test", make_evaluation(), (missed,), predicted, {"sex": 3}, ("3 cells are new",))
 
 
 def make_training_result() -> TrainingResult:
@@ -304,7 +304,10 @@ RESULTS: dict[str, Show] = {
         machine_checks, [Check("ok", "python", "3.12"), Check("missing", "keras", "not installed", "Install it.")]
     ),
     "prediction": lambda console: console.present(
-        prediction, PredictionResult(("run", RUN.folder), Path("out.csv"), ("label",), 12_345, 12_345, 2, 0.5)
+        prediction,
+        PredictionResult(
+            ("run", RUN.folder), Path("out.csv"), ("label",), 12_345, 12_345, 2, {"sex": 9}, ("9 cells are new",), 0.5
+        ),
     ),
     "resolved_recipe": lambda console: console.present(resolved_recipe, make_resolved_recipe()),
     "runs": lambda console: console.present(runs, make_runs()),

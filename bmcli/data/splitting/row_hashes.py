@@ -32,15 +32,15 @@ def hash_files(column: RawColumn) -> RawColumn:
 def hash_rows(columns: Sequence[RawColumn], seed: int) -> np.ndarray:
     """Return the first 64 bits of SHA-256 over the seed and the cells of each row, uint64 `(rows,)`.
 
-    Equal cells have equal hashes in any file: the dtype of an array does not count, only its numbers, and an empty text
-    equals a missing cell.
+    Equal cells have equal hashes in any file: the dtype of an array does not count, only its numbers; blanks around a
+    text and its Unicode normal form do not count, and an empty text equals a missing cell.
 
     Args:
         columns: Columns after `hash_files`.
     """
     import numpy as np
 
-    text = [to_texts(column) for column in columns if is_text_column(column)]
+    text = [to_texts(column, "text") for column in columns if is_text_column(column)]
     arrays = [column.reshape(len(column), -1) for column in columns if not is_text_column(column)]
     hashes = []
     for start in range(0, len(columns[0]), _ROWS_AT_ONCE):

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bmcli import dates, parts
+from bmcli.canonical import BLANKS, Spelling, choose_spelling
 from bmcli.data import columns
 from bmcli.data.sources import SourceRows
 from bmcli.data.splitting.row_hashes import hash_files, hash_rows
@@ -238,7 +239,7 @@ def resolve_shares(options: SplitOptions) -> dict[str, float]:
 
 def parse_split_name(text: str) -> str:
     """Return the split that a word means: train, validation (valid, val, dev) or test; empty for other words."""
-    return _SPLIT_BY_WORD.get(text.strip().lower(), "")
+    return _SPLIT_BY_WORD.get(text.strip(BLANKS).lower(), "")
 
 
 def read_split_names(column: RawColumn) -> np.ndarray:
@@ -260,12 +261,18 @@ def read_split_names(column: RawColumn) -> np.ndarray:
     return splits
 
 
+def _choose_spelling(column: RawColumn) -> Spelling:
+    """Choose the canonical form of a column; arrays are in it."""
+    return choose_spelling(to_texts(column), normalize=True) if is_text_column(column) else "raw"
+
+
 def encode_categories(column: RawColumn) -> np.ndarray:
     """Return the category of each row as an integer; missing cells are one more category."""
     import numpy as np
 
-    classes = build_vocabulary(column)
-    indices = lookup_indices(column, classes)
+    spelling = _choose_spelling(column)
+    classes = build_vocabulary(column, spelling)
+    indices = lookup_indices(column, classes, spelling)
     return np.where(indices == MISSING, len(classes), indices)
 
 
@@ -277,7 +284,8 @@ def encode_groups(column: RawColumn) -> np.ndarray:
     """
     import numpy as np
 
-    indices = to_texts(column).combine_chunks().dictionary_encode().indices
+    spelling = _choose_spelling(column)
+    indices = to_texts(column, spelling).combine_chunks().dictionary_encode().indices
     if indices.null_count:
         row = int(np.argmax(np.asarray(indices.is_null())))
         raise RowFault(row, "expected the group of the row, received nothing.", "Fill it in, or leave the row out.")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
-from bmcli import parts, raw_columns
+from bmcli import canonical, parts, raw_columns
+from bmcli.canonical import Spelling, canonicalize, choose_spelling, find_spellings
 from bmcli.errors import BmcliError
 from bmcli.notation import PLAIN, NumberNotation
 from bmcli.quoting import quoted
@@ -127,18 +128,60 @@ ClassNames = Annotated[LabelNames, AfterValidator(_check_two_or_more)]
 """Unique names of at least two classes."""
 
 
-def names_to_text(names: LabelNames | None) -> tuple[str, ...] | None:
-    """Convert names of a recipe to text, integers to their decimal digits."""
-    return None if names is None else tuple(str(each) for each in names)
+Normalize = Annotated[
+    bool,
+    Field(
+        description="Read spellings of one class as one: without blanks around it, in Unicode normal form C, and 3.0 "
+        "or +3 as 3, also 003 unless other classes are codes such as 01234. `false` compares cells as they are."
+    ),
+]
+"""Option of targets: whether classes are compared in their canonical form, which `bmcli.canonical` defines."""
 
 
-def find_classes(name: str, rows: RawColumn) -> tuple[str, ...]:
+def resolve_spelling(cells: Any, names: LabelNames | None, normalize: bool) -> Spelling:
+    """Choose how classes are read: by the names in a recipe, or else by the cells of the training rows."""
+    import pyarrow as pa
+
+    texts = raw_columns.to_texts(cells) if names is None else pa.array([str(each) for each in names], pa.string())
+    return choose_spelling(texts, normalize)
+
+
+def get_spelling(column: Column) -> Spelling:
+    """Return how the classes of a fitted target are read."""
+    spelling: Spelling = column.state.get("spelling", "raw")
+    return spelling
+
+
+def names_to_text(names: LabelNames | None, spelling: Spelling) -> tuple[str, ...] | None:
+    """Convert names of a recipe to the text of classes, integers to their decimal digits."""
+    return None if names is None else tuple(name_to_class(each, spelling) for each in names)
+
+
+def name_to_class(name: str | int, spelling: Spelling) -> str:
+    """Convert the name of a class in a recipe to the canonical form of the classes; "" if it has none."""
+    import pyarrow as pa
+
+    return canonicalize(pa.array([str(name)], pa.string()), spelling)[0].as_py() or ""
+
+
+def check_names(name: str, names: Sequence[str]) -> None:
+    """Raise BmcliError if two names in the option `classes` of a target are spellings of one class."""
+    twice = next((each for position, each in enumerate(names) if each in names[:position]), None)
+    if twice is not None:
+        raise BmcliError(
+            f"target {quoted(name)}: two names are spellings of the class {quoted(twice)}.",
+            path=f"data.targets.{name}.classes",
+            suggestion="Remove one, or write `normalize: false` to tell them apart.",
+        )
+
+
+def find_classes(name: str, rows: RawColumn, spelling: Spelling) -> tuple[str, ...]:
     """Find the classes of the training rows, sorted: integers by value, text alphabetically.
 
     Raises:
         BmcliError: There is only one class, or nearly as many as rows.
     """
-    classes = raw_columns.build_vocabulary(rows)
+    classes = raw_columns.build_vocabulary(rows, spelling)
     if len(classes) >= _MANY_CLASSES and len(rows) < len(classes) * _MAX_ROWS_PER_CLASS:
         raise BmcliError(
             f"target {quoted(name)}: nearly every training row has a different class, such as "
@@ -155,13 +198,15 @@ def find_classes(name: str, rows: RawColumn) -> tuple[str, ...]:
     return classes
 
 
-def make_class_column(name: str, kind: str, rows: RawColumn, classes: tuple[str, ...]) -> Column:
+def make_class_column(name: str, kind: str, rows: RawColumn, classes: tuple[str, ...], spelling: Spelling) -> Column:
     """Make the column of a target with one class a row.
 
     Raises:
         RowFault: A class is missing or unknown.
+        BmcliError: Two classes are spellings of one.
     """
-    lookup_classes(rows, classes)
+    check_names(name, classes)
+    lookup_classes(rows, classes, spelling)
     return Column(
         name=name,
         kind=kind,
@@ -169,15 +214,40 @@ def make_class_column(name: str, kind: str, rows: RawColumn, classes: tuple[str,
         dtype="int32",
         raw_dtype="string" if raw_columns.is_text_column(rows) else "int64",
         classes=classes,
+        state=spelling_to_state(raw_columns.to_texts(rows), spelling),
     )
 
 
-def check_classes(rows: RawColumn, names: LabelNames | None) -> None:
+def spelling_to_state(cells: Any, spelling: Spelling) -> dict[str, Any]:
+    """Make the state of a target by which `get_spelling` and `describe_spellings` know how its classes are written.
+
+    Args:
+        cells: Texts of the training rows.
+    """
+    spellings = find_spellings(cells, spelling)
+    return {**({} if spelling == "raw" else {"spelling": spelling}), **({"spellings": spellings} if spellings else {})}
+
+
+def describe_cells(rows: RawColumn) -> tuple[str, ...]:
+    """Describe the classes of rows as `describe_spellings` does, before a target is fitted on them."""
+    cells = raw_columns.to_texts(rows)
+    spelling = choose_spelling(cells, normalize=True)
+    names = raw_columns.build_vocabulary(rows, spelling)
+    return tuple(canonical.describe_spellings(find_spellings(cells, spelling), names))
+
+
+def describe_spellings(column: Column) -> tuple[str, ...]:
+    """Describe classes that the training rows write in several ways, or that differ only by case."""
+    return tuple(canonical.describe_spellings(column.state.get("spellings", {}), column.classes))
+
+
+def check_classes(rows: RawColumn, names: LabelNames | None, normalize: bool) -> None:
     """Raise RowFault for a missing class, or one that is not among `names`; None allows every class."""
-    lookup_classes(rows, names_to_text(names) or raw_columns.build_vocabulary(rows))
+    spelling = resolve_spelling(rows, names, normalize)
+    lookup_classes(rows, names_to_text(names, spelling) or raw_columns.build_vocabulary(rows, spelling), spelling)
 
 
-def lookup_classes(rows: RawColumn, classes: tuple[str, ...]) -> np.ndarray:
+def lookup_classes(rows: RawColumn, classes: tuple[str, ...], spelling: Spelling) -> np.ndarray:
     """Return the index of every row's class in `classes`, int32 `(rows,)`.
 
     Raises:
@@ -185,7 +255,7 @@ def lookup_classes(rows: RawColumn, classes: tuple[str, ...]) -> np.ndarray:
     """
     import numpy as np
 
-    indices = raw_columns.lookup_indices(rows, classes)
+    indices = raw_columns.lookup_indices(rows, classes, spelling)
     if (indices < 0).any():
         row = int(np.argmax(indices < 0))
         if indices[row] == raw_columns.MISSING:

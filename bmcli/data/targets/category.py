@@ -9,13 +9,16 @@ from pydantic import Field
 from bmcli import parts
 from bmcli.data.targets import (
     ClassNames,
+    Normalize,
     TargetGuess,
     check_classes,
     count_indices,
     find_classes,
+    get_spelling,
     lookup_classes,
     make_class_column,
     names_to_text,
+    resolve_spelling,
 )
 from bmcli.errors import BmcliError
 from bmcli.notation import list_counts
@@ -44,6 +47,7 @@ class Options(Kind):
         default=None,
         description="All classes in the order of their indices; by default the sorted classes of the training rows.",
     )
+    normalize: Normalize = True
 
 
 def guess(profile: ColumnProfile) -> TargetGuess | None:
@@ -75,9 +79,10 @@ def _are_codes(profile: ColumnProfile) -> bool:
 
 def fit(name: str, rows: RawColumn, options: Options) -> Column:
     """Fit the classes of the training rows, in the order of the options or sorted."""
-    present = find_classes(name, rows)
-    classes = names_to_text(options.classes) or present
-    column = make_class_column(name, "category", rows, classes)
+    spelling = resolve_spelling(rows, options.classes, options.normalize)
+    present = find_classes(name, rows, spelling)
+    classes = names_to_text(options.classes, spelling) or present
+    column = make_class_column(name, "category", rows, classes, spelling)
     if unseen := sorted(set(classes) - set(present)):
         raise BmcliError(
             f"target {quoted(name)}: no training row has the class {quoted(unseen[0])}.",
@@ -89,12 +94,12 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
 
 def check(rows: RawColumn, options: Options) -> None:
     """Refuse a missing class, or one that is not among the classes of the options."""
-    check_classes(rows, options.classes)
+    check_classes(rows, options.classes, options.normalize)
 
 
 def encode(rows: RawColumn, column: Column) -> np.ndarray:
     """Encode rows as indices in `column.classes`, int32 `(rows,)`; a missing or unknown class is a fault."""
-    return lookup_classes(rows, column.classes)
+    return lookup_classes(rows, column.classes, get_spelling(column))
 
 
 def decode(encoded: np.ndarray, column: Column) -> np.ndarray:

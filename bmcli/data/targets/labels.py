@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from bmcli import parts, raw_columns
-from bmcli.data.targets import LabelNames, names_to_text
+from bmcli.canonical import Spelling, canonicalize, choose_spelling
+from bmcli.data.targets import (
+    LabelNames,
+    Normalize,
+    check_names,
+    get_spelling,
+    names_to_text,
+    resolve_spelling,
+    spelling_to_state,
+)
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
 from bmcli.raw_columns import RawColumn, RowFault
@@ -41,6 +50,7 @@ class Options(Kind):
         description="All labels in the order of their indices; by default the sorted labels of the training rows. "
         "For an array its label names, by default its column numbers.",
     )
+    normalize: Normalize = True
     columns: Annotated[tuple[str, ...], Field(min_length=2)] | None = Field(
         default=None,
         description="Columns of the source, one per label and named like it, with values 1 or 0, yes or no, true or "
@@ -70,15 +80,22 @@ def guess(profile: ColumnProfile) -> None:
 def fit(name: str, rows: RawColumn, options: Options) -> Column:
     """Fit the labels of the training rows, sorted: integers by value, text alphabetically; or those of the options."""
     rows = _to_indicators(rows)
+    spelling: Spelling = "raw" if _is_matrix(rows) else _choose_spelling(rows, options)
     column = Column(
         name=name,
         kind="labels",
         shape=(),
         dtype="uint8",
         raw_dtype="string" if raw_columns.is_text_column(rows) else "int64",
-        state={"separator": options.separator, **({"columns": list(options.columns)} if options.columns else {})},
+        state={
+            "separator": options.separator,
+            **({"columns": list(options.columns)} if options.columns else {}),
+            **({} if _is_matrix(rows) else spelling_to_state(_split_to_labels(rows, options), spelling)),
+        },
     )
-    classes = options.columns or (_name_labels if _is_matrix(rows) else _find_labels)(name, rows, options)
+    classes = options.columns or (
+        _name_labels(name, rows, options) if _is_matrix(rows) else _find_labels(name, rows, options, spelling)
+    )
     fitted = replace(column, shape=(len(classes),), classes=classes)
     counts = encode(rows, fitted).sum(axis=0, dtype="int64")
     # A label that every row has is accepted beside others; a label that no row has is a fault below.
@@ -102,8 +119,9 @@ def check(rows: RawColumn, options: Options) -> None:
     rows = _to_indicators(rows)
     if _is_matrix(rows):
         _check_indicators(rows, rows.shape[1])
-    elif classes := names_to_text(options.classes):
-        _locate_labels(rows, options.separator, classes)
+    elif options.classes:
+        spelling = _choose_spelling(rows, options)
+        _locate_labels(rows, options.separator, names_to_text(options.classes, spelling) or (), spelling)
 
 
 def encode(rows: RawColumn, column: Column) -> np.ndarray:
@@ -113,7 +131,7 @@ def encode(rows: RawColumn, column: Column) -> np.ndarray:
     rows = _to_indicators(rows)
     if _is_matrix(rows):
         return _check_indicators(rows, len(column.classes))
-    label_rows, indices = _locate_labels(rows, column.state["separator"], column.classes)
+    label_rows, indices = _locate_labels(rows, column.state["separator"], column.classes, get_spelling(column))
     encoded = np.zeros((len(rows), len(column.classes)), "uint8")
     encoded[label_rows, indices] = 1
     return encoded
@@ -179,7 +197,29 @@ def _split_labels(rows: RawColumn, separator: str) -> pa.ListArray:
     return pc.split_pattern(texts, separator)
 
 
-def _locate_labels(rows: RawColumn, separator: str, classes: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+def _read_labels(split: pa.ListArray, spelling: Spelling) -> pa.Array:
+    """Return the labels of all rows in their canonical form, null where nothing is between two separators."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    labels = canonicalize(pc.utf8_trim_whitespace(pc.list_flatten(split)), spelling)
+    return pc.if_else(pc.equal(labels, ""), pa.scalar(None, pa.string()), labels)
+
+
+def _choose_spelling(rows: RawColumn, options: Options) -> Spelling:
+    if options.classes is not None:
+        return resolve_spelling(rows, options.classes, options.normalize)
+    return choose_spelling(_split_to_labels(rows, options), options.normalize)
+
+
+def _split_to_labels(rows: RawColumn, options: Options) -> pa.Array:
+    """Return the labels of all rows as they are written."""
+    return _read_labels(_split_labels(rows, options.separator), "raw")
+
+
+def _locate_labels(
+    rows: RawColumn, separator: str, classes: tuple[str, ...], spelling: Spelling
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the row of every label, and its index in `classes`.
 
     Raises:
@@ -191,10 +231,9 @@ def _locate_labels(rows: RawColumn, separator: str, classes: tuple[str, ...]) ->
 
     # Flattened, all labels of all rows are trimmed and looked up in one call of Arrow.
     split = _split_labels(rows, separator)
-    labels, label_rows = pc.list_flatten(split), np.asarray(pc.list_parent_indices(split))
-    labels = pc.utf8_trim_whitespace(labels)
+    labels, label_rows = _read_labels(split, spelling), np.asarray(pc.list_parent_indices(split))
     indices = np.asarray(pc.fill_null(pc.index_in(labels, value_set=pa.array(classes, pa.string())), -1))
-    present = np.asarray(pc.not_equal(labels, ""), dtype=bool)
+    present = np.asarray(pc.is_valid(labels), dtype=bool)
     unknown = present & (indices < 0)
     if unknown.any():
         first = int(np.argmax(unknown))
@@ -205,14 +244,14 @@ def _locate_labels(rows: RawColumn, separator: str, classes: tuple[str, ...]) ->
     return label_rows[present], indices[present]
 
 
-def _find_labels(name: str, rows: RawColumn, options: Options) -> tuple[str, ...]:
+def _find_labels(name: str, rows: RawColumn, options: Options, spelling: Spelling) -> tuple[str, ...]:
     """Return the labels of the options, or those of the rows."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
-    if classes := names_to_text(options.classes):
+    if classes := names_to_text(options.classes, spelling):
+        check_names(name, classes)
         return classes
-    labels = pc.utf8_trim_whitespace(pc.list_flatten(_split_labels(rows, options.separator)))
+    labels = _read_labels(_split_labels(rows, options.separator), spelling)
     present = raw_columns.build_vocabulary(pa.chunked_array([labels]))
     if not present:
         raise BmcliError(f"target {quoted(name)}: no training row has a label.", path=f"data.targets.{name}")
@@ -222,7 +261,7 @@ def _find_labels(name: str, rows: RawColumn, options: Options) -> tuple[str, ...
 def _name_labels(name: str, rows: np.ndarray, options: Options) -> tuple[str, ...]:
     """Return the names of an array's columns: those of the options, or their numbers."""
     width = rows.shape[1]
-    names = names_to_text(options.classes) or tuple(map(str, range(width)))
+    names = names_to_text(options.classes, "raw") or tuple(map(str, range(width)))
     if len(names) != width:
         raise BmcliError(
             f"target {quoted(name)}: expected {width} names, one for each column of the array, received {len(names)}.",

@@ -9,12 +9,15 @@ from pydantic import Field
 
 from bmcli.data.targets import (
     ClassNames,
+    Normalize,
     check_classes,
     count_indices,
     find_classes,
+    get_spelling,
     lookup_classes,
     make_class_column,
     names_to_text,
+    resolve_spelling,
 )
 from bmcli.errors import BmcliError
 from bmcli.quoting import listed, quoted
@@ -40,6 +43,7 @@ class Options(Kind):
         default=None,
         description="All categories from the lowest to the highest; required for text, by default sorted for integers.",
     )
+    normalize: Normalize = True
 
 
 def guess(profile: ColumnProfile) -> None:
@@ -48,24 +52,25 @@ def guess(profile: ColumnProfile) -> None:
 
 def fit(name: str, rows: RawColumn, options: Options) -> Column:
     """Fit the categories in their order. Those of the options may be absent from the training rows."""
-    present = find_classes(name, rows)
+    spelling = resolve_spelling(rows, options.classes, options.normalize)
+    present = find_classes(name, rows, spelling)
     if options.classes is None and not all(re.fullmatch(r"-?[0-9]+", each) for each in present):
         raise BmcliError(
             f"target {quoted(name)}: the order of its {len(present)} categories is not known.",
             path=f"data.targets.{name}",
             suggestion=f"List them from the lowest to the highest: classes: [{listed(present, 4)}].",
         )
-    return make_class_column(name, "ordered", rows, names_to_text(options.classes) or present)
+    return make_class_column(name, "ordered", rows, names_to_text(options.classes, spelling) or present, spelling)
 
 
 def check(rows: RawColumn, options: Options) -> None:
     """Refuse a missing category, or one that is not among the classes of the options."""
-    check_classes(rows, options.classes)
+    check_classes(rows, options.classes, options.normalize)
 
 
 def encode(rows: RawColumn, column: Column) -> np.ndarray:
     """Encode categories as ranks from 0 for the lowest, int32 `(rows,)`; a missing or unknown category is a fault."""
-    return lookup_classes(rows, column.classes)
+    return lookup_classes(rows, column.classes, get_spelling(column))
 
 
 def decode(encoded: np.ndarray, column: Column) -> np.ndarray:

@@ -32,6 +32,7 @@ def to_json(result: EvaluationResult) -> dict[str, Any]:
         "run": str(result.run.folder) if result.run else None,
         "metrics": result.metrics(),
         **intervals_to_json(result),
+        "unseen": dict(result.unseen),
         **missed_gates_to_json(result),
     }
 
@@ -53,6 +54,8 @@ def print_result(console: Console, result: EvaluationResult) -> None:
     for name, reason in evaluation.without_interval.items():
         console.log(f"{name} has no interval: {reason}", level=1)
     print_details(console, evaluation)
+    for warning in result.warnings:
+        console.log(warning)
     if run:
         report = f"\nreport  {format_path(run.report)}" if run.report.exists() else ""
         console.print_text(f"{report}\nrun  {run.display_path}")

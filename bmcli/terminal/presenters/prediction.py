@@ -20,11 +20,14 @@ def to_json(result: PredictionResult) -> dict[str, Any]:
         "rows": result.rows,
         "lines": result.lines,
         "skipped": result.skipped,
+        "unseen": dict(result.unseen),
         "seconds": round(result.seconds, 3),
     }
 
 
 def print_result(console: Console, result: PredictionResult) -> None:
+    for warning in result.warnings:
+        console.log(warning)
     where = "standard output" if result.output is None else format_path(result.output)
     speed = result.rows / max(result.seconds, 1e-9)
     skipped = f", {result.skipped:,} skipped, which could not be read" if result.skipped else ""
