@@ -33,6 +33,13 @@ UNKNOWN_TEXT = "no such thing \N{SNOWMAN}"
 YES_WORDS = ("yes", "true", "y", "t", "on", "1")
 NO_WORDS = ("no", "false", "n", "f", "off", "0")
 _SAMPLE = 2000  # cells whose words are counted, and distinct cells of `ColumnCells.samples`
+# Scripts that are written without blanks between words, with the mean number of letters of a word.
+_UNSPACED_SCRIPTS = (
+    (r"[\p{Han}\p{Hiragana}\p{Katakana}ー]", 2.0),
+    (r"[\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]", 5.0),
+)
+_LETTER_OR_DIGIT = r"[\p{L}\p{M}\p{N}]"
+_MAX_COMPARED, _MAX_COMPARED_LETTERS = 500, 100  # texts whose letters are compared, and letters of each
 _MAX_HEADERS = 100  # pictures whose headers are read
 # Dtypes whose values float32 represents exactly; others are converted to float64.
 _EXACT_IN_FLOAT32 = ("bool", "int8", "uint8", "int16", "uint16", "float16", "float32")
@@ -171,11 +178,36 @@ class ColumnCells:
 
     @cached_property
     def mean_words(self) -> float:
-        """Mean number of words of the first texts."""
+        """Mean number of words of the first texts; estimated where the script has no blanks between words."""
         import pyarrow.compute as pc
 
         words = pc.utf8_split_whitespace(self.present.slice(0, _SAMPLE))
-        return float(pc.mean(pc.list_value_length(words)).as_py() or 0)
+        return max(float(pc.mean(pc.list_value_length(words)).as_py() or 0), self._unspaced_words)
+
+    @property
+    def is_unspaced(self) -> bool:
+        """Whether most letters are of scripts without blanks between words, such as Chinese, Japanese and Thai."""
+        return self._unspaced_words > 0
+
+    @cached_property
+    def _unspaced_words(self) -> float:
+        """Mean number of words of the first texts, by their letters, in a script without blanks; 0 in other scripts."""
+        import pyarrow.compute as pc
+
+        texts = self.present.slice(0, _SAMPLE)
+        letters = pc.sum(pc.count_substring_regex(texts, pattern=_LETTER_OR_DIGIT)).as_py() or 0
+        counts = [
+            pc.sum(pc.count_substring_regex(texts, pattern=pattern)).as_py() or 0 for pattern, _ in _UNSPACED_SCRIPTS
+        ]
+        if 2 * sum(counts) <= letters:
+            return 0.0
+        return sum(count / size for count, (_, size) in zip(counts, _UNSPACED_SCRIPTS, strict=True)) / len(texts)
+
+    @cached_property
+    def rows_per_letter(self) -> float:
+        """Mean number of distinct texts in which a letter occurs: 1 where nothing repeats, large in prose."""
+        letters = [set(text[:_MAX_COMPARED_LETTERS]) for text in self.samples[:_MAX_COMPARED]]
+        return sum(map(len, letters)) / max(1, len(set[str]().union(*letters)))
 
 
 def sample_image_headers(column: FileColumn) -> list[ImageHeader]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from bmcli.inputs import get_traits
 from bmcli.recipe.data import DataOptions
 from bmcli.recipe.fields import Kind, PartField
 from bmcli.specs import MANY_COLUMNS, DataSpec
@@ -19,7 +20,9 @@ def resolve_options(options: DataOptions, targets: Mapping[str, Kind], spec: Dat
     part = PartField("inputs")
     few = spec.inputs if options.inputs is None and len(spec.inputs) < MANY_COLUMNS else ()
     source = {name: value for name, value in spec.source.items() if getattr(options.source, name) == "auto"}
-    detected: dict[str, Any] = {column.name: part.check(column.kind) for column in few}
+    detected: dict[str, Any] = {
+        column.name: part.check({"kind": column.kind, **get_traits(column).detected_options}) for column in few
+    }
     resolved = {
         "source": options.source.model_copy(update=source),
         "inputs": options.inputs or detected or None,

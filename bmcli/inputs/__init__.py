@@ -149,6 +149,11 @@ class InputTraits:
         """Option by which its feature would become a sequence, such as `encoding: sequence`; empty if none."""
         return ""
 
+    @property
+    def detected_options(self) -> Mapping[str, Any]:
+        """Options with which its kind was detected, for the lock of a recipe that does not list its inputs."""
+        return {}
+
     # Descriptions.
 
     def describe_cells(self) -> str:
