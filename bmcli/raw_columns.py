@@ -307,8 +307,11 @@ def is_numeric(rows: RawColumn) -> bool:
     return True
 
 
-def to_texts(rows: RawColumn) -> pa.ChunkedArray:
+def to_texts(rows: RawColumn, fractions: bool = False) -> pa.ChunkedArray:
     """Convert cells to categories: text with nulls where missing; integers become their decimal digits.
+
+    Args:
+        fractions: Accept numbers that are not integers, such as the classes 0.5 and 1.5; they become decimal digits.
 
     Raises:
         RowFault: A number is not an integer, or a row holds several values.
@@ -318,7 +321,7 @@ def to_texts(rows: RawColumn) -> pa.ChunkedArray:
 
     rows = require_values(rows)
     if not is_text_column(rows):
-        return pa.chunked_array([_format_integers(rows)])
+        return pa.chunked_array([_format_numbers(rows) if fractions else _format_integers(rows)])
     return pc.if_else(pc.equal(rows, ""), pa.scalar(None, pa.string()), rows)
 
 
@@ -387,6 +390,22 @@ def _parse_numbers(rows: pa.ChunkedArray) -> np.ndarray:
         row = int(np.argmin(np.asarray(is_number)))
         raise RowFault(row, f"expected a number, received {format_cell(rows, row)}.", cell=_get_text(rows, row))
     return np.array(pc.fill_null(parsed, float("nan")), dtype="float64")
+
+
+def _format_numbers(rows: Any) -> pa.Array:
+    """Convert the numbers of an array to text, those that are integers without a decimal point."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    try:
+        return _format_integers(rows)
+    except RowFault:
+        values = rows[:, 0] if rows.ndim == 2 and rows.shape[1] == 1 else rows
+        if values.ndim != 1:
+            raise
+    # Of the array's own precision: as float64, a 0.1 of float32 would be 0.10000000149011612.
+    return pc.cast(pa.array(values, mask=np.isnan(values)), pa.string())
 
 
 def _format_integers(rows: Any) -> pa.Array:

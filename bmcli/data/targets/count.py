@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from bmcli.data.targets import TargetGuess, require_numbers
+from bmcli.data.targets import TargetGuess, doubt_quantity, require_numbers
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
 from bmcli.raw_columns import RawColumn, RowFault
@@ -31,7 +31,8 @@ def guess(profile: ColumnProfile) -> TargetGuess | None:
     """Recognise integers from 0 or 1 on, with a variance above the mean."""
     if not profile.is_integer or not 0 <= profile.minimum <= 1 or profile.variance <= profile.mean:
         return None
-    return TargetGuess("count", 0.6, f"integers from {profile.minimum:g} to {profile.maximum:g}, treated as counts")
+    why = f"integers from {profile.minimum:g} to {profile.maximum:g}, treated as counts"
+    return TargetGuess("count", 0.6, why, doubt=doubt_quantity(profile))
 
 
 def fit(name: str, rows: RawColumn, options: Options) -> Column:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from bmcli.data.targets import TargetGuess, require_numbers
+from bmcli.data.targets import TargetGuess, doubt_quantity, require_numbers
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
 from bmcli.raw_columns import RawColumn, RowFault
@@ -39,7 +39,8 @@ def guess(profile: ColumnProfile) -> TargetGuess | None:
     """Recognise single numbers."""
     if not profile.is_number or profile.is_array:
         return None
-    return TargetGuess("number", 0.5, f"numbers from {profile.minimum:g} to {profile.maximum:g}")
+    why = f"numbers from {profile.minimum:g} to {profile.maximum:g}"
+    return TargetGuess("number", 0.5, why, doubt=doubt_quantity(profile))
 
 
 def fit(name: str, rows: RawColumn, options: Options) -> Column:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from bmcli.data.targets import (
+    NUMBER,
     ClassNames,
     check_classes,
     count_indices,
@@ -38,7 +38,7 @@ class Options(Kind):
     kind: Literal["ordered"] = "ordered"
     classes: ClassNames | None = Field(
         default=None,
-        description="All categories from the lowest to the highest; required for text, by default sorted for integers.",
+        description="All categories from the lowest to the highest; required for text, by default sorted for numbers.",
     )
 
 
@@ -49,7 +49,7 @@ def guess(profile: ColumnProfile) -> None:
 def fit(name: str, rows: RawColumn, options: Options) -> Column:
     """Fit the categories in their order. Those of the options may be absent from the training rows."""
     present = find_classes(name, rows)
-    if options.classes is None and not all(re.fullmatch(r"-?[0-9]+", each) for each in present):
+    if options.classes is None and not all(map(NUMBER.fullmatch, present)):
         raise BmcliError(
             f"target {quoted(name)}: the order of its {len(present)} categories is not known.",
             path=f"data.targets.{name}",

@@ -40,7 +40,7 @@ def split(seed: int = 0, given: Any = None, sample: Any = None, **columns: Any) 
         data = DataOptions.model_validate(
             {"source": {"kind": "csv", "path": "t.csv"}, "targets": targets, "split": options, "sample": sample}
         )
-        return splits.split_rows(rows, data, data.targets_by_name(), seed)[0]
+        return splits.split_rows(rows, data, data.targets_by_name(), seed).indices
 
     return by
 
