@@ -65,7 +65,9 @@ def check_prepared(prepared: PreparedData) -> tuple[Finding, ...]:
     The checks cover the first 100,000 rows of each split, or as many as 1 GiB holds.
     """
     spec = prepared.spec
-    splits = {name: _load_head(prepared.split(name), spec.groups.get(name)) for name in spec.counts if spec.counts[name]}
+    splits = {
+        name: _load_head(prepared.split(name), spec.groups.get(name)) for name in spec.counts if spec.counts[name]
+    }
     codes = {name: _hash_rows(split) for name, split in splits.items()}
     chance = _estimate_coincidences(splits["train"], codes["train"], spec)
     return (
@@ -131,7 +133,8 @@ def _estimate_coincidences(train: _Head, codes: np.ndarray, spec: DataSpec) -> f
         if values is None:
             return 0.0
         _, counts = np.unique(values, return_counts=True)
-        expected *= float(((counts / len(values)) ** 2).sum())
+        pairs = len(values) * (len(values) - 1)
+        expected *= float((counts * (counts - 1.0)).sum()) / max(1, pairs)  # the share of pairs of rows that are equal
     return min(1.0, expected)
 
 
@@ -312,7 +315,9 @@ def _compare_categories(train: np.ndarray, other: np.ndarray, units: tuple[int, 
     distinct = np.unique(np.concatenate([train, other]))
     if len(distinct) < 2:
         return 0.0, 1.0
-    counts = np.stack([np.bincount(np.searchsorted(distinct, each), minlength=len(distinct)) for each in (train, other)])
+    counts = np.stack(
+        [np.bincount(np.searchsorted(distinct, each), minlength=len(distinct)) for each in (train, other)]
+    )
     counts = counts * (np.array(units) / counts.sum(axis=1))[:, None]
     totals, total = counts.sum(axis=0), counts.sum()
     # Categories of validation and test that training lacks are one code, so its rows must be pooled with the rare ones.

@@ -134,7 +134,9 @@ def _compute_certainty(column: RawColumn, target: RawColumn) -> float:
     """Compute the accuracy of predicting the most frequent class of each category."""
     import pyarrow as pa
 
-    pairs = pa.table({"cell": to_texts(column, fractions=True), "class": to_texts(target, fractions=True)}).group_by(["cell", "class"])
+    pairs = pa.table({"cell": to_texts(column, fractions=True), "class": to_texts(target, fractions=True)}).group_by(
+        ["cell", "class"]
+    )
     counts = pairs.aggregate([([], "count_all")]).group_by("cell").aggregate([("count_all", "max")])
     correct: int = counts["count_all_max"].to_numpy().sum()
     return correct / len(column)

@@ -32,9 +32,7 @@ _SEPARATORS = (";", "|")  # that are recognised; the first is the default
 _MAX_LABEL, _MAX_WORDS = 40, 3  # characters of a label, and mean number of its words
 _LIST, _LIST_START = r"^\s*\[.*\]\s*$", re.compile(r"""\[\s*(?:["'\]]|$)""")
 # Items of a list in double quotes, in single quotes, or without; NumPy writes blanks instead of commas.
-_LIST_ITEM = re.compile(
-    r"""\s*(?:"((?:[^"\\]|\\.)*+)"|'((?:[^'\\]|\\.)*+)'|([^\s,'"\[\]][^,'"\[\]]*+))\s*,?\s*"""
-)
+_LIST_ITEM = re.compile(r"""\s*(?:"((?:[^"\\]|\\.)*+)"|'((?:[^'\\]|\\.)*+)'|([^\s,'"\[\]][^,'"\[\]]*+))\s*,?\s*""")
 
 
 class Options(Kind):
