@@ -46,6 +46,13 @@ NO_WORDS = (
     "\N{BALLOT BOX}",
 )  # fmt: skip
 _SAMPLE = 2000  # cells whose words are counted, and distinct cells of `ColumnCells.samples`
+# Scripts that are written without blanks between words, with the mean number of letters of a word.
+_UNSPACED_SCRIPTS = (
+    (r"[\p{Han}\p{Hiragana}\p{Katakana}ー]", 2.0),
+    (r"[\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]", 5.0),
+)
+_LETTER_OR_DIGIT = r"[\p{L}\p{M}\p{N}]"
+_MAX_COMPARED, _MAX_COMPARED_LETTERS = 500, 100  # texts whose letters are compared, and letters of each
 _MAX_HEADERS = 100  # pictures whose headers are read
 # Dtypes whose values float32 represents exactly; others are converted to float64.
 _EXACT_IN_FLOAT32 = ("bool", "int8", "uint8", "int16", "uint16", "float16", "float32")
@@ -203,11 +210,36 @@ class ColumnCells:
 
     @cached_property
     def mean_words(self) -> float:
-        """Mean number of words of the first texts."""
+        """Mean number of words of the first texts; estimated where the script has no blanks between words."""
         import pyarrow.compute as pc
 
         words = pc.utf8_split_whitespace(self.present.slice(0, _SAMPLE))
-        return float(pc.mean(pc.list_value_length(words)).as_py() or 0)
+        return max(float(pc.mean(pc.list_value_length(words)).as_py() or 0), self._unspaced_words)
+
+    @property
+    def is_unspaced(self) -> bool:
+        """Whether most letters are of scripts without blanks between words, such as Chinese, Japanese and Thai."""
+        return self._unspaced_words > 0
+
+    @cached_property
+    def _unspaced_words(self) -> float:
+        """Mean number of words of the first texts, by their letters, in a script without blanks; 0 in other scripts."""
+        import pyarrow.compute as pc
+
+        texts = self.present.slice(0, _SAMPLE)
+        letters = pc.sum(pc.count_substring_regex(texts, pattern=_LETTER_OR_DIGIT)).as_py() or 0
+        counts = [
+            pc.sum(pc.count_substring_regex(texts, pattern=pattern)).as_py() or 0 for pattern, _ in _UNSPACED_SCRIPTS
+        ]
+        if 2 * sum(counts) <= letters:
+            return 0.0
+        return sum(count / size for count, (_, size) in zip(counts, _UNSPACED_SCRIPTS, strict=True)) / len(texts)
+
+    @cached_property
+    def rows_per_letter(self) -> float:
+        """Mean number of distinct texts in which a letter occurs: 1 where nothing repeats, large in prose."""
+        letters = [set(text[:_MAX_COMPARED_LETTERS]) for text in self.samples[:_MAX_COMPARED]]
+        return sum(map(len, letters)) / max(1, len(set[str]().union(*letters)))
 
 
 def sample_image_headers(column: FileColumn) -> list[ImageHeader]:
@@ -322,11 +354,12 @@ def is_numeric(rows: RawColumn) -> bool:
     return True
 
 
-def to_texts(rows: RawColumn, spelling: Spelling = "raw") -> pa.ChunkedArray:
+def to_texts(rows: RawColumn, spelling: Spelling = "raw", *, fractions: bool = False) -> pa.ChunkedArray:
     """Convert cells to categories: text with nulls where missing; integers become their decimal digits.
 
     Args:
         spelling: The canonical form of the texts; by default they are unchanged.
+        fractions: Accept numbers that are not integers, such as the classes 0.5 and 1.5; they become decimal digits.
 
     Raises:
         RowFault: A number is not an integer, or a row holds several values.
@@ -336,7 +369,7 @@ def to_texts(rows: RawColumn, spelling: Spelling = "raw") -> pa.ChunkedArray:
 
     rows = require_values(rows)
     if not is_text_column(rows):
-        return pa.chunked_array([_format_integers(rows)])
+        return pa.chunked_array([_format_numbers(rows) if fractions else _format_integers(rows)])
     return canonicalize(pc.if_else(pc.equal(rows, ""), pa.scalar(None, pa.string()), rows), spelling)
 
 
@@ -416,6 +449,22 @@ def _are_long_codes(rows: RawColumn) -> bool:
 
 def _get_text(rows: RawColumn, row: int) -> str | None:
     return rows[row].as_py() if is_text_column(rows) else None
+
+
+def _format_numbers(rows: Any) -> pa.Array:
+    """Convert the numbers of an array to text, those that are integers without a decimal point."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    try:
+        return _format_integers(rows)
+    except RowFault:
+        values = rows[:, 0] if rows.ndim == 2 and rows.shape[1] == 1 else rows
+        if values.ndim != 1:
+            raise
+    # Of the array's own precision: as float64, a 0.1 of float32 would be 0.10000000149011612.
+    return pc.cast(pa.array(values, mask=np.isnan(values)), pa.string())
 
 
 def _format_integers(rows: Any) -> pa.Array:

@@ -77,6 +77,8 @@ class DataSpec:
         fingerprint: SHA-256 of the source's bytes.
         key: Content key of the prepared arrays: source, options, split seed and version of the code.
         stratified_by: Column whose proportions every split keeps, if any.
+        groups: Number of groups of each split, if `data.split.group` keeps groups of rows together.
+        moved_rows: Number of rows that were moved to training, because no training row had their class.
         weight: Column of the rows' weights, if any.
         source: Detected values of the source's options that are `auto`, by name.
         invalid_cells: Number of cells that could not be read, by column; their rows were skipped, or they were filled.
@@ -92,6 +94,8 @@ class DataSpec:
     fingerprint: str
     key: str
     stratified_by: str | None = None
+    groups: Mapping[str, int] = field(default_factory=dict)
+    moved_rows: int = 0
     weight: str | None = None
     source: Mapping[str, Any] = field(default_factory=dict)
     invalid_cells: Mapping[str, int] = field(default_factory=dict)

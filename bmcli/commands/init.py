@@ -20,6 +20,7 @@ from bmcli.data.sources import read_rows
 from bmcli.data.splitting import splits
 from bmcli.errors import BmcliError, prefix_faults
 from bmcli.quoting import quoted
+from bmcli.raw_columns import RawColumn, RowFault, to_texts
 from bmcli.recipe.nodes import escape_dollars, write_scalar
 
 if TYPE_CHECKING:
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
 
 _LINE_WIDTH = 118
 _COMMENT_COLUMN = 44  # first column of comments
+_MAX_FOLDERS = 3  # above the data, whose names may be that of the runs
+# Words of names of files and folders that every project has; a name of these alone would join the runs of projects.
+_GENERAL_WORDS = frozenset(
+    ["all", "archive", "bmcli", "clean", "complete", "copy", "csv", "data", "database", "dataset", "datasets", "desktop", "dev", "documents", "download", "downloads", "export", "file", "files", "final", "full", "home", "images", "input", "inputs", "json", "jsonl", "main", "new", "parquet", "photos", "pictures", "processed", "raw", "rows", "sample", "samples", "table", "tables", "temp", "test", "tmp", "train", "training", "users", "val", "valid", "validation", "work"]
+)
+_IMBALANCED_SHARE = 0.8  # of the largest class
 _UNKNOWN_SIDE = 96  # height and width of pictures of which neither is known
 
 
@@ -94,8 +101,9 @@ def init(data: Path, target: str | None, output: Path) -> DraftResult:
         assigned = roles.drop_leaks(roles.assign_roles(profiles, target), rows.columns)
         sizes = RowCounts(len(rows), _count_training_rows(rows, assigned))
         split = _choose_split(rows, assigned, sizes)
+        invalid = _choose_invalid(assigned)
     model, train = _choose_model(assigned, sizes), _choose_training(assigned, sizes)
-    text = _render_recipe(data, output, source, rows, assigned, split, model, train)
+    text = _render_recipe(data, output, source, rows, assigned, split, invalid, model, train)
     try:
         disk.write_new(output, text.encode())
     except FileExistsError:
@@ -184,6 +192,28 @@ def _find_time_column(assigned: Sequence[ColumnRole]) -> ColumnRole | None:
     return dates[0] if len(dates) == 1 and others else None  # without others it is needed as an input
 
 
+def _choose_invalid(assigned: Sequence[ColumnRole]) -> SectionChoice:
+    """Choose to leave out rows without an answer, if there are any that the kind of the target refuses."""
+    target = next(role for role in assigned if role.role == "target")
+    if not _refuses_missing(target):
+        return SectionChoice({})
+    why = f"{_count_rows_without(target):,} rows without {target.name} are left out; every other cell can be read"
+    return SectionChoice({"invalid": "skip"}, why)
+
+
+def _refuses_missing(target: ColumnRole) -> bool:
+    """Whether the target has missing cells, and its kind refuses them."""
+    import pyarrow as pa
+
+    part = parts.load("data.targets", target.kind)
+    options = part.Options.model_validate({"kind": target.kind, **target.options})
+    try:
+        part.check(pa.chunked_array([pa.nulls(min(1, _count_rows_without(target)), pa.string())]), options)
+    except RowFault:
+        return True
+    return False
+
+
 def _choose_model(assigned: Sequence[ColumnRole], sizes: RowCounts) -> SectionChoice:
     """Choose a model family and its size, by the form of the inputs and the number of training rows."""
     inputs = [role.guess for role in assigned if role.guess is not None]
@@ -242,10 +272,12 @@ _BATCH_SIZES = ((500, 16), (5_000, 32), (20_000, 64), (100_000, 128), (float("in
 def _list_notes(rows: SourceRows, assigned: Sequence[ColumnRole], sizes: RowCounts) -> Iterator[str]:
     yield from _describe_spellings(rows, assigned)
     target = next(role for role in assigned if role.role == "target")
-    if without := _count_rows_without(target):
+    if target.doubt:
+        yield f"target {target.name}, {target.why.rpartition('; ')[2]}: {target.doubt}."
+    if _refuses_missing(target):
         yield (
-            f"{without:,} rows have no {target.name}: training refuses them; remove them from the data, or write "
-            "invalid: skip below data."
+            f"missing labels: {_count_rows_without(target):,} of {len(rows):,} rows have no {target.name}; `invalid: "
+            "skip` leaves them out of training and evaluation."
         )
     for role in assigned:
         doubts = [guess.doubt for guess in role.profile.guesses] if role.role == "input" else []
@@ -253,12 +285,27 @@ def _list_notes(rows: SourceRows, assigned: Sequence[ColumnRole], sizes: RowCoun
             doubts = [target.profile.written.doubt]
         yield from (f"{role.name}: {doubt}." for doubt in doubts if doubt)
     if sizes.train < 100:
-        yield f"{sizes.train} training rows are few: metrics will vary with the seed."
-    if parts.load("data.targets", target.kind).ONE_CLASS and target.profile.top_share > 0.8:
+        yield f"small training set: {sizes.train} rows; metrics will vary with the seed."
+    if not parts.load("data.targets", target.kind).ONE_CLASS:
+        return
+    if target.profile.top_share > _IMBALANCED_SHARE:
         yield (
-            f"{target.profile.top_share:.0%} of the rows have the same class: read f1 beside accuracy, and try "
-            "objective: {kind: classification, class_weights: balanced}."
+            f"class imbalance: {target.profile.top_share:.0%} of the rows have the same class; read f1 beside "
+            "accuracy, and try objective: {kind: classification, class_weights: balanced}."
         )
+    if single := _count_single_rows(rows.columns[target.name]):
+        yield (
+            f"{single:,} of {target.profile.distinct:,} classes have one row: these rows go to training, so no metric "
+            "measures their classes; merge rare classes, or collect more rows."
+        )
+
+
+def _count_single_rows(column: RawColumn) -> int:
+    """Count the classes of one row."""
+    import pyarrow.compute as pc
+
+    counts = pc.value_counts(to_texts(column, fractions=True).drop_null()).field("counts")
+    return int(pc.sum(pc.equal(counts, 1)).as_py() or 0)
 
 
 def _count_rows_without(target: ColumnRole) -> int:
@@ -290,6 +337,7 @@ def _render_recipe(
     rows: SourceRows,
     assigned: Sequence[ColumnRole],
     split: SectionChoice,
+    invalid: SectionChoice,
     model: SectionChoice,
     train: SectionChoice,
 ) -> str:
@@ -306,9 +354,15 @@ def _render_recipe(
         "data:",
         *_render_value("  ", "source", source),
         *(_render_value("  ", "split", split.options, split.why) if split.options else []),
+        *(line for key, value in invalid.options.items() for line in _render_value("  ", key, value, invalid.why)),
         *_render_inputs([role for role in assigned if role.name not in map(split.options.get, ("time", "group"))]),
         "  targets:",
-        *_render_value("    ", target.name, {"kind": target.kind, **target.options}, target.why),
+        *_render_value(
+            "    ",
+            target.name,
+            {"kind": target.kind, **target.options},
+            "; ".join(each for each in (target.why, target.doubt) if each),
+        ),
         *_render_value("", "model", model.options, model.why),
         "train:",
         *_render_value("  ", "epochs", train.options["epochs"], "at most; `stop` ends earlier without improvement"),
@@ -390,11 +444,14 @@ def _make_printable(text: str) -> str:
 
 
 def _make_name(data: Path) -> str:
-    """Make a name of runs from the file or the folder."""
-    stem = data.absolute().name.removesuffix(".gz")
+    """Make a name of runs from the file, or from the first folder above it whose name says what the data is."""
+    path = data.absolute()
+    stem = path.name.removesuffix(".gz")
     stem = stem if data.is_dir() else stem.rpartition(".")[0] or stem
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:100]
-    return write_scalar(plain or "data")
+    names = [stem, *(folder.name for folder in path.parents[:_MAX_FOLDERS])]
+    plain = [re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")[:100] for name in names]
+    telling = [name for name in plain if name and not set(re.findall("[a-z]+", name.lower())) <= _GENERAL_WORDS]
+    return write_scalar(next(iter(telling), plain[0] or "data"))
 
 
 def _make_source_relative(discovered: DetectedSource, output: Path) -> dict[str, Any]:

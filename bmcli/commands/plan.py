@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bmcli import inputs as input_kinds
-from bmcli import machine, training
+from bmcli import machine, objectives, training
 from bmcli.cost_model.prediction import TRAINING_PASSES
 from bmcli.data.checks import find_spellings
 from bmcli.data.profiling.groups import find_divided_groups
@@ -221,8 +221,8 @@ def list_warnings(prepared: PreparedData, parameters: int) -> Iterator[str]:
     spec, rows = prepared.spec, prepared.spec.counts["train"]
     if parameters > MANY_PARAMETERS * rows:
         yield (
-            f"{parameters:,} parameters may overfit {rows:,} training rows: try a smaller network, dropout or weight "
-            "decay."
+            f"overfitting is likely: {parameters:,} parameters for {rows:,} training rows; try a smaller network, "
+            "dropout or weight decay."
         )
     yield from _warn_about_columns(prepared)
     yield from map(str, find_divided_groups(prepared))
@@ -230,10 +230,26 @@ def list_warnings(prepared: PreparedData, parameters: int) -> Iterator[str]:
     for column in spec.targets:
         yield from _warn_about_classes(column, prepared.split("train").targets[column.name])
     if not spec.counts["validation"]:
-        yield "no validation rows: the epoch is selected by the training loss. Give data.split a share for validation."
+        yield (
+            "no validation set: the best epoch is selected by the training loss; give data.split a share for "
+            "validation."
+        )
     if 0 < spec.counts["test"] < FEW_TEST_ROWS:
-        margin = 0.98 / math.sqrt(spec.counts["test"])  # half of the 95 % interval at an accuracy of 0.5, the widest
-        yield f"with {spec.counts['test']} test rows, accuracy is known only to within {margin:.0%}."
+        yield from _warn_about_few_test_rows(spec)
+
+
+def _warn_about_few_test_rows(spec: DataSpec) -> Iterator[str]:
+    """Warn of a test set that is too small to compare models by, with the width of the interval of each headline."""
+    rows = spec.counts["test"]
+    for name, answers in objectives.open_answers(spec).items():
+        metric, info = next(iter(answers.list_metrics(top_k=1).items()))
+        metric = metric if len(spec.outputs) == 1 else f"{name}/{metric}"
+        if (info.low, info.high) == (0, 1):
+            margin = f"up to ±{0.98 / math.sqrt(rows):.0%}"  # half of the 95 % interval at a share of 0.5, the widest
+        else:
+            # The standard error of a root mean square of normal errors; that of other means and errors is larger.
+            margin = f"at least ±{1.96 / math.sqrt(2 * rows):.0%} of its value"
+        yield f"small test set: with {rows} rows, the 95 % confidence interval of {metric} is {margin}."
 
 
 def _warn_about_columns(prepared: PreparedData) -> Iterator[str]:
@@ -250,12 +266,12 @@ def _warn_about_columns(prepared: PreparedData) -> Iterator[str]:
                 f"missing: {list_counts(traits.marked_cells)}."
             )
         if rows > 20 and traits.count_categories() > 0.5 * rows:
-            categories = f"{traits.count_categories():,} categories in {rows:,} rows"
-            yield f"column {quoted(column.name)} has {categories}; if it is an identifier, drop it."
+            categories = f"{traits.count_categories():,} categories in {rows:,} training rows"
+            yield f"high cardinality: column {quoted(column.name)} has {categories}; drop it if it is an identifier."
         if traits.is_number and column.shape == (1,) and rows > 20:
             values = np.sort(np.asarray(encoded[column.name]), axis=None)
             if _are_consecutive(np.diff(values)):
-                yield f"column {quoted(column.name)} numbers the rows; drop it, unless their order matters."
+                yield f"column {quoted(column.name)} is a row index; drop it, unless the order of the rows matters."
 
 
 def _are_consecutive(gaps: np.ndarray) -> bool:
@@ -269,7 +285,7 @@ def _are_consecutive(gaps: np.ndarray) -> bool:
 
 
 def _warn_about_classes(column: Column, encoded: EncodedRows) -> Iterator[str]:
-    """Warn of a rare class."""
+    """Warn of class imbalance."""
     import numpy as np
 
     from bmcli.data import targets as target_kinds
@@ -282,7 +298,7 @@ def _warn_about_classes(column: Column, encoded: EncodedRows) -> Iterator[str]:
     rarest = int(np.argmin(shares))
     if shares[rarest] < min(RARE_SHARE, 0.2 / len(column.classes)):
         yield (
-            f"target {quoted(column.name)}: {shares[rarest]:.1%} of the training rows have class "
-            f"{quoted(column.classes[rarest])}, {shares.max():.0%} {quoted(column.classes[int(np.argmax(shares))])}: "
+            f"class imbalance of {quoted(column.name)}: {shares[rarest]:.1%} of the training rows have class "
+            f"{quoted(column.classes[rarest])}, {shares.max():.0%} {quoted(column.classes[int(np.argmax(shares))])}; "
             "read f1 beside accuracy, or try class_weights."
         )

@@ -26,13 +26,15 @@ MAX_BYTES = 2**30  # bytes of their inputs
 LEAK_THRESHOLD = 0.97  # predictability of a target from one column, from which on that is reported
 DRIFT_THRESHOLD = 0.1  # distance of two distributions, from 0 to 1
 SIGNIFICANCE = 0.01  # level of the drift tests, after Bonferroni's correction
-RARE_ROWS, RARE_RATIO = (
-    20,
-    20.0,
-)  # a class is rare with fewer rows, or if the largest class has this many times its rows
+# A class is rare if the largest class has this many times its rows; the smaller ratio is for classes of few rows.
+RARE_RATIO, FEW_ROWS, FEW_ROWS_RATIO = 20.0, 20, 5.0
 
 _BINS = 50  # quantile bins of numbers, in the prediction of a class
 _MIN_ROWS = 40  # with fewer rows no leak is looked for
+_MIN_ERRORS = 10  # errors of the majority class, with fewer of which a perfect prediction may be chance
+_MIN_EXPECTED = 5.0  # rows of a category in either split, with fewer of which the chi-squared test is not valid
+_CHANCE_RATIO = 3.0  # so many times the coincidences of independent columns are no sign of copies
+_COARSE_ROWS = 10  # rows for each different row of inputs, from which on equal rows are to be expected
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,14 @@ def check_prepared(prepared: PreparedData) -> tuple[Finding, ...]:
     The checks cover the first 100,000 rows of each split, or as many as 1 GiB holds.
     """
     spec = prepared.spec
-    splits = {name: _load_head(prepared.split(name)) for name in spec.counts if spec.counts[name]}
+    splits = {
+        name: _load_head(prepared.split(name), spec.groups.get(name)) for name in spec.counts if spec.counts[name]
+    }
     codes = {name: _hash_rows(split) for name, split in splits.items()}
+    chance = _estimate_coincidences(splits["train"], codes["train"], spec)
     return (
-        *_find_duplicates(codes, splits),
-        *_find_conflicts(codes["train"], splits["train"], spec),
+        *_find_duplicates(codes, chance),
+        *_find_conflicts(codes["train"], chance, splits["train"], spec),
         *_find_leaks(splits["train"], spec),
         *find_divided_groups(prepared),
         *_find_drifts(splits, spec),
@@ -93,13 +98,18 @@ def find_spellings(spec: DataSpec) -> Iterator[Finding]:
 
 @dataclass(frozen=True)
 class _Head:
-    """The first rows of a split, in memory, by column."""
+    """The first rows of a split, in memory, by column.
+
+    Args:
+        units: Number of independent units, by which tests count: rows, or the groups that a split keeps together.
+    """
 
     inputs: Mapping[str, np.ndarray]
     targets: Mapping[str, np.ndarray]
+    units: int
 
 
-def _load_head(split: Split) -> _Head:
+def _load_head(split: Split, groups: int | None) -> _Head:
     """Load the rows that are checked into memory."""
     import numpy as np
 
@@ -108,6 +118,7 @@ def _load_head(split: Split) -> _Head:
     return _Head(
         {name: np.asarray(array[:rows]) for name, array in split.inputs.items()},
         {name: np.asarray(array[:rows]) for name, array in split.targets.items()},
+        rows if groups is None else min(rows, groups),
     )
 
 
@@ -123,23 +134,49 @@ def _hash_rows(rows: _Head) -> np.ndarray:
     return np.frombuffer(b"".join(digests), "uint64")
 
 
-def _find_duplicates(codes: Mapping[str, np.ndarray], splits: Mapping[str, _Head]) -> Iterator[Finding]:
-    """Find validation and test rows that have the same inputs as a training row."""
+def _estimate_coincidences(train: _Head, codes: np.ndarray, spec: DataSpec) -> float:
+    """Estimate the share of rows that have the same inputs as a training row without being copies, from 0 to 1.
+
+    Rows of few columns with few values coincide by chance: as often as if the columns were independent, and always if
+    each of few different rows is there many times. Texts, pictures and other cells of several values never do.
+    """
+    import numpy as np
+
+    if len(codes) >= _COARSE_ROWS * len(np.unique(codes)):
+        return 1.0
+    expected = float(len(codes))
+    for column in spec.inputs:
+        values = _select_values(train.inputs[column.name], input_kinds.get_traits(column).flags)
+        if values is None:
+            return 0.0
+        _, counts = np.unique(values, return_counts=True)
+        pairs = len(values) * (len(values) - 1)
+        expected *= float((counts * (counts - 1.0)).sum()) / max(1, pairs)  # the share of pairs of rows that are equal
+    return min(1.0, expected)
+
+
+def _find_duplicates(codes: Mapping[str, np.ndarray], chance: float) -> Iterator[Finding]:
+    """Find validation and test rows that have the same inputs as a training row, if they are more than by chance."""
     import numpy as np
 
     for name in codes:
         if name == "train":
             continue
         duplicates = int(np.isin(codes[name], codes["train"]).sum())
-        if duplicates:
-            share = duplicates / len(codes[name])
+        share = duplicates / len(codes[name])
+        if duplicates and share > _CHANCE_RATIO * chance:
             yield Finding(
                 "duplicates",
-                f"{duplicates:,} of {len(codes[name]):,} {name} rows ({share:.1%}) duplicate the inputs of a training "
-                f"row; the {name} score may be optimistic.",
-                "If they are copies, leave them out, or keep equal rows together by data.split.hash or group.",
+                f"{_format_share(share)} of the {name} rows ({duplicates:,} of {len(codes[name]):,}) have the same "
+                f"inputs as a training row: the {name} metrics may be optimistic.",
+                "If they are copies, remove duplicate rows, or keep equal rows in one split: data.split.hash or group.",
                 {"split": name, "rows": duplicates, "share": share},
             )
+
+
+def _format_share(share: float) -> str:
+    """Format a share in per cent, a small one with a decimal."""
+    return f"{share:.0%}" if share >= 0.1 else f"{share:.1%}"
 
 
 def _count_classes(rows: _Head, target: Column) -> np.ndarray | None:
@@ -148,11 +185,13 @@ def _count_classes(rows: _Head, target: Column) -> np.ndarray | None:
     return kind.count_classes(kind.decode(rows.targets[target.name], target), target)
 
 
-def _find_conflicts(codes: np.ndarray, train: _Head, spec: DataSpec) -> Iterator[Finding]:
-    """Find training rows with the same inputs and different classes."""
+def _find_conflicts(codes: np.ndarray, chance: float, train: _Head, spec: DataSpec) -> Iterator[Finding]:
+    """Find training rows with the same inputs and different classes, unless rows coincide by chance."""
     import numpy as np
 
-    _, group_of_row = np.unique(codes, return_inverse=True)
+    _, group_of_row, counts = np.unique(codes, return_inverse=True, return_counts=True)
+    if float((counts[group_of_row] > 1).mean()) <= _CHANCE_RATIO * chance:
+        return
     for column in spec.targets:
         if _count_classes(train, column) is None:
             continue
@@ -164,15 +203,15 @@ def _find_conflicts(codes: np.ndarray, train: _Head, spec: DataSpec) -> Iterator
         if rows:
             yield Finding(
                 "conflicts",
-                f"{rows:,} training rows share their inputs with a row of another {quoted(column.name)}, so no network "
-                "can predict all of them.",
-                "Look for wrong labels, or for a column that is missing.",
+                f"identical inputs with different labels: {rows:,} training rows have the same inputs as a row with "
+                f"another {quoted(column.name)}, which limits the accuracy of any model.",
+                "Look for wrong labels, or for a feature that tells these rows apart.",
                 {"target": column.name, "rows": rows, "groups": int(is_conflict.sum())},
             )
 
 
 def _find_leaks(train: _Head, spec: DataSpec) -> Iterator[Finding]:
-    """Find columns from which alone a target can be predicted nearly perfectly."""
+    """Find columns that predict a target nearly perfectly by themselves (target leakage)."""
     for target in spec.targets:
         if train.targets[target.name].ndim != 1:
             continue
@@ -188,11 +227,15 @@ def _find_leaks(train: _Head, spec: DataSpec) -> Iterator[Finding]:
                 yield Finding(
                     "leak",
                     f"column {quoted(column.name)} alone predicts {quoted(target.name)} nearly perfectly "
-                    f"(predictability {predictability:.1%}).",
-                    f"If its value is known only after the target's, leave it out: data.drop: "
+                    f"({_describe_predictability(predictability, counts is not None)}): possible target leakage.",
+                    f"If its value is not known before the target's, drop it: data.drop: "
                     f"[{write_scalar(column.name)}].",
                     {"target": target.name, "column": column.name, "predictability": predictability},
                 )
+
+
+def _describe_predictability(predictability: float, is_class: bool) -> str:
+    return f"{predictability:.1%} of the majority class's errors avoided" if is_class else f"R² {predictability:.3f}"
 
 
 def _compute_predictability(values: np.ndarray, target: np.ndarray, classes: int) -> float:
@@ -217,7 +260,8 @@ def _compute_predictability(values: np.ndarray, target: np.ndarray, classes: int
         predicted = np.where(counts.sum(axis=1) > 0, counts.argmax(axis=1), majority)[codes[~fitted]]
         error = float((predicted != target[~fitted]).mean())
         majority_error = float((target[~fitted] != majority).mean())
-        return 1 - error / majority_error if majority_error else 0.0
+        is_chance = majority_error * (~fitted).sum() < _MIN_ERRORS
+        return 0.0 if is_chance else 1 - error / majority_error
     knots, codes = np.unique(values[fitted], return_inverse=True)
     predicted = np.interp(values[~fitted], knots, np.bincount(codes, target[fitted]) / np.bincount(codes))
     variance = float(np.var(target[~fitted]))
@@ -245,64 +289,97 @@ def _find_drifts(splits: Mapping[str, _Head], spec: DataSpec) -> Iterator[Findin
             arrays = [_select_values(getattr(splits[each], role)[column.name], flags) for each in ("train", name)]
             if arrays[0] is None or arrays[1] is None:
                 continue
-            distance, p_value = _compute_distance(arrays[0], arrays[1])
+            units = (splits["train"].units, splits[name].units)
+            distance, p_value = _compare_distributions(arrays[0], arrays[1], units)
             p_value *= tests  # Bonferroni: among many columns some differ by chance.
             if distance > DRIFT_THRESHOLD and p_value < SIGNIFICANCE:
                 yield Finding(
                     "drift",
-                    f"the distribution of {quoted(column.name)} in {name} differs from that in training: "
-                    f"{distance:.1%} of its rows would have to change "
-                    f"(p {'< 0.001' if p_value < 0.001 else f'= {p_value:.2g}'}).",
-                    "If you do not split by time or group on purpose, shuffle the rows, or check how they were split.",
+                    f"{quoted(column.name)} is distributed differently in {name} than in training (data drift): "
+                    f"distance {distance:.2f} of at most 1, p {'< 0.001' if p_value < 0.001 else f'= {p_value:.2g}'}.",
+                    "Expected of a split by time or group; otherwise shuffle the rows, or check how they were split.",
                     {"split": name, "column": column.name, "distance": distance, "p_value": min(1.0, p_value)},
                 )
 
 
-def _compute_distance(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
+def _compare_distributions(train: np.ndarray, other: np.ndarray, units: tuple[int, int]) -> tuple[float, float]:
     """Compute the distance of two samples, from 0 to 1, and its p-value under equal distributions.
 
-    Numbers are compared by the Kolmogorov-Smirnov test, categories by total variation and a chi-squared test.
+    Args:
+        units: Number of independent units in each sample.
     """
     import numpy as np
-    from scipy.special import chdtrc, kolmogorov
+    from scipy.special import kolmogorov
 
-    if first.dtype.kind == "f":
-        both = np.concatenate([first, second])
-        below = [np.searchsorted(np.sort(each), both, side="right") / len(each) for each in (first, second)]
-        distance = float(np.abs(below[0] - below[1]).max())
-        effective_rows = len(first) * len(second) / (len(first) + len(second))
-        return distance, float(kolmogorov(distance * np.sqrt(effective_rows)))
-    distinct = np.unique(np.concatenate([first, second]))
-    counts = np.stack(
-        [np.bincount(np.searchsorted(distinct, each), minlength=len(distinct)) for each in (first, second)]
-    )
+    if train.dtype.kind != "f":
+        return _compare_categories(train, other, units)
+    both = np.concatenate([train, other])
+    below = [np.searchsorted(np.sort(each), both, side="right") / len(each) for each in (train, other)]
+    distance = float(np.abs(below[0] - below[1]).max())
+    effective_rows = units[0] * units[1] / (units[0] + units[1])
+    return distance, float(kolmogorov(distance * np.sqrt(effective_rows)))  # the Kolmogorov-Smirnov test
+
+
+def _compare_categories(train: np.ndarray, other: np.ndarray, units: tuple[int, int]) -> tuple[float, float]:
+    """Compare categories by their total variation, without the part that is due to chance.
+
+    Three tests share the level: a chi-squared test of the categories with enough rows, a binomial test of the rows of
+    all others together, and one of the rows with categories that training lacks.
+    """
+    import numpy as np
+    from scipy.special import bdtrc, chdtrc
+
+    distinct = np.unique(np.concatenate([train, other]))
     if len(distinct) < 2:
         return 0.0, 1.0
-    shares = counts / counts.sum(axis=1, keepdims=True)
-    # Rare categories are pooled: the chi-squared distribution does not hold for counts of a row or two.
-    common = counts.sum(axis=0) >= 10
-    pooled = np.concatenate([counts[:, common], counts[:, ~common].sum(axis=1, keepdims=True)], axis=1)
-    pooled = pooled[:, pooled.sum(axis=0) > 0]
-    expected = np.outer(pooled.sum(axis=1), pooled.sum(axis=0)) / pooled.sum()
-    statistic = float(((pooled - expected) ** 2 / expected).sum())
-    p_value = float(chdtrc(pooled.shape[1] - 1, statistic)) if pooled.shape[1] > 1 else 1.0
-    return float(np.abs(shares[0] - shares[1]).sum() / 2), p_value
+    counts = np.stack(
+        [np.bincount(np.searchsorted(distinct, each), minlength=len(distinct)) for each in (train, other)]
+    )
+    counts = counts * (np.array(units) / counts.sum(axis=1))[:, None]
+    totals, total = counts.sum(axis=0), counts.sum()
+    # Categories of validation and test that training lacks are one code, so its rows must be pooled with the rare ones.
+    unseen = counts[0] == 0
+    is_rare = (totals * min(units) / total < _MIN_EXPECTED) | unseen
+    common, rare = counts[:, ~is_rare], counts[:, is_rare].sum(axis=1)
+    pooled = np.concatenate([common, rare[:, None]], axis=1)
+    shares, mean = pooled / np.array(units)[:, None], pooled.sum(axis=0) / total
+    noise = np.sqrt(2 / np.pi * mean * (1 - mean) * (1 / units[0] + 1 / units[1])).sum() / 2
+    unseen_share = counts[1, unseen].sum() / units[1]
+    distance = max(float(np.abs(shares[0] - shares[1]).sum() / 2 - noise), 0.0)
+    p_values = [1.0, 1.0, 1.0]
+    if common.shape[1] > 1:
+        expected = np.outer(common.sum(axis=1), common.sum(axis=0)) / common.sum()
+        p_values[0] = float(chdtrc(common.shape[1] - 1, ((common - expected) ** 2 / expected).sum()))
+    rare_rows = round(float(rare.sum()))
+    for found, share in ((rare[1], units[1] / total), (rare[0], units[0] / total)):
+        if found >= 1:
+            p_values[1] = min(p_values[1], 2 * float(bdtrc(round(float(found)) - 1, rare_rows, share)))
+    # Of new rows, as many have a new category as training rows have one of their own (Good and Turing); 3 standard
+    # deviations are added, since that share is itself an estimate.
+    single = float((counts[0] < 1.5).sum() - unseen.sum())
+    new_share = min(1.0, (single + 3 * np.sqrt(single + 1)) / units[0])
+    new_rows = round(float(unseen_share * units[1]))
+    if new_rows:
+        p_values[2] = float(bdtrc(new_rows - 1, units[1], new_share))
+        distance = max(distance, float(unseen_share) - new_share)
+    return distance, min(1.0, 3 * min(p_values))
 
 
 def _find_imbalances(train: _Head, spec: DataSpec) -> Iterator[Finding]:
-    """Find targets whose rarest class has few rows, or far fewer rows than the largest class."""
+    """Find targets whose rarest class has far fewer rows than the largest class."""
     for column in spec.targets:
         counts = _count_classes(train, column)
         if counts is None or train.targets[column.name].ndim != 1:
             continue
         rare, most = int(counts.argmin()), int(counts.argmax())
-        if counts[rare] < RARE_ROWS or counts[most] >= RARE_RATIO * counts[rare]:
+        ratio = FEW_ROWS_RATIO if counts[rare] < FEW_ROWS else RARE_RATIO
+        if counts[most] >= ratio * counts[rare]:
             total = int(counts.sum())
             yield Finding(
                 "imbalance",
-                f"class {quoted(column.classes[rare])} of {quoted(column.name)} has {counts[rare]:,} of {total:,} "
-                f"training rows ({counts[rare] / total:.1%}), class {quoted(column.classes[most])} "
-                f"{counts[most] / total:.1%}.",
+                f"class imbalance of {quoted(column.name)}: {counts[rare]:,} of {total:,} training rows "
+                f"({counts[rare] / total:.1%}) have class {quoted(column.classes[rare])}, {counts[most] / total:.1%} "
+                f"class {quoted(column.classes[most])}.",
                 "Watch the recall of each class; objective.class_weights: balanced gives rare classes more weight.",
                 {"target": column.name, "rare": column.classes[rare], "rows": int(counts[rare]), "of": total},
             )

@@ -104,7 +104,7 @@ def apply_invalid_policy(
         raise BmcliError(
             f"no row is left: every row has a cell that cannot be read, most of them in column {quoted(worst)}.",
             path="data.invalid",
-            suggestion="Write `invalid: stop` to see the first such cell of each column.",
+            suggestion="Write `invalid: error` to see the first such cell of each column.",
         )
     counts = {name: int(mask.sum()) for name, mask in unreadable.items()}
     if filled:

@@ -162,7 +162,8 @@ def _encode_source(
     fitted_inputs: Sequence[Column],
     draft: store.PreparedDataWriter,
 ) -> DataSpec:
-    indices, stratified_by = splits.split_rows(rows, options, targets, seed)
+    assignment = splits.split_rows(rows, options, targets, seed)
+    indices = assignment.indices
     weights = _read_split_weights(rows, options.weight, indices)
     for split, values in weights.items():
         draft.write(split, "weights", values.shape, "float32", [values])
@@ -206,7 +207,9 @@ def _encode_source(
         counts={name: len(indices[name]) for name in SPLITS},
         fingerprint="",
         key="",
-        stratified_by=stratified_by,
+        stratified_by=assignment.stratified_by,
+        groups=assignment.groups,
+        moved_rows=assignment.moved_rows,
         weight=options.weight,
         source=rows.detected_options,
         malformed_records=rows.malformed_records,

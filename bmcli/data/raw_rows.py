@@ -81,8 +81,8 @@ def read_raw_folds(options: DataOptions, targets: Mapping[str, Kind], seed: int,
         # Split like a training of this fold alone, so that the rows are the same.
         split = options.split.model_copy(update={"fold": FoldOptions(number=number, of=count)})
         with prefix_faults(rows.origin):
-            indices, _ = splits.split_rows(rows, options.model_copy(update={"split": split}), targets, seed)
-        tested[f"fold-{number}"] = indices["test"]
+            assignment = splits.split_rows(rows, options.model_copy(update={"split": split}), targets, seed)
+        tested[f"fold-{number}"] = assignment.indices["test"]
     return RawSplits(_select_single_valued(rows, None), tested, rows.describe_row, rows.origin)
 
 
@@ -115,7 +115,7 @@ def reread_rows(
     """
     rows, _, _ = read_valid_rows(options, targets)
     with prefix_faults(rows.origin):
-        return rows, splits.split_rows(rows, options, targets, seed)[0]
+        return rows, splits.split_rows(rows, options, targets, seed).indices
 
 
 def read_valid_rows(options: DataOptions, targets: Mapping[str, Kind]) -> tuple[SourceRows, dict[str, int], int]:

@@ -22,7 +22,6 @@ from bmcli.raw_columns import FileColumn, RawColumn
 from bmcli.runs import make_cache_folder
 
 if TYPE_CHECKING:
-    import numpy as np
     import pyarrow as pa
 
 FEWER_COLUMNS = "Save numbers that belong together as one array, or a list in each row, or leave columns out."
@@ -302,11 +301,34 @@ def _to_file_column(column: pa.ChunkedArray) -> FileColumn:
     return FileColumn(np.arange(len(column)), read)
 
 
-def _stack_lists(name: str, column: pa.ChunkedArray, describe_row: Callable[[int], str]) -> np.ndarray:
-    """Stack lists of numbers of equal length to `(rows, length)`, nested lists to more axes; a missing list is NaN."""
+def _format_text_lists(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Write lists of texts as JSON, such as `["a", "b"]`, which a target of labels reads; a missing list is null."""
     import numpy as np
+    import pyarrow as pa
     import pyarrow.compute as pc
 
+    items = pc.fill_null(pc.list_flatten(column).cast(pa.string()).combine_chunks(), "")
+    for character, escape in (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n"), ("\r", "\\r"), ("\t", "\\t")):
+        items = pc.replace_substring(items, pattern=character, replacement=escape)
+    lengths = np.asarray(pc.fill_null(pc.list_value_length(column), 0))
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype("int32")
+    joined = pc.binary_join(pa.ListArray.from_arrays(offsets, pc.binary_join_element_wise('"', items, '"', "")), ", ")
+    texts = pc.binary_join_element_wise("[", joined, "]", "")
+    return pa.chunked_array([pc.if_else(pc.is_valid(column).combine_chunks(), texts, pa.scalar(None, pa.string()))])
+
+
+def _stack_lists(name: str, column: pa.ChunkedArray, describe_row: Callable[[int], str]) -> RawColumn:
+    """Stack lists of numbers of equal length to `(rows, length)`, nested lists to more axes; a missing list is NaN.
+
+    Lists of texts become texts.
+    """
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    item = column.type.value_type
+    if pa.types.is_string(item) or pa.types.is_large_string(item) or pa.types.is_null(item):
+        return _format_text_lists(column)
     lengths = pc.list_value_length(column)
     present = np.asarray(pc.is_valid(column))
     present_lengths = pc.drop_null(lengths)
@@ -332,7 +354,7 @@ def _stack_lists(name: str, column: pa.ChunkedArray, describe_row: Callable[[int
         raise BmcliError(
             f"column {quoted(name)}: lists of {kind} cannot be read, only lists of numbers.",
             path=files.RECIPE_PATH,
-            suggestion="Save the items as one text, or each as a column.",
+            suggestion="Save the items as texts, as one text, or each as a column.",
         )
     cells = flat.reshape(-1, length, *flat.shape[1:])
     if present.all():

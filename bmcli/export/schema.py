@@ -451,6 +451,8 @@ class PreprocessingRecord(_StrictRecord):
     fingerprint: str
     key: str
     stratified_by: str | None
+    groups: dict[str, Count]
+    moved_rows: Count
     weight: str | None
     invalid_cells: dict[str, Count]
     skipped_rows: Count

@@ -7,7 +7,7 @@ and is the unknown term of a sequence. A missing text is an empty one: an empty 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -42,6 +42,7 @@ _HEAD = 80  # characters by which most texts are found to have a known term
 _MAX_RANDOM_TERMS = 20  # of a random text
 _MANY_DISTINCT = 50  # distinct cells from which on a column may be prose
 _MAX_WORDS_OF_NAMES, _MIN_WORDS_OF_SENTENCES = 1.5, 5.0  # mean number of words of a cell
+_MIN_ROWS_PER_LETTER = 2.0  # of prose without blanks; characters that do not repeat are codes, from which none learns
 _TOKENIZER_OPTIONS = ("tokens", "ngrams", "lowercase", "accents", "punctuation", "composed")
 
 
@@ -55,9 +56,10 @@ class Options(InputOptions):
         "document frequency, with norm 1; `sequence`, a sequence of embeddings, for rnn, cnn and transformer. `auto` "
         "is tfidf.",
     )
-    tokens: Literal["words", "characters"] = Field(
-        default="words",
-        description="Unit of tokenisation: words, or characters for names and for scripts without spaces.",
+    tokens: Literal["words", "characters"] | None = Field(
+        default=None,
+        description="Unit of tokenisation: words, or characters, for names and for scripts without spaces. By default "
+        "characters if most letters of the training rows are Chinese, Japanese, Thai or the like, otherwise words.",
     )
     ngrams: tuple[_Tokens, _Tokens] | None = Field(
         default=None,
@@ -116,15 +118,21 @@ def guess(cells: ColumnCells) -> Guess | None:
     if not _is_prose(cells):
         why = "words, read character by character"
         return Guess("text", 0.1, why, {"tokens": "characters"}, needs_options=True, is_wide=True)
+    different = f"{cells.distinct:,} of {len(cells.present):,} different"
+    if cells.is_unspaced:
+        letters = sum(map(len, cells.samples)) / len(cells.samples)
+        why = f"prose without blanks between words, {letters:.0f} characters a cell, {different}"
+        return Guess("text", 0.4, why, {"tokens": "characters"}, is_wide=True)
     words = sum(len(text.split()) for text in cells.samples) / len(cells.samples)
-    why = f"{words:.0f} words a cell, {cells.distinct:,} of {len(cells.present):,} different"
-    return Guess("text", 0.4, why, is_wide=True)
+    return Guess("text", 0.4, f"{words:.0f} words a cell, {different}", is_wide=True)
 
 
 def _is_prose(cells: ColumnCells) -> bool:
     """Whether cells are sentences, or phrases of which most are different, rather than names of categories."""
     count, words = cells.distinct, cells.mean_words
     mostly_different = len(cells.present) < 2 * count
+    if cells.is_unspaced and cells.rows_per_letter < _MIN_ROWS_PER_LETTER:
+        return False
     return count >= _MANY_DISTINCT and (
         words >= _MIN_WORDS_OF_SENTENCES or (words >= _MAX_WORDS_OF_NAMES and mostly_different)
     )
@@ -134,6 +142,7 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
     """Fit vocabulary, length and document frequencies."""
     _check_text(name, rows, f"data.inputs.{name}")
     bag = options.encoding != "sequence"
+    options = options if options.tokens else options.model_copy(update={"tokens": _choose_tokens(name, rows, options)})
     tokenizer_options = _resolve_tokenizer_options(options, bag)
     terms = _build_vocabulary(name, rows, options, tokenizer_options)
     document_counts, lengths = _count_documents(rows, terms, tokenizer_options, bag)
@@ -216,6 +225,11 @@ class TextTraits(InputTraits):
     def sequence_option(self) -> str:
         return "encoding: sequence"
 
+    @property
+    def reading_options(self) -> Mapping[str, Any]:
+        tokens = self.column.state["tokens"]
+        return {} if tokens == "words" else {"tokens": tokens}
+
     def summarize(self) -> str:
         state = self.column.state
         unit = "different terms" if state["bag"] else "terms"
@@ -292,6 +306,12 @@ def _cut_texts(rows: RawColumn, column: Column) -> RawColumn:
 def _check_text(name: str, rows: RawColumn, path: str = "") -> None:
     if not is_text_column(require_values(rows)):
         raise BmcliError(f"column {quoted(name)}: expected text, received an array of numbers.", path=path)
+
+
+def _choose_tokens(name: str, rows: RawColumn, options: Options) -> Literal["words", "characters"]:
+    """Choose words, or characters in a script without blanks; `punctuation: split` divides words only."""
+    is_unspaced = options.punctuation != "split" and ColumnCells(name, rows).is_unspaced
+    return "characters" if is_unspaced else "words"
 
 
 def _resolve_tokenizer_options(options: Options, bag: bool) -> dict[str, Any]:

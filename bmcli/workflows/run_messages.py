@@ -42,7 +42,14 @@ def describe_data(spec: DataSpec) -> str:
     kinds = Counter(column.kind for column in spec.inputs)
     inputs = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
     targets = ", ".join(column.name for column in spec.targets)
-    return f"{counts} rows; inputs: {inputs}; target: {targets}{_describe_invalid(spec)}"
+    return f"{counts} rows; inputs: {inputs}; target: {targets}{_describe_moved(spec)}{_describe_invalid(spec)}"
+
+
+def _describe_moved(spec: DataSpec) -> str:
+    """Describe rows that were moved to training for their classes."""
+    if not spec.moved_rows:
+        return ""
+    return f"; {spec.moved_rows:,} rows moved to training, since no training row had their class"
 
 
 def _describe_invalid(spec: DataSpec) -> str:

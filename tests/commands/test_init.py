@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from bmcli.data.raw_rows import read_raw_splits
@@ -123,9 +126,208 @@ def test_an_unclear_target_is_asked_for_with_candidates(bmcli: Bmcli, tmp_path: 
     (tmp_path / "birds.csv").write_text("species,mass,sex,wing\n" + "\n".join(lines))
     done = bmcli("init", "birds.csv")
     assert done.code == 2
-    assert "Candidates: wing (number), species (3 values), sex (2 values)" in done.err
-    assert "--target" in done.err
+    assert "Candidates: species (3 values), wing (number), mass (number), sex (2 values)" in done.err
+    assert "--target species" in done.err
     assert not (tmp_path / "recipe.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "suggested"),
+    [
+        ("price,rooms,Latitude,Longitude", lambda i: f"{i / 3},{'xyz'[i % 3]},{i / 7},{i / 9}", "price"),
+        ("Latitude,rooms,near_sea,churned", lambda i: f"{i / 3},{i % 7},{'xy'[i % 2]},{['no', 'yes'][i % 2]}", "churned"),
+        ("Survived,Sex,Age", lambda i: f"{i % 2},{'mf'[i % 2]},{i / 3}", "Survived"),
+        ("height,colour,Latitude", lambda i: f"{i / 3},{'xyz'[i % 3]},{i / 7}", "colour"),
+    ],
+)  # fmt: skip
+def test_the_suggested_target_looks_like_one(
+    bmcli: Bmcli, tmp_path: Path, header: str, row: Callable[[int], str], suggested: str
+) -> None:
+    (tmp_path / "rows.csv").write_text("\n".join([header, *map(row, range(80))]) + "\n")
+    done = bmcli("init", "rows.csv")
+    assert done.code == 2
+    assert f"for example --target {suggested}." in done.err
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("churn/train.csv", "churn"),
+        ("churn/data/train.csv", "churn"),
+        ("churn/raw/training data.csv.gz", "churn"),
+        ("churn/data.csv", "churn"),
+        ("churn/all rows.csv", "churn"),
+        ("churn/houses.csv", "houses"),
+    ],
+)
+def test_a_general_file_name_gives_way_to_its_folder(bmcli: Bmcli, tmp_path: Path, file: str, name: str) -> None:
+    path = tmp_path / file
+    path.parent.mkdir(parents=True)
+    path.write_bytes(gzip.compress(table().encode()) if file.endswith(".gz") else table().encode())
+    assert bmcli("init", path, "--target", "grade").code == 0
+    assert load_recipe(str(tmp_path / "recipe.yaml")).recipe.name == name
+
+
+def test_a_general_folder_name_gives_way_to_the_folder_above(bmcli: Bmcli, tmp_path: Path) -> None:
+    folder = tmp_path / "flowers" / "data"
+    folder.mkdir(parents=True)
+    (folder / "train.csv").write_text(table())
+    (folder / "test.csv").write_text(table())
+    assert bmcli("init", folder, "--target", "grade").code == 0
+    assert load_recipe(str(tmp_path / "recipe.yaml")).recipe.name == "flowers"
+
+
+def write_json(rows: Sequence[dict[str, object]]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def read_target(tmp_path: Path) -> tuple[str, dict[str, object], str]:
+    """Return kind and options of the target of the recipe, and the text of the recipe."""
+    (target,) = load_recipe(str(tmp_path / "recipe.yaml")).recipe.data.targets_by_name().values()
+    values = target.model_dump(exclude_defaults=True)
+    return str(target.kind), {name: value for name, value in values.items() if name != "kind"}, (
+        (tmp_path / "recipe.yaml").read_text()
+    )  # fmt: skip
+
+
+GLASS = (1,) * 70 + (2,) * 76 + (3,) * 17 + (5,) * 13 + (6,) * 9 + (7,) * 29
+
+
+@pytest.mark.parametrize(
+    ("name", "codes", "kind", "doubt"),
+    [
+        ("Type", GLASS, "category", "if they are quantities and not codes"),
+        ("y", GLASS, "category", "if they are quantities and not codes"),
+        ("visits", GLASS, "count", "are codes of classes, write {kind: category}"),
+        ("n_items", (0, 1, 2, 3) * 50, "number", "are codes of classes, write {kind: category}"),
+        ("y", (*(0,) * 90, *(1,) * 60, *(2,) * 30, *(3,) * 16, *(4,) * 9, *(5,) * 5, 7, 9), "count", "write {kind: category}"),
+        ("state", (10, 20, 30) * 60, "category", "if they are quantities and not codes"),
+        ("dose", (5, 10, 20) * 60, "number", "write {kind: category}"),
+    ],
+)  # fmt: skip
+def test_codes_are_told_from_counts_and_the_doubt_is_stated(
+    bmcli: Bmcli, tmp_path: Path, name: str, codes: Sequence[int], kind: str, doubt: str
+) -> None:
+    lines = [f"{i % 13 / 3},{i % 7},{code}" for i, code in enumerate(codes)]
+    (tmp_path / "glass.csv").write_text("\n".join([f"a,b,{name}", *lines]) + "\n")
+    done = bmcli("init", "glass.csv", "--target", name, "--json")
+    assert done.code == 0, done.err
+    found, _, text = read_target(tmp_path)
+    assert found == kind
+    assert any(doubt in note for note in done.json()["notes"])
+    assert doubt.split()[-1] in text
+
+
+def test_classes_of_one_row_go_to_training_and_are_counted(bmcli: Bmcli, tmp_path: Path) -> None:
+    lines = [f"{i / 3},{i % 7},{'ab'[i % 2] if i > 4 else f'single{i}'}" for i in range(100)]
+    (tmp_path / "rows.csv").write_text("\n".join(["x,z,y", *lines]) + "\n")
+    done = bmcli("init", "rows.csv", "--target", "y", "--json")
+    assert "5 of 7 classes have one row: these rows go to training" in " ".join(done.json()["notes"])
+    trained = bmcli("train", "recipe.yaml", "train.epochs=1", "--json")
+    assert trained.code == 0, trained.err
+    assert "rows moved to training, since no training row had their class" in trained.err
+
+
+@pytest.mark.parametrize("values", [(0.5, 1.5), (1.0, 2.0), (True, False), ("yes", "no")], ids=str)
+def test_two_values_of_json_are_classes(bmcli: Bmcli, tmp_path: Path, values: tuple[object, object]) -> None:
+    rows = [{"x": i / 3, "z": i % 7, "y": values[i % 2]} for i in range(80)]
+    (tmp_path / "rows.jsonl").write_text(write_json(rows))
+    done = bmcli("init", "rows.jsonl", "--target", "y", "--json")
+    assert done.code == 0, done.err
+    assert read_target(tmp_path)[0] == "category"
+    trained = bmcli("train", "recipe.yaml", "train.epochs=1", "train.stop=null", "--json")
+    assert trained.code == 0, trained.err
+    assert "test/accuracy" in trained.json()["metrics"]
+
+
+TAGS = (["red", "old"], ["old"], ["new", "red"], [], ["new"], ["red"])
+
+
+@pytest.mark.parametrize(
+    ("write", "options"),
+    [
+        (lambda tags: str(tags), {}),
+        (json.dumps, {}),
+        (";".join, {}),
+        ("|".join, {"separator": "|"}),
+        (" | ".join, {"separator": "|"}),
+    ],
+    ids=["Python", "JSON", "semicolons", "bars", "bars and blanks"],
+)
+def test_labels_in_a_cell_are_labels(
+    bmcli: Bmcli, tmp_path: Path, write: Callable[[list[str]], str], options: dict[str, object]
+) -> None:
+    lines = [f'{i / 3},{i % 7},"{write(TAGS[i % 6]).replace(chr(34), chr(34) * 2)}"' for i in range(90)]
+    (tmp_path / "rows.csv").write_text("\n".join(["x,z,tags", *lines]) + "\n")
+    done = bmcli("init", "rows.csv", "--target", "tags")
+    assert done.code == 0, done.err
+    assert read_target(tmp_path)[:2] == ("labels", options)
+    prepared = prepare_data(load_recipe(str(tmp_path / "recipe.yaml")).recipe, tmp_path / "cache")
+    assert prepared.spec.target("tags").classes == ("new", "old", "red")
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_lists_of_texts_are_labels(bmcli: Bmcli, tmp_path: Path, ending: str) -> None:
+    rows = [{"x": i / 3, "z": i % 7, "tags": TAGS[i % 6]} for i in range(90)]
+    if ending == "jsonl":
+        (tmp_path / "rows.jsonl").write_text(write_json(rows))
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    done = bmcli("init", f"rows.{ending}", "--target", "tags")
+    assert done.code == 0, done.err
+    trained = bmcli("train", "recipe.yaml", "train.epochs=1", "train.stop=null", "--json")
+    assert trained.code == 0, trained.err
+    recipe = load_recipe(str(tmp_path / "recipe.yaml")).recipe
+    assert prepare_data(recipe, tmp_path / "cache").spec.target("tags").classes == ("new", "old", "red")
+
+
+def test_rows_without_an_answer_are_left_out_and_counted(bmcli: Bmcli, tmp_path: Path) -> None:
+    lines = [f"{i / 3},{i % 7},{'' if i % 10 == 3 else 'ab'[i % 2]}" for i in range(100)]
+    (tmp_path / "rows.csv").write_text("\n".join(["x,z,y", *lines]) + "\n")
+    done = bmcli("init", "rows.csv", "--target", "y", "--json")
+    assert "missing labels: 10 of 100 rows have no y" in " ".join(done.json()["notes"])
+    text = (tmp_path / "recipe.yaml").read_text()
+    assert "invalid: skip" in text
+    assert "10 rows without y are left out" in text
+    trained = bmcli("train", "recipe.yaml", "train.epochs=1", "--json")
+    assert trained.code == 0, trained.err
+    assert "rows left out for them: 10" in trained.err
+
+
+def test_missing_labels_of_several_are_no_labels(bmcli: Bmcli, tmp_path: Path) -> None:
+    lines = [f"{i / 3},{i % 7},{';'.join(TAGS[i % 6])}" for i in range(90)]
+    (tmp_path / "rows.csv").write_text("\n".join(["x,z,tags", *lines]) + "\n")
+    assert bmcli("init", "rows.csv", "--target", "tags").code == 0
+    assert "invalid" not in (tmp_path / "recipe.yaml").read_text()
+
+
+def test_one_frequent_class_is_an_imbalance(bmcli: Bmcli, tmp_path: Path) -> None:
+    lines = [f"{i / 3},{i % 7},{'rare' if i % 20 == 0 else 'usual'}" for i in range(400)]
+    (tmp_path / "rows.csv").write_text("\n".join(["x,z,y", *lines]) + "\n")
+    done = bmcli("init", "rows.csv", "--target", "y", "--json")
+    assert "class imbalance: 95% of the rows have the same class" in " ".join(done.json()["notes"])
+
+
+def test_copies_and_codes_of_the_target_are_dropped(init: Callable[..., Drafted]) -> None:
+    rows = [f"{i % 13 / 3},{'xyz'[i % 3]},{i % 3 + 1},{i % 13 / 2}" for i in range(120)]
+    columns = init("\n".join(["a,kind,kind_code,b", *rows]) + "\n", "--target", "kind")
+    assert [columns[name]["role"] for name in ("a", "kind_code", "b")] == ["input", "dropped", "input"]
+    (Path("recipe.yaml")).unlink()
+    rows = [f"{i % 7},{i * i % 89},{i * i % 89}.0" for i in range(120)]
+    columns = init("\n".join(["a,price,price_again", *rows]) + "\n", "--target", "price", name="prices.csv")
+    assert (columns["price_again"]["role"], columns["price_again"]["why"]) == ("dropped", "a copy of price")
+
+
+def test_prose_without_blanks_is_an_input(init: Callable[..., Drafted], tmp_path: Path) -> None:
+    words = {"good": ["精彩", "很好", "喜欢", "推荐"], "bad": ["无聊", "失望", "糟糕", "差劲"]}
+    rows = [
+        f"{i % 5},这部电影{words[y][i % 4]}大家{words[y][i // 4 % 4]}{'音乐故事演员情节'[i % 7 : i % 7 + 2]}{i % 17},{y}"
+        for i in range(120)
+        for y in ["good" if i % 3 else "bad"]
+    ]
+    columns = init("\n".join(["stars,text,y", *rows]) + "\n", "--target", "y")
+    assert (columns["text"]["role"], columns["text"]["kind"]) == ("input", "text")
+    assert "tokens: characters" in (tmp_path / "recipe.yaml").read_text()
 
 
 @pytest.mark.parametrize(

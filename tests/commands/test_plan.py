@@ -167,17 +167,30 @@ def test_warnings_tell_what_may_disappoint(write_recipe: WriteRecipe, cache: Pat
     lines = [f"{row},name{row},{'rare' if row < 2 else 'usual'}" for row in range(200)]
     (tmp_path / "table.csv").write_text("\n".join(["place,name,label", *lines]))
     found = " ".join(planned(write_recipe(LOPSIDED), cache, replicas=(1,)).warnings)
-    assert "parameters may overfit 180 training rows" in found
-    assert "column 'name' has 180 categories in 180 rows" in found
-    assert "column 'place' numbers the rows" in found
+    assert "overfitting is likely: " in found
+    assert "parameters for 180 training rows" in found
+    assert "high cardinality: column 'name' has 180 categories in 180 training rows" in found
+    assert "column 'place' is a row index" in found
     assert "of the training rows have class 'rare'" in found
-    assert "no validation rows" in found
-    assert "with 20 test rows, accuracy is known only to within 22%" in found
+    assert "no validation set" in found
+    assert "with 20 rows, the 95 % confidence interval of accuracy is up to ±22%" in found
+
+
+def test_a_small_test_set_of_numbers_is_not_measured_by_accuracy(
+    write_recipe: WriteRecipe, cache: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "table.csv").write_text(
+        "\n".join(["place,name,label", *(f"{row % 7},a,{row / 9}" for row in range(200))])
+    )
+    text = LOPSIDED.replace("{kind: category}", "{kind: number}").replace(", name: category", "")
+    found = " ".join(planned(write_recipe(text), cache, replicas=(1,)).warnings)
+    assert "with 20 rows, the 95 % confidence interval of mae is at least ±31% of its value" in found
+    assert "accuracy" not in found
 
 
 def test_an_ordinary_recipe_has_no_such_warnings(write_recipe: WriteRecipe, cache: Path) -> None:
     assert planned(write_recipe(), cache, replicas=(1,)).warnings == (
-        "with 15 test rows, accuracy is known only to within 25%.",
+        "small test set: with 15 rows, the 95 % confidence interval of accuracy is up to ±25%.",
     )
 
 

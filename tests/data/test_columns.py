@@ -91,3 +91,11 @@ def test_dates_of_several_formats_are_dates() -> None:
     cells = [f"{day:02}/01/2024" if day % 2 else f"Jan {day} 2024" for day in range(1, 31)]
     assert detected(text(*cells)) == "date"
     assert detected(text(*cells, "soon")) != "date"
+
+
+def test_prose_without_blanks_is_text_and_codes_are_not() -> None:
+    words = ["今天", "天气", "很好", "我们", "喜欢", "电影", "这部", "非常", "无聊"]
+    prose = text(*("".join(words[(n * 7 + k * (n % 5 + 1)) % 9] for k in range(n % 4 + 5)) for n in range(80)))
+    assert inputs(message=prose) == {"message": "text"}
+    with pytest.raises(BmcliError, match="nearly every training row has a different value"):
+        inputs(plate=text(*(f"京A{n:05}" for n in range(80))))

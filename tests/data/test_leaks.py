@@ -141,7 +141,7 @@ def test_extremes_in_validation_and_test_rows_leave_every_fitted_number_unchange
         return prepare(data, data.targets_by_name(), 1, cache)
 
     data = options_of(tmp_path, WAYS[way], sample)
-    assigned, _ = splits.split_rows(SourceRows(columns(set()), None, str), data, data.targets_by_name(), 1)
+    assigned = splits.split_rows(SourceRows(columns(set()), None, str), data, data.targets_by_name(), 1).indices
     unseen = set(range(ROWS)) - set(assigned["train"].tolist())
     assert len(unseen) > 20
     plain = prepared("plain.csv", set())

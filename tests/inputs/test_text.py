@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
 from bmcli.errors import BmcliError
-from bmcli.inputs import text
+from bmcli.inputs import Guess, text
+from bmcli.raw_columns import ColumnCells
 from bmcli.specs import Column
 
 REVIEWS = [
@@ -200,3 +201,55 @@ def test_a_family_of_sequences_says_how_it_can_read_a_text() -> None:
     features = rnn.build(rnn.Options(), spec, (VECTOR,)).find_features("y", VECTOR)
     assert features is not None
     assert len(features.tensor.shape) == 2
+
+
+def write_unspaced(words: list[str], count: int = 90, length: int = 7) -> list[str | None]:
+    """Write texts of words without blanks between them."""
+    dice = np.random.default_rng(0)
+    return ["".join(dice.choice(words, length)) for _ in range(count)]
+
+
+CHINESE = write_unspaced(["今天", "天气", "很好", "我们", "喜欢", "电影", "这部", "非常", "无聊", "精彩", "演员"])
+JAPANESE = write_unspaced(["この", "映画は", "とても", "面白い", "です", "つまらない", "iPhone", "スーパー"])
+THAI = write_unspaced(["วันนี้", "อากาศ", "ดีมาก", "เรา", "ชอบ", "หนัง", "เรื่องนี้", "สนุก", "น่าเบื่อ"])
+
+
+def guess(cells: list[str | None]) -> Guess | None:
+    return text.guess(ColumnCells("x", rows(*cells)))
+
+
+@pytest.mark.parametrize("cells", [CHINESE, JAPANESE, THAI], ids=["Chinese", "Japanese", "Thai"])
+def test_prose_without_blanks_is_text_of_characters(cells: list[str | None]) -> None:
+    found = guess(cells)
+    assert found is not None
+    assert (found.needs_options, found.options) == (False, {"tokens": "characters"})
+    assert "without blanks between words" in found.why
+    # A recipe that says `text` alone means the same.
+    column = fit(*cells, min_count=2)
+    assert column.state["tokens"] == "characters"
+    assert text.get_traits(column).detected_options == {"tokens": "characters"}
+
+
+def test_words_between_blanks_stay_words() -> None:
+    column = fit(*REVIEWS)
+    assert column.state["tokens"] == "words"
+    assert text.get_traits(column).detected_options == {}
+    assert fit("今天天气 很好", "今天天气 不错", punctuation="split").state["tokens"] == "words"
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda i: f"{i * 7919:08x}-4a5b-8c9d-{i * 104729:012x}",
+        lambda i: f"京A{i:05d}",
+        lambda i: f"客户编号{100_000 + i}",
+        lambda i: f"https://example.com/文/{i}",
+        lambda i: f"user{i}@例え.jp",
+        lambda i: "".join(chr(0x4E00 + (i * 6 + k) * 31 % 20_000) for k in range(6)),
+    ],
+    ids=["UUID", "plates", "numbered", "addresses", "mail", "random signs"],
+)
+def test_identifiers_are_no_prose(write: Any) -> None:
+    found = guess([write(i) for i in range(90)])
+    assert found is not None
+    assert found.needs_options

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _SAMPLE = 2000  # distinct cells that are matched against patterns
+_KEPT_SAMPLES = 200  # of `ColumnProfile.samples`
+SAMPLE_LENGTH = 100
+"""Maximum number of characters of `ColumnProfile.samples`."""
 _FILE_NAME_PATTERN = re.compile(r"[^\s,;]+\.[A-Za-z][A-Za-z0-9]{1,4}")
 
 
@@ -59,6 +62,7 @@ class ColumnProfile:
         is_date, is_boolean, is_file, is_picture: Whether every sampled value has this form; files by their names.
         splits: Splits that the cells name, if every cell names a split and there are training rows and others.
         example: A cell of text.
+        samples: Some distinct cells of text, of long ones the beginning.
         top_share: Share of the most frequent value among the cells that are not missing.
         written: How the numbers of a column of text are written, with the cells that are none; None for others.
     """
@@ -84,6 +88,7 @@ class ColumnProfile:
     is_file: bool = False
     is_picture: bool = False
     example: str = ""
+    samples: tuple[str, ...] = ()
     top_share: float = 0.0
     written: WrittenNumbers | None = None
 
@@ -214,6 +219,7 @@ def _profile_texts(name: str, column: pa.ChunkedArray) -> ColumnProfile:
         splits=tuple(split for split in SPLITS if split in splits) if is_split_column else (),
         is_file=all(_FILE_NAME_PATTERN.fullmatch(text) for text in samples),
         example=samples[0],
+        samples=tuple(text[:SAMPLE_LENGTH] for text in samples[:_KEPT_SAMPLES]),
         is_picture=all(text.lower().endswith(IMAGE_SUFFIXES) for text in samples),
         top_share=pc.max(counts.field("counts")).as_py() / (len(column) - column.null_count),
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from bmcli import parts
 from bmcli.data import targets
@@ -13,12 +14,23 @@ from bmcli.data.profiling.column_profile import ColumnProfile
 from bmcli.errors import BmcliError
 from bmcli.inputs import Guess
 from bmcli.quoting import MAX_SHOWN, brief, quoted
-from bmcli.raw_columns import RawColumn, to_texts
+from bmcli.raw_columns import RawColumn, to_numbers, to_texts
+
+if TYPE_CHECKING:
+    import numpy as np
 
 TARGET_NAMES = ("target", "label", "labels", "class", "y", "outcome", "response")
+# Words of names of targets, and of columns that describe a row and are rarely predicted.
+_TARGET_WORDS = frozenset(
+    (*TARGET_NAMES, *["approved", "category", "churn", "churned", "classes", "converted", "default", "defaulted", "diagnosis", "exited", "fraud", "grade", "income", "kind", "outcomes", "price", "quality", "rating", "result", "revenue", "salary", "sales", "score", "sentiment", "species", "status", "success", "survived", "type", "value", "yield"])
+)  # fmt: skip
+_ATTRIBUTE_WORDS = frozenset(
+    ["age", "city", "code", "country", "date", "day", "email", "gender", "hour", "id", "index", "lat", "latitude", "lng", "lon", "long", "longitude", "minute", "month", "name", "number", "phone", "region", "row", "sex", "state", "street", "time", "week", "weekday", "year", "zip", "zipcode"]
+)
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _IDENTIFIERS = ("id", "rownames", "rowname", "row", "index", "uuid", "guid", "key", "no", "number", "unnamed: 0")
-_MAX_NAMED = 5  # columns in a message
-_LEAK_CERTAINTY = 0.999
+_MAX_NAMED, _MAX_CANDIDATES = 5, 6  # columns in a message
+_LEAK_CERTAINTY, _MIN_ROWS_OF_LEAK = 0.999, 5  # accuracy of the classes; rows of each value
 _DOMINANT_SHARE = 0.95  # share of one class, from which on high certainty is no sign of a leak
 
 
@@ -32,6 +44,7 @@ class ColumnRole:
         why: Reason for the role, for the user.
         options: Options of the kind that differ from the defaults.
         guess: Of an input, the guess that it follows.
+        doubt: Of a target, what else its cells may be, and what to write then; empty if it is clear.
     """
 
     profile: ColumnProfile
@@ -40,6 +53,7 @@ class ColumnRole:
     why: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     guess: Guess | None = None
+    doubt: str = ""
 
     @property
     def name(self) -> str:
@@ -70,22 +84,53 @@ def assign_roles(profiles: Sequence[ColumnProfile], target: str | None) -> tuple
 
 
 def drop_leaks(assigned: Sequence[ColumnRole], columns: Mapping[str, RawColumn]) -> tuple[ColumnRole, ...]:
-    """Drop inputs of few categories that determine the class of the target.
+    """Drop inputs that are copies of the target, and those of few categories that determine its class.
 
     Such a column was mostly recorded after the target was known. No column is dropped if none would be left.
     """
     target = next(role for role in assigned if role.role == "target")
-    if not _has_one_class(target) or target.profile.top_share > _DOMINANT_SHARE:
+    has_classes = _has_one_class(target) and target.profile.top_share <= _DOMINANT_SHARE
+    leaks = {
+        role.name: why
+        for role in assigned
+        if role.role == "input"
+        and (why := _find_leak(role, target, columns) if has_classes else _find_copy(role, target, columns))
+    }
+    if all(role.name in leaks or role.role != "input" for role in assigned):
         return tuple(assigned)
-    leaks = [
-        role for role in assigned
-        if role.guess is not None and role.guess.is_categorical and role.profile.rows_per_value >= 5
-        and _compute_certainty(columns[role.name], columns[target.name]) > _LEAK_CERTAINTY
-    ]  # fmt: skip
-    if all(role in leaks or role.role != "input" for role in assigned):
-        return tuple(assigned)
-    why = f"each of its values occurs with one class of {target.name} only: is it known before the target is?"
-    return tuple(_make_dropped_role(role.profile, why) if role in leaks else role for role in assigned)
+    return tuple(
+        _make_dropped_role(role.profile, leaks[role.name]) if role.name in leaks else role for role in assigned
+    )
+
+
+def _find_leak(role: ColumnRole, target: ColumnRole, columns: Mapping[str, RawColumn]) -> str:
+    """Return the reason for which an input leaks the class of a target; empty if it does not."""
+    profile = role.profile
+    is_category = role.guess is not None and role.guess.is_categorical
+    # Numbers determine classes by thresholds, too: only those with one number for each class are copies of them.
+    is_coded = profile.is_number and not profile.is_array and profile.distinct == target.profile.distinct
+    if profile.rows_per_value < _MIN_ROWS_OF_LEAK or not (is_category or is_coded):
+        return ""
+    if _compute_certainty(columns[role.name], columns[target.name]) <= _LEAK_CERTAINTY:
+        return ""
+    return f"each of its values occurs with one class of {target.name} only: is it known before the target is?"
+
+
+def _find_copy(role: ColumnRole, target: ColumnRole, columns: Mapping[str, RawColumn]) -> str:
+    """Return the reason for which an input is a copy of a target of numbers; empty if it is not."""
+    import numpy as np
+
+    ours, theirs = role.profile, target.profile
+    facts = [(each.is_number, each.shape, each.distinct, each.minimum, each.maximum) for each in (ours, theirs)]
+    if not ours.is_number or facts[0] != facts[1]:
+        return ""
+    mine, others = (_read_numbers(each.profile, columns[each.name]) for each in (role, target))
+    return f"a copy of {target.name}" if np.array_equal(mine, others, equal_nan=True) else ""
+
+
+def _read_numbers(profile: ColumnProfile, column: RawColumn) -> np.ndarray:
+    written = profile.written
+    return to_numbers(column) if written is None else to_numbers(column, written.notation, tuple(written.foreign))
 
 
 def _has_one_class(target: ColumnRole) -> bool:
@@ -97,7 +142,9 @@ def _compute_certainty(column: RawColumn, target: RawColumn) -> float:
     """Compute the accuracy of predicting the most frequent class of each category."""
     import pyarrow as pa
 
-    pairs = pa.table({"cell": to_texts(column), "class": to_texts(target)}).group_by(["cell", "class"])
+    pairs = pa.table({"cell": to_texts(column, fractions=True), "class": to_texts(target, fractions=True)}).group_by(
+        ["cell", "class"]
+    )
     counts = pairs.aggregate([([], "count_all")]).group_by("cell").aggregate([("count_all", "max")])
     correct: int = counts["count_all_max"].to_numpy().sum()
     return correct / len(column)
@@ -155,17 +202,27 @@ def _unclear_target_error(candidates: Sequence[ColumnProfile]) -> BmcliError:
             "no column can be predicted: all are constant, dates, files or identifiers.",
             suggestion="Name one with --target.",
         )
-    # Targets are mostly the last or the first column.
-    ordered = [candidates[-1], candidates[0], *(profile for profile in candidates[1:-1] if _is_class(profile))][:6]
+    ranked = sorted(candidates, key=lambda profile: -_score_target(profile, candidates))[:_MAX_CANDIDATES]
     described = [
         f"{brief(profile.name, MAX_SHOWN)} "
         f"({'number' if profile.is_number and profile.distinct > 2 else f'{profile.distinct:,} values'})"
-        for profile in ordered
+        for profile in ranked
     ]
     return BmcliError(
-        f"it is not clear which column is the target. Candidates: {', '.join(dict.fromkeys(described))}.",
-        suggestion=f"Name it, for example --target {brief(candidates[-1].name, MAX_SHOWN)}.",
+        f"it is not clear which column is the target. Candidates: {', '.join(described)}.",
+        suggestion=f"Name it, for example --target {brief(ranked[0].name, MAX_SHOWN)}.",
     )
+
+
+def _score_target(profile: ColumnProfile, candidates: Sequence[ColumnProfile]) -> float:
+    """Score how much a column looks like the target: by its name, its place, and how few values it has."""
+    words = {word.lower() for word in _WORD.findall(profile.name)}
+    score = 3.0 if words & _TARGET_WORDS else 0.0
+    score -= 4.0 if words & _ATTRIBUTE_WORDS else 0.0
+    # Targets are mostly the last or the first column.
+    score += 2.0 if profile is candidates[-1] else 0.5 if profile is candidates[0] else 0.0
+    is_binary = profile.distinct == 2
+    return score + (1.5 if is_binary else 1.0 if _is_class(profile) else 0.0)
 
 
 def _make_target_role(profile: ColumnProfile, why: str) -> ColumnRole:
@@ -192,7 +249,7 @@ def _make_target_role(profile: ColumnProfile, why: str) -> ColumnRole:
             f"column {quoted(profile.name)}{f' {guess.obstacle}' if guess else ': no kind of target fits it.'}",
             suggestion="Name another column with --target.",
         )
-    return ColumnRole(profile, "target", guess.kind, f"{why}; {guess.why}", guess.options)
+    return ColumnRole(profile, "target", guess.kind, f"{why}; {guess.why}", guess.options, doubt=guess.doubt)
 
 
 def _is_identifier(profile: ColumnProfile) -> bool:

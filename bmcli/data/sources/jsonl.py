@@ -46,8 +46,8 @@ class _MalformedLineError(BmcliError):
 class Options(TableOptions):
     """JSON lines: one object per line; keys are columns, and absent keys are missing values.
 
-    Values are numbers, text, booleans, or lists of numbers of equal length, which become arrays. Fields of nested
-    objects become columns such as `address.city`.
+    Values are numbers, text, booleans, lists of numbers of equal length, which become arrays, or lists of texts, which
+    a target of labels reads. Fields of nested objects become columns such as `address.city`.
     """
 
     ENDINGS = (".jsonl", ".ndjson")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from bmcli import dates, parts
@@ -59,10 +59,25 @@ _SPLIT_BY_WORD = {
 }
 
 
-def split_rows(
-    rows: SourceRows, data: DataOptions, targets: Mapping[str, Kind], seed: int
-) -> tuple[dict[str, np.ndarray], str | None]:
-    """Return the indices of the rows of each split, and the column by which they are stratified, if any.
+@dataclass(frozen=True)
+class SplitAssignment:
+    """The rows of each split.
+
+    Args:
+        indices: Indices of the rows of each split, ascending.
+        stratified_by: Column whose proportions every split keeps, if any.
+        groups: Number of groups in each split, if rows are split by group.
+        moved_rows: Number of rows that were moved to training, because no training row had their class.
+    """
+
+    indices: dict[str, np.ndarray]
+    stratified_by: str | None = None
+    groups: Mapping[str, int] = field(default_factory=dict)
+    moved_rows: int = 0
+
+
+def split_rows(rows: SourceRows, data: DataOptions, targets: Mapping[str, Kind], seed: int) -> SplitAssignment:
+    """Assign the rows to splits.
 
     Raises:
         BmcliError: A cell cannot be read, or a split of the recipe gets no rows.
@@ -73,12 +88,48 @@ def split_rows(
     if options.fold is not None:
         splitters = (_make_splitter(rows, options, (seed + offset) % 2**32, None, strata) for offset in (1, 2))
         splits = _hold_out_fold(splits, options.fold, *splitters)
+    groups = None if options.group is None else columns.read_column(rows, options.group, encode_groups)
+    splits, moved_rows = _move_unseen_classes(rows, options, targets, given_splits, groups, splits)
     if data.sample is not None:
         balance = data.sample.balance if isinstance(data.sample, SampleOptions) else None
         if balance not in (None, stratified_by):
             strata = columns.read_column(rows, str(balance), encode_categories)
         splits["train"] = sample_rows(splits["train"], data.sample, seed, strata)
-    return splits, stratified_by
+    group_counts = {} if groups is None else {name: len(set(groups[splits[name]].tolist())) for name in splits}
+    return SplitAssignment(splits, stratified_by, group_counts, moved_rows)
+
+
+def _move_unseen_classes(
+    rows: SourceRows,
+    options: SplitOptions,
+    targets: Mapping[str, Kind],
+    given_splits: np.ndarray | None,
+    groups: np.ndarray | None,
+    splits: Mapping[str, np.ndarray],
+) -> tuple[dict[str, np.ndarray], int]:
+    """Move rows of classes that no training row has to training, whole groups if rows are split by group.
+
+    A class of one row cannot be in training and in test; without the row, training would not know the class. Rows stay
+    where the source or the order of time has put them, and where no other row of their split would be left.
+
+    Returns:
+        The splits, and the number of moved rows.
+    """
+    import numpy as np
+
+    moved = dict(splits)
+    by_class = [name for name, kind in targets.items() if parts.load("data.targets", kind.kind).ONE_CLASS]
+    drawn = [name for name in ("validation", "test") if given_splits is None or name == "validation" or options.fold]
+    for target in by_class if options.time is None else ():
+        codes = columns.read_column(rows, target, encode_categories)
+        for name in drawn:
+            unseen = ~np.isin(codes[moved[name]], codes[moved["train"]])
+            if groups is not None:
+                unseen = np.isin(groups[moved[name]], groups[moved[name][unseen]])
+            if unseen.any() and not unseen.all():
+                moved["train"] = np.sort(np.concatenate([moved["train"], moved[name][unseen]]))
+                moved[name] = moved[name][~unseen]
+    return moved, len(moved["train"]) - len(splits["train"])
 
 
 def _read_given_splits(rows: SourceRows, options: SplitOptions) -> np.ndarray | None:
@@ -270,6 +321,7 @@ def encode_categories(column: RawColumn) -> np.ndarray:
     """Return the category of each row as an integer; missing cells are one more category."""
     import numpy as np
 
+    column = to_texts(column, fractions=True)
     spelling = _choose_spelling(column)
     classes = build_vocabulary(column, spelling)
     indices = lookup_indices(column, classes, spelling)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
     from bmcli.data.profiling.column_profile import ColumnProfile
 
 
+NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+"""A class that is a number, by which classes are sorted."""
+
+FEW_CLASSES = 20
+_MIN_ROWS_PER_CODE = 10
 _MANY_CLASSES, _MAX_ROWS_PER_CLASS = 50, 1.05  # A column with more classes of fewer rows each is an identifier.
 
 
@@ -36,6 +42,7 @@ class TargetGuess:
         why: Description of the cells, for the comments of `bmcli init`.
         options: Options of the kind that `bmcli init` writes.
         obstacle: Reason for which the column cannot be predicted all the same; empty if there is none.
+        doubt: What else the cells may be, and what to write then; empty if it is clear.
     """
 
     kind: str
@@ -43,6 +50,7 @@ class TargetGuess:
     why: str
     options: Mapping[str, Any] = field(default_factory=dict)
     obstacle: str = ""
+    doubt: str = ""
 
 
 class TargetKind(Protocol):
@@ -102,6 +110,18 @@ def guess_kind(profile: ColumnProfile) -> TargetGuess | None:
     return max(guesses, key=lambda guess: guess.certainty, default=None)
 
 
+def has_few_integers(profile: ColumnProfile) -> bool:
+    """Whether a column has few distinct integers, each of them many times, so that they may be codes of classes."""
+    return profile.is_integer and profile.distinct <= FEW_CLASSES and profile.rows_per_value >= _MIN_ROWS_PER_CODE
+
+
+def doubt_quantity(profile: ColumnProfile) -> str:
+    """Describe the doubt about numbers that are not treated as classes; empty if there is none."""
+    if not has_few_integers(profile) or profile.is_array:
+        return ""
+    return f"if its {profile.distinct} different integers are codes of classes, write {{kind: category}}"
+
+
 def get_source_columns(column: Column) -> tuple[str, ...]:
     """Return the columns of the source from which a fitted target is read."""
     return tuple(column.state.get("columns", (column.name,)))
@@ -142,7 +162,11 @@ def resolve_spelling(cells: Any, names: LabelNames | None, normalize: bool) -> S
     """Choose how classes are read: by the names in a recipe, or else by the cells of the training rows."""
     import pyarrow as pa
 
-    texts = raw_columns.to_texts(cells) if names is None else pa.array([str(each) for each in names], pa.string())
+    texts = (
+        raw_columns.to_texts(cells, fractions=True)
+        if names is None
+        else pa.array([str(each) for each in names], pa.string())
+    )
     return choose_spelling(texts, normalize)
 
 
@@ -176,12 +200,14 @@ def check_names(name: str, names: Sequence[str]) -> None:
 
 
 def find_classes(name: str, rows: RawColumn, spelling: Spelling) -> tuple[str, ...]:
-    """Find the classes of the training rows, sorted: integers by value, text alphabetically.
+    """Find the classes of the training rows, sorted: numbers by value, text alphabetically.
 
     Raises:
         BmcliError: There is only one class, or nearly as many as rows.
     """
-    classes = raw_columns.build_vocabulary(rows, spelling)
+    classes = raw_columns.build_vocabulary(raw_columns.to_texts(rows, fractions=True), spelling)
+    if all(map(NUMBER.fullmatch, classes)):
+        classes = tuple(sorted(classes, key=lambda text: (float(text), text)))
     if len(classes) >= _MANY_CLASSES and len(rows) < len(classes) * _MAX_ROWS_PER_CLASS:
         raise BmcliError(
             f"target {quoted(name)}: nearly every training row has a different class, such as "
@@ -230,9 +256,9 @@ def spelling_to_state(cells: Any, spelling: Spelling) -> dict[str, Any]:
 
 def describe_cells(rows: RawColumn) -> tuple[str, ...]:
     """Describe the classes of rows as `describe_spellings` does, before a target is fitted on them."""
-    cells = raw_columns.to_texts(rows)
+    cells = raw_columns.to_texts(rows, fractions=True)
     spelling = choose_spelling(cells, normalize=True)
-    names = raw_columns.build_vocabulary(rows, spelling)
+    names = raw_columns.build_vocabulary(cells, spelling)
     return tuple(canonical.describe_spellings(find_spellings(cells, spelling), names))
 
 
@@ -243,6 +269,7 @@ def describe_spellings(column: Column) -> tuple[str, ...]:
 
 def check_classes(rows: RawColumn, names: LabelNames | None, normalize: bool) -> None:
     """Raise RowFault for a missing class, or one that is not among `names`; None allows every class."""
+    rows = raw_columns.to_texts(rows, fractions=True)
     spelling = resolve_spelling(rows, names, normalize)
     lookup_classes(rows, names_to_text(names, spelling) or raw_columns.build_vocabulary(rows, spelling), spelling)
 
@@ -255,12 +282,13 @@ def lookup_classes(rows: RawColumn, classes: tuple[str, ...], spelling: Spelling
     """
     import numpy as np
 
+    rows = raw_columns.to_texts(rows, fractions=True)
     indices = raw_columns.lookup_indices(rows, classes, spelling)
     if (indices < 0).any():
         row = int(np.argmax(indices < 0))
         if indices[row] == raw_columns.MISSING:
             raise RowFault(row, "expected a class, received nothing.", "Remove the row, or fill in its class.")
-        hint = parts.did_you_mean(raw_columns.to_texts(rows)[row].as_py(), classes)
+        hint = parts.did_you_mean(rows[row].as_py(), classes)
         cell = raw_columns.format_cell(rows, row)
         raise RowFault(row, f"expected a class of the training rows, received {cell}.", hint)
     return indices

@@ -1,13 +1,15 @@
-"""Classification target: one class a row, text or integers."""
+"""Classification target: one class a row, text or numbers."""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from bmcli import parts
 from bmcli.data.targets import (
+    FEW_CLASSES,
     ClassNames,
     Normalize,
     TargetGuess,
@@ -15,6 +17,7 @@ from bmcli.data.targets import (
     count_indices,
     find_classes,
     get_spelling,
+    has_few_integers,
     lookup_classes,
     make_class_column,
     names_to_text,
@@ -36,7 +39,15 @@ if TYPE_CHECKING:
 OBJECTIVE = "classification"
 ONE_CLASS = True
 
-_FEW_CLASSES = 20
+# Words of column names whose integers are codes of classes, and those whose integers are quantities.
+_CODE_WORDS = frozenset(
+    ["category", "class", "cluster", "code", "diagnosis", "grade", "group", "kind", "label", "level", "quality", "rating", "segment", "species", "stage", "star", "stars", "state", "status", "type"]
+)
+_QUANTITY_WORDS = frozenset(
+    ["age", "amount", "bathrooms", "bedrooms", "beds", "children", "clicks", "count", "counts", "days", "events", "freq", "frequency", "goals", "hours", "items", "months", "n", "num", "number", "orders", "people", "persons", "points", "price", "purchases", "qty", "quantity", "rings", "rooms", "sales", "total", "units", "views", "visits", "years"]
+)
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_MAX_CODES = 10  # integers with gaps, in a column whose name says nothing
 
 
 class Options(Kind):
@@ -51,18 +62,23 @@ class Options(Kind):
 
 
 def guess(profile: ColumnProfile) -> TargetGuess | None:
-    """Recognise texts, two numbers, and few integers without a gap, each of them many times."""
+    """Recognise texts, two numbers, and few integers that are codes of classes."""
     if profile.is_array or profile.is_encoded:
         return None
+    if profile.is_number and profile.distinct == 2:
+        return TargetGuess("category", 0.7, "its 2 numbers are treated as classes")
     if profile.is_number:
-        if profile.distinct != 2 and not _are_codes(profile):
+        if not _are_codes(profile):
             return None
         # Words such as unknown are classes, too, where the source does not list them under `missing`.
         words = profile.written.markers if profile.written is not None else {}
         others = f", and so is {list_counts(words)}" if words else ""
-        return TargetGuess("category", 0.7, f"its {profile.distinct} integers are treated as classes{others}")
+        why = f"its {profile.distinct} integers are treated as classes{others}"
+        return TargetGuess(
+            "category", 0.7, why, doubt="if they are quantities and not codes, write {kind: number} or {kind: count}"
+        )
     obstacle = ""
-    if profile.rows_per_value < 2 and profile.distinct > _FEW_CLASSES:
+    if profile.rows_per_value < 2 and profile.distinct > FEW_CLASSES:
         obstacle = (
             f"has {profile.distinct:,} different texts in {profile.present:,} rows: these are not classes, and no kind "
             "of target generates text."
@@ -72,9 +88,18 @@ def guess(profile: ColumnProfile) -> TargetGuess | None:
 
 
 def _are_codes(profile: ColumnProfile) -> bool:
-    """Whether numbers are codes of classes: few integers without a gap, each of them many times."""
-    few = profile.is_integer and profile.distinct <= _FEW_CLASSES and profile.rows_per_value >= 10
-    return few and profile.maximum - profile.minimum + 1 == profile.distinct
+    """Whether numbers are codes of classes: few integers, each of them many times, that do not look like quantities.
+
+    The name decides if it can. Otherwise, codes are consecutive, or they begin with 1 and leave out some: counts begin
+    with 0 and have gaps only where they are large and rare.
+    """
+    words = {word.lower() for word in _WORD.findall(profile.name)}
+    if not has_few_integers(profile):
+        return False
+    if words & (_CODE_WORDS | _QUANTITY_WORDS):
+        return not words & _QUANTITY_WORDS
+    gaps = profile.maximum - profile.minimum + 1 - profile.distinct
+    return gaps == 0 or (profile.minimum == 1 and profile.distinct <= _MAX_CODES and gaps <= profile.distinct)
 
 
 def fit(name: str, rows: RawColumn, options: Options) -> Column:

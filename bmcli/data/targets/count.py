@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from bmcli.data.targets import TargetGuess, describe_numbers, read_notation, require_numbers
+from bmcli.data.targets import TargetGuess, describe_numbers, doubt_quantity, read_notation, require_numbers
 from bmcli.errors import BmcliError
 from bmcli.notation import NumberNotation
 from bmcli.quoting import quoted
@@ -34,7 +34,7 @@ def guess(profile: ColumnProfile) -> TargetGuess | None:
         return None
     options, described = describe_numbers(profile)
     why = f"integers from {profile.minimum:g} to {profile.maximum:g}, treated as counts{described}"
-    return TargetGuess("count", 0.6, why, options)
+    return TargetGuess("count", 0.6, why, options, doubt=doubt_quantity(profile))
 
 
 def fit(name: str, rows: RawColumn, options: Options) -> Column:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,6 +15,7 @@ from bmcli.canonical import Spelling, canonicalize, choose_spelling
 from bmcli.data.targets import (
     LabelNames,
     Normalize,
+    TargetGuess,
     check_names,
     get_spelling,
     names_to_text,
@@ -34,16 +38,23 @@ if TYPE_CHECKING:
 OBJECTIVE = "multi_label"
 ONE_CLASS = False
 
+_SEPARATORS = (";", "|")  # that are recognised; the first is the default
+_MAX_LABEL, _MAX_WORDS = 40, 3  # characters of a label, and mean number of its words
+_LIST, _LIST_START = r"^\s*\[.*\]\s*$", re.compile(r"""\[\s*(?:["'\]]|$)""")
+# Items of a list in double quotes, in single quotes, or without; NumPy writes blanks instead of commas.
+_LIST_ITEM = re.compile(r"""\s*(?:"((?:[^"\\]|\\.)*+)"|'((?:[^'\\]|\\.)*+)'|([^\s,'"\[\]][^,'"\[\]]*+))\s*,?\s*""")
+
 
 class Options(Kind):
     """Several labels per row, in one cell; an empty cell has no labels.
 
+    A cell that is a list, such as `["a", "b"]`, `['a', 'b']` or a list of JSON lines and Parquet, needs no separator.
     Alternatives: one boolean column per label (`columns`), or an array `(rows, labels)` of 0 and 1.
     """
 
     kind: Literal["labels"] = "labels"
     separator: str = Field(
-        default=";", description="Separator of the labels of a cell; surrounding spaces are removed."
+        default=_SEPARATORS[0], description="Separator of the labels of a cell; surrounding spaces are removed."
     )
     classes: LabelNames | None = Field(
         default=None,
@@ -73,8 +84,27 @@ class Options(Kind):
         return value
 
 
-def guess(profile: ColumnProfile) -> None:
-    """Labels are never guessed: one cell with several looks like one class."""
+def guess(profile: ColumnProfile) -> TargetGuess | None:
+    """Recognise lists such as `['a', 'b']`, and cells such as `a;b` and `a|b` if their items repeat in other cells."""
+    if profile.is_number or profile.is_array or profile.is_encoded or not profile.samples:
+        return None
+    if all(map(_LIST_START.match, profile.samples)):
+        return TargetGuess("labels", 0.8, "its cells are lists of labels")
+    for separator in _SEPARATORS:
+        if _are_joined(profile.samples, separator):
+            options = {} if separator == _SEPARATORS[0] else {"separator": separator}
+            doubt = "if each cell is one class, write {kind: category}"
+            return TargetGuess("labels", 0.7, f"labels with {quoted(separator)} between them", options, doubt=doubt)
+    return None
+
+
+def _are_joined(cells: Sequence[str], separator: str) -> bool:
+    """Whether some cells join short items by a separator, and the items of all cells repeat."""
+    joined = sum(separator in cell for cell in cells)
+    items = [item.strip() for cell in cells for item in cell.split(separator)]
+    # Prose with a semicolon has long items, and addresses or names have others in each cell.
+    is_short = max(map(len, items)) <= _MAX_LABEL and sum(map(len, map(str.split, items))) <= _MAX_WORDS * len(items)
+    return joined >= 2 and is_short and len(set(items)) < len(cells)
 
 
 def fit(name: str, rows: RawColumn, options: Options) -> Column:
@@ -191,10 +221,41 @@ def _to_binary(column: pa.ChunkedArray) -> np.ndarray:
 
 def _split_labels(rows: RawColumn, separator: str) -> pa.ListArray:
     """Split the labels of every row; spaces and empty labels are not removed yet."""
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     texts = raw_columns.to_texts(rows).combine_chunks()
-    return pc.split_pattern(texts, separator)
+    if not pc.any(pc.match_substring_regex(texts, _LIST)).as_py():
+        return pc.split_pattern(texts, separator)
+    encoded = texts.dictionary_encode()  # Each different list is parsed once.
+    parsed = [_parse_list(text) or text.split(separator) for text in encoded.dictionary.to_pylist()]
+    return pa.array(parsed, pa.list_(pa.string())).take(encoded.indices)
+
+
+def _parse_list(text: str) -> list[str] | None:
+    """Parse a list as JSON, Python or NumPy write it; None for another text, `[""]` for an empty list."""
+    text = text.strip()
+    if not (text.startswith("[") and text.endswith("]")):
+        return None
+    inner, position, items = text[1:-1].strip(), 0, list[str]()
+    while position < len(inner):
+        item = _LIST_ITEM.match(inner, position)
+        if item is None:
+            return None
+        items.append(_unescape(item))
+        position = item.end()
+    return items or [""]
+
+
+def _unescape(item: re.Match[str]) -> str:
+    """Return the text of an item of a list, without quotes and escapes."""
+    double, single, bare = item.groups()
+    if double is not None:
+        try:
+            return str(json.loads(f'"{double}"', strict=False))
+        except ValueError:
+            return re.sub(r"\\(.)", r"\1", double)
+    return bare if single is None else re.sub(r"\\(.)", r"\1", single)
 
 
 def _read_labels(split: pa.ListArray, spelling: Spelling) -> pa.Array:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from bmcli.data.targets import TargetGuess, describe_numbers, read_notation, require_numbers
+from bmcli.data.targets import TargetGuess, describe_numbers, doubt_quantity, read_notation, require_numbers
 from bmcli.errors import BmcliError
 from bmcli.notation import NumberNotation
 from bmcli.quoting import quoted
@@ -40,7 +40,8 @@ def guess(profile: ColumnProfile) -> TargetGuess | None:
     if not profile.is_number or profile.is_array:
         return None
     options, described = describe_numbers(profile)
-    return TargetGuess("number", 0.5, f"numbers from {profile.minimum:g} to {profile.maximum:g}{described}", options)
+    why = f"numbers from {profile.minimum:g} to {profile.maximum:g}{described}"
+    return TargetGuess("number", 0.5, why, options, doubt=doubt_quantity(profile))
 
 
 def fit(name: str, rows: RawColumn, options: Options) -> Column:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from bmcli.data.targets import (
+    NUMBER,
     ClassNames,
     Normalize,
     check_classes,
@@ -41,7 +41,7 @@ class Options(Kind):
     kind: Literal["ordered"] = "ordered"
     classes: ClassNames | None = Field(
         default=None,
-        description="All categories from the lowest to the highest; required for text, by default sorted for integers.",
+        description="All categories from the lowest to the highest; required for text, by default sorted for numbers.",
     )
     normalize: Normalize = True
 
@@ -54,7 +54,7 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
     """Fit the categories in their order. Those of the options may be absent from the training rows."""
     spelling = resolve_spelling(rows, options.classes, options.normalize)
     present = find_classes(name, rows, spelling)
-    if options.classes is None and not all(re.fullmatch(r"-?[0-9]+", each) for each in present):
+    if options.classes is None and not all(map(NUMBER.fullmatch, present)):
         raise BmcliError(
             f"target {quoted(name)}: the order of its {len(present)} categories is not known.",
             path=f"data.targets.{name}",

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import json
 import re
 from decimal import Decimal
 from pathlib import Path
@@ -108,10 +109,18 @@ def test_lists_of_several_lengths_are_a_fault_with_the_row(file: Path) -> None:
     assert fault(file) == message
 
 
-def test_lists_of_text_and_maps_are_a_fault_if_they_are_used(file: Path) -> None:
-    write(file, x=[1], tags=[["a", "b"]])
+def test_lists_of_texts_are_written_as_json(file: Path) -> None:
+    tags = [["a", 'b "c"'], None, [], ["d\\e\n", None]]
+    write(file, tags=tags, none=pa.array([[], None, [], []], pa.list_(pa.null())))
+    cells = read(file).columns["tags"].to_pylist()
+    assert [None if cell is None else json.loads(cell) for cell in cells] == [*tags[:3], ["d\\e\n", ""]]
+    assert read(file).columns["none"].to_pylist() == ["[]", None, "[]", "[]"]
+
+
+def test_lists_of_booleans_and_maps_are_a_fault_if_they_are_used(file: Path) -> None:
+    write(file, x=[1], tags=[[True, False]])
     assert read(file).columns["x"].tolist() == [1]
-    assert fault(file) == "column 'tags': lists of string cannot be read, only lists of numbers."
+    assert fault(file) == "column 'tags': lists of bool cannot be read, only lists of numbers."
     write(file, x=pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int64())))
     assert fault(file).startswith("column 'x': cells of type map<")
 

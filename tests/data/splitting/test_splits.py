@@ -40,7 +40,7 @@ def split(seed: int = 0, given: Any = None, sample: Any = None, **columns: Any) 
         data = DataOptions.model_validate(
             {"source": {"kind": "csv", "path": "t.csv"}, "targets": targets, "split": options, "sample": sample}
         )
-        return splits.split_rows(rows, data, data.targets_by_name(), seed)[0]
+        return splits.split_rows(rows, data, data.targets_by_name(), seed).indices
 
     return by
 
@@ -362,7 +362,9 @@ def test_times_are_read_in_the_formats_of_dates(cells: tuple[str, ...], formats:
 
 
 def test_an_unclear_order_of_day_and_month_in_times_is_a_fault() -> None:
-    with pytest.raises(RowFault, match="whether days or months are first is not clear from cells such as '01/02/2024'") as caught:
+    with pytest.raises(
+        RowFault, match="whether days or months are first is not clear from cells such as '01/02/2024'"
+    ) as caught:
         splits.read_times(text("01/02/2024", "03/04/2024"))
     assert caught.value.suggestion == 'Write `time_format: "%m/%d/%Y"`, or another one, beside `time`.'
     with pytest.raises(RowFault, match="expected the time of the row, received 'unknown'") as caught:
@@ -517,3 +519,58 @@ def test_more_folds_than_rows_are_a_fault_of_the_fold() -> None:
     with pytest.raises(BmcliError, match="are too few for 100 folds") as caught:
         split(y=text(*"ab" * 20))(stratify="none", fold={"number": 1, "of": 100})
     assert caught.value.faults[0].path == "data.split.fold"
+
+
+RARE = text(*"ab" * 45, *"cdefghijkl")
+
+
+def test_no_row_of_a_fold_has_a_class_that_training_lacks() -> None:
+    for number in range(1, 4):
+        found = split(y=RARE)(fold={"number": number, "of": 3})
+        codes = splits.encode_categories(RARE)
+        assert {*codes[found["test"]], *codes[found["validation"]]} <= {*codes[found["train"]]}
+
+
+@pytest.mark.parametrize("way", [{}, {"hash": True}, {"group": "who"}], ids=str)
+def test_classes_of_one_row_are_in_training(way: dict[str, Any]) -> None:
+    rows = SourceRows({"y": RARE, "who": np.arange(100) // 4, "x": np.arange(100)}, None, str)
+    options = {"source": {"kind": "csv", "path": "t.csv"}, "targets": {"y": "category"}, "split": way}
+    data = DataOptions.model_validate(options)
+    for seed in range(5):
+        found = splits.split_rows(rows, data, data.targets_by_name(), seed)
+        check_each_row_once(found.indices, 100)
+        assert {*range(90, 100)} <= {*found.indices["train"].tolist()}
+        if "group" in way:
+            groups = [{*(found.indices[name] // 4).tolist()} for name in SPLITS]
+            assert sum(map(len, groups)) == 25
+            assert found.groups == dict(zip(SPLITS, map(len, groups), strict=True))
+
+
+def test_moved_rows_are_counted() -> None:
+    data = DataOptions.model_validate({"source": {"kind": "csv", "path": "t.csv"}, "targets": {"y": "category"}})
+    moved = [
+        splits.split_rows(SourceRows({"y": RARE}, None, str), data, data.targets_by_name(), seed).moved_rows
+        for seed in range(9)
+    ]
+    assert 0 < sum(moved) < 90
+
+
+def test_rows_that_the_source_or_time_has_placed_stay() -> None:
+    given = np.where(np.arange(100) % 5 == 0, "test", "train")
+    assert split(given=given, y=RARE)()["test"].tolist() == list(range(0, 100, 5))
+    assert split(when=np.arange(100), y=RARE)(time="when")["test"].tolist() == list(range(90, 100))
+
+
+def test_classes_of_one_row_each_leave_every_split_its_rows() -> None:
+    found = split(y=text(*(f"c{n}" for n in range(30))))()
+    assert sizes(found) == [24, 3, 3]
+
+
+def test_fractions_are_strata() -> None:
+    column = np.array([0.5, 1.5] * 50)
+    found = split(y=column)()
+    assert [np.unique(column[found[name]], return_counts=True)[1].tolist() for name in SPLITS] == [
+        [40, 40],
+        [5, 5],
+        [5, 5],
+    ]

@@ -63,9 +63,11 @@ def test_a_missing_class_is_a_fault(cell: str | None) -> None:
     assert caught.value.row == 2
 
 
-def test_a_fraction_is_no_class() -> None:
-    with pytest.raises(RowFault, match=r"expected a whole number, received 0\.5"):
-        fit(np.array([0.0, 1.0, 0.5]))
+@pytest.mark.parametrize("rows", [np.array([10.5, 1.0, 0.5]), text("10.5", "1", "0.5")], ids=["array", "text"])
+def test_classes_may_be_fractions_sorted_by_size(rows: RawColumn) -> None:
+    column = fit(rows)
+    assert column.classes == ("0.5", "1", "10.5")
+    assert category.encode(rows, column).tolist() == [2, 1, 0]
 
 
 def test_several_values_a_row_are_no_class() -> None:

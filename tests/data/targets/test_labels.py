@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from bmcli.data.columns import join_columns
+from bmcli.data.profiling.column_profile import ColumnProfile, profile_column
 from bmcli.data.targets import get_source_columns, labels
 from bmcli.errors import BmcliError
 from bmcli.raw_columns import FileColumn, RowFault, take_rows
@@ -191,3 +192,61 @@ def test_columns_of_several_values_are_no_labels(column: Any) -> None:
 def test_columns_are_several_and_stand_alone(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         labels.Options(**options)
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ("['red', 'round']", "[]", "['it\\'s, old']"),
+        ('["red", "round"]', "[]", '["it\'s, old"]'),
+        ("['red' 'round']", "[ ]", '["it\'s, old"]'),
+        ("[red, round]", " [] ", '["it\'s, old"]'),
+        ('["r\\u0065d","round"]', None, '[ "it\'s, old" ]'),
+    ],
+    ids=["Python", "JSON", "NumPy", "bare", "escaped"],
+)
+def test_a_cell_may_be_a_list(cells: tuple[str | None, ...]) -> None:
+    column = fit(text(*cells, "red"))
+    assert column.classes == ("it's, old", "red", "round")
+    assert labels.encode(text(*cells), column).tolist() == [[0, 1, 1], [0, 0, 0], [1, 0, 0]]
+
+
+def test_other_brackets_are_parts_of_labels() -> None:
+    assert fit(text("[a];[b]", "[a]x", "c [d]", "[e")).classes == ("[a]", "[a]x", "[b]", "[e", "c [d]")
+
+
+def test_a_list_that_never_ends_is_read_in_linear_time() -> None:
+    cell = "[" + "'a' " * 20_000 + "'" + "\\" * 20_001 + "]"
+    assert len(fit(text(cell, "b")).classes) == 2
+
+
+def profile(*cells: str) -> ColumnProfile:
+    return profile_column("tags", text(*cells))
+
+
+@pytest.mark.parametrize(
+    ("cells", "options"),
+    [
+        (("['a', 'b']", "[]", "['c']"), {}),
+        (("a;b", "b", "c; a", "c"), {}),
+        (("a|b", "b", "c | a", "c"), {"separator": "|"}),
+    ],
+)
+def test_labels_are_recognised(cells: tuple[str, ...], options: dict[str, Any]) -> None:
+    found = labels.guess(profile(*cells))
+    assert found is not None
+    assert found.options == options
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ("a", "b"),
+        ("Action|Comedy", "Drama", "Horror"),
+        ("Main St 1; Bern", "Rue 3; Genf", "Via 9; Rom"),
+        ("the day was long; the night was cold", "the night was cold; the day was long", "the day was long"),
+        ("1", "2"),
+    ],
+)
+def test_classes_are_no_labels(cells: tuple[str, ...]) -> None:
+    assert labels.guess(profile(*cells)) is None
