@@ -15,9 +15,10 @@ from bmcli import disk, parts
 from bmcli.data.profiling import column_profile, discovery, roles
 from bmcli.data.profiling.discovery import DetectedSource
 from bmcli.data.profiling.roles import ColumnRole
-from bmcli.data.sources import read_rows
+from bmcli.data.sources import describe_left_out, read_rows
 from bmcli.data.splitting import splits
 from bmcli.errors import BmcliError, prefix_faults
+from bmcli.quoting import quoted
 from bmcli.recipe.nodes import escape_dollars, write_scalar
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def init(data: Path, target: str | None, output: Path) -> DraftResult:
         disk.write_new(output, text.encode())
     except FileExistsError:
         raise _make_exists_error(output) from None
-    return DraftResult(output, text, len(rows), assigned, split, model, tuple(_list_notes(assigned, sizes)))
+    return DraftResult(output, text, len(rows), assigned, split, model, tuple(_list_notes(rows, assigned, sizes)))
 
 
 def _make_exists_error(output: Path) -> BmcliError:
@@ -227,7 +228,12 @@ def _choose_training(assigned: Sequence[ColumnRole], sizes: RowCounts) -> Sectio
 _BATCH_SIZES = ((500, 16), (5_000, 32), (20_000, 64), (100_000, 128), (float("inf"), 512))
 
 
-def _list_notes(assigned: Sequence[ColumnRole], sizes: RowCounts) -> Iterator[str]:
+def _list_notes(rows: SourceRows, assigned: Sequence[ColumnRole], sizes: RowCounts) -> Iterator[str]:
+    if rows.left_out:
+        yield describe_left_out(rows.left_out)
+    for role in assigned:
+        if role.guess is not None and role.guess.warning:
+            yield f"{quoted(role.name)}: {role.guess.warning}"
     target = next(role for role in assigned if role.role == "target")
     if target.profile.missing:
         yield (

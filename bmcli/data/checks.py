@@ -31,6 +31,7 @@ RARE_ROWS, RARE_RATIO = (
 )  # a class is rare with fewer rows, or if the largest class has this many times its rows
 
 _BINS = 50  # quantile bins of numbers, in the prediction of a class
+_MAX_FLAW_ROWS = 1000  # cells of an input that are looked at
 _MIN_ROWS = 40  # with fewer rows no leak is looked for
 
 
@@ -39,7 +40,7 @@ class Finding:
     """One result of the checks.
 
     Args:
-        check: `duplicates`, `conflicts`, `leak`, `drift` or `imbalance`.
+        check: `duplicates`, `conflicts`, `leak`, `drift`, `imbalance` or `flaw`.
         message: Description with numbers.
         suggestion: The next step.
         numbers: The numbers of the message, for programs.
@@ -71,6 +72,7 @@ def check_prepared(prepared: PreparedData) -> tuple[Finding, ...]:
         *_find_leaks(splits["train"], spec),
         *_find_drifts(splits, spec),
         *_find_imbalances(splits["train"], spec),
+        *_find_flaws(splits["train"], spec),
     )
 
 
@@ -122,6 +124,20 @@ def _find_duplicates(codes: Mapping[str, np.ndarray], splits: Mapping[str, _Head
                 f"row; the {name} score may be optimistic.",
                 "If they are copies, leave them out, or keep equal rows together by data.split.hash or group.",
                 {"split": name, "rows": duplicates, "share": share},
+            )
+
+
+def _find_flaws(train: _Head, spec: DataSpec) -> Iterator[Finding]:
+    """Find inputs whose cells all look the same, such as black pictures."""
+    for column in spec.inputs:
+        cells = train.inputs[column.name]
+        flaw = input_kinds.get_traits(column).describe_flaw(cells[:: -(-len(cells) // _MAX_FLAW_ROWS)])
+        if flaw:
+            yield Finding(
+                "flaw",
+                f"{quoted(column.name)}: {flaw}",
+                "Look at them as the network sees them: bmcli plan RECIPE --pictures FILE.",
+                {"column": column.name},
             )
 
 

@@ -72,6 +72,7 @@ class Guess:
         is_wide: Whether the features are wide vectors.
         is_categorical: Whether each cell is one of few values, which must repeat to be useful.
         is_timeline: Whether the cells are days or times in ISO 8601, by which rows can be split.
+        warning: What a person should look at before training, in one sentence; empty if there is nothing.
     """
 
     kind: str
@@ -84,6 +85,7 @@ class Guess:
     is_wide: bool = False
     is_categorical: bool = False
     is_timeline: bool = False
+    warning: str = ""
 
 
 class EdgeCell(NamedTuple):
@@ -159,6 +161,14 @@ class InputTraits:
     def summarize(self) -> str | None:
         """Summarise the content of the training rows, for the report; None for the range of its numbers."""
         return None
+
+    def describe_flaw(self, encoded: np.ndarray) -> str:
+        """Describe why encoded cells of training rows can hardly be learned from, in one sentence; empty if they can.
+
+        Args:
+            encoded: Some rows, `(rows, ...)`.
+        """
+        return ""
 
     def count_categories(self) -> int:
         """Count the categories of which each cell is one; 0 for a column without."""
