@@ -1,11 +1,13 @@
-"""Encoded pictures for tests, made by TensorFlow."""
+"""Encoded pictures for tests, made by TensorFlow and Pillow."""
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from PIL import Image
 
 
 def pixels(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
@@ -25,6 +27,14 @@ def encoded(picture: np.ndarray, kind: str = "png") -> bytes:
     if kind in ("jpg", "jpeg"):
         return tf.io.encode_jpeg(picture, quality=95).numpy()
     return (bmp if kind == "bmp" else gif)(picture)
+
+
+def save(picture: np.ndarray | Image.Image, kind: str, **options: Any) -> bytes:
+    """The bytes of a file that Pillow writes."""
+    stream = io.BytesIO()
+    whole = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    whole.save(stream, kind, **options)
+    return stream.getvalue()
 
 
 def bmp(picture: np.ndarray) -> bytes:

@@ -16,7 +16,7 @@ from bmcli.data import targets
 from bmcli.data.profiling import column_profile, discovery, roles
 from bmcli.data.profiling.discovery import DetectedSource
 from bmcli.data.profiling.roles import ColumnRole
-from bmcli.data.sources import read_rows
+from bmcli.data.sources import describe_left_out, read_rows
 from bmcli.data.splitting import splits
 from bmcli.errors import BmcliError, prefix_faults
 from bmcli.quoting import quoted
@@ -270,6 +270,11 @@ _BATCH_SIZES = ((500, 16), (5_000, 32), (20_000, 64), (100_000, 128), (float("in
 
 
 def _list_notes(rows: SourceRows, assigned: Sequence[ColumnRole], sizes: RowCounts) -> Iterator[str]:
+    if rows.left_out:
+        yield describe_left_out(rows.left_out)
+    for role in assigned:
+        if role.guess is not None and role.guess.warning:
+            yield f"{quoted(role.name)}: {role.guess.warning}"
     yield from _describe_spellings(rows, assigned)
     target = next(role for role in assigned if role.role == "target")
     if target.doubt:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from bmcli import disk, parts
 from bmcli import inputs as input_kinds
-from bmcli.data import files
+from bmcli.data import files, picture_folders
 from bmcli.data.columns import missing_column_fault
 from bmcli.data.preparation import encode_rows, to_serving_arrays
 from bmcli.data.profiling import discovery
@@ -24,7 +24,6 @@ from bmcli.data.sources import SourceRows, read_rows
 from bmcli.errors import BmcliError, Fault, prefix_faults
 from bmcli.export import artefacts
 from bmcli.objectives import open_answers
-from bmcli.pictures import IMAGE_SUFFIXES
 from bmcli.quoting import quoted
 from bmcli.raw_columns import FileColumn, RawColumn, take_rows
 from bmcli.run_data import read_data_spec
@@ -79,6 +78,7 @@ class PredictionResult:
         unseen: Number of cells unlike those of the training rows, by column; columns without are left out.
         warnings: Sentences about them.
         seconds: Time to read, predict and write, without the start of TensorFlow.
+        left_out: Names of files and folders beside the data that hold no rows.
     """
 
     origin: tuple[str, Path]
@@ -90,6 +90,7 @@ class PredictionResult:
     unseen: Mapping[str, int]
     warnings: tuple[str, ...]
     seconds: float
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -238,9 +239,9 @@ def _read_standard_input(read: Callable[[], SourceRows], file: Path) -> SourceRo
 
 def _read_rows(data: Path, default_options: Mapping[str, Any], spec: DataSpec, skip_malformed: bool) -> SourceRows:
     """Read all rows of a file or folder, with the source options of the training rows if the format is the same."""
-    pictures = _list_pictures(data)
-    if pictures and len(spec.inputs) == 1 and input_kinds.get_traits(spec.inputs[0]).display == "picture":
-        return _make_picture_rows(data, pictures, spec.inputs[0].name)
+    takes_pictures = len(spec.inputs) == 1 and input_kinds.get_traits(spec.inputs[0]).display == "picture"
+    if takes_pictures and (rows := _read_pictures(data, spec.inputs[0].name, skip_malformed)):
+        return rows
     detected = discovery.detect_source(data)
     options_class = parts.load("data.sources", detected.kind).Options
     if detected.kind == default_options["kind"] and "path" in options_class.model_fields:
@@ -253,21 +254,33 @@ def _read_rows(data: Path, default_options: Mapping[str, Any], spec: DataSpec, s
         raise BmcliError(*(replace(fault, path="") for fault in error.faults)) from None  # not the recipe's file
 
 
-def _list_pictures(data: Path) -> list[Path]:
-    """List a picture, or all pictures below a folder, by name."""
+def _read_pictures(data: Path, name: str, skip_others: bool) -> SourceRows | None:
+    """Read a picture, or all pictures below a folder by the rules of training; None if there is none.
+
+    Args:
+        skip_others: Count files among the pictures that are none as rows that cannot be read; otherwise they are a
+            fault.
+    """
     # `Path.is_file` raises PermissionError below a folder that this user must not read; `os.path.isfile` is false.
     if os.path.isfile(data):
-        return [data] if data.suffix.lower() in IMAGE_SUFFIXES else []
+        return _make_picture_rows(data.parent, [data], name, data) if picture_folders.is_picture(data) else None
     if not os.path.isdir(data):
-        return []
-    return sorted(path for path in data.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and os.path.isfile(path))
+        return None
+    contents = list(picture_folders.walk(data))
+    pictures = sorted(path for content in contents for path in content.pictures)
+    if not pictures:
+        return None
+    others = [path for content in contents if content.pictures for path in content.others]
+    if others and not skip_others:
+        raise picture_folders.make_other_file_error(others[0])
+    rows = _make_picture_rows(data, pictures, name, data)
+    return replace(rows, malformed_records=len(others), left_out=picture_folders.list_left_out(data))
 
 
-def _make_picture_rows(data: Path, pictures: Sequence[Path], name: str) -> SourceRows:
+def _make_picture_rows(folder: Path, pictures: Sequence[Path], name: str, data: Path) -> SourceRows:
     import numpy as np
     import pyarrow as pa
 
-    folder = data if data.is_dir() else data.parent
     names = pa.chunked_array([pa.array([str(path.relative_to(folder)) for path in pictures], pa.string())])
     return SourceRows(
         columns={
@@ -333,6 +346,7 @@ def _write_predictions(
         {column.name: unseen[column.name] for column in predictor.spec.inputs if unseen[column.name]},
         tuple(describe_unseen(predictor.spec, unseen, predicted)),
         time.perf_counter() - start,
+        rows.left_out,
     )
 
 

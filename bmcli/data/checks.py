@@ -30,6 +30,7 @@ SIGNIFICANCE = 0.01  # level of the drift tests, after Bonferroni's correction
 RARE_RATIO, FEW_ROWS, FEW_ROWS_RATIO = 20.0, 20, 5.0
 
 _BINS = 50  # quantile bins of numbers, in the prediction of a class
+_MAX_FLAW_ROWS = 1000  # cells of an input that are looked at
 _MIN_ROWS = 40  # with fewer rows no leak is looked for
 _MIN_ERRORS = 10  # errors of the majority class, with fewer of which a perfect prediction may be chance
 _MIN_EXPECTED = 5.0  # rows of a category in either split, with fewer of which the chi-squared test is not valid
@@ -42,7 +43,7 @@ class Finding:
     """One result of the checks.
 
     Args:
-        check: `duplicates`, `conflicts`, `leak`, `groups`, `drift`, `imbalance` or `spelling`.
+        check: `duplicates`, `conflicts`, `leak`, `groups`, `drift`, `imbalance`, `spelling` or `flaw`.
         message: Description with numbers.
         suggestion: The next step.
         numbers: The numbers of the message, for programs.
@@ -79,6 +80,7 @@ def check_prepared(prepared: PreparedData) -> tuple[Finding, ...]:
         *_find_drifts(splits, spec),
         *_find_imbalances(splits["train"], spec),
         *find_spellings(spec),
+        *_find_flaws(splits["train"], spec),
     )
 
 
@@ -177,6 +179,20 @@ def _find_duplicates(codes: Mapping[str, np.ndarray], chance: float) -> Iterator
 def _format_share(share: float) -> str:
     """Format a share in per cent, a small one with a decimal."""
     return f"{share:.0%}" if share >= 0.1 else f"{share:.1%}"
+
+
+def _find_flaws(train: _Head, spec: DataSpec) -> Iterator[Finding]:
+    """Find inputs whose cells all look the same, such as black pictures."""
+    for column in spec.inputs:
+        cells = train.inputs[column.name]
+        flaw = input_kinds.get_traits(column).describe_flaw(cells[:: -(-len(cells) // _MAX_FLAW_ROWS)])
+        if flaw:
+            yield Finding(
+                "flaw",
+                f"{quoted(column.name)}: {flaw}",
+                "Look at them as the network sees them: bmcli plan RECIPE --pictures FILE.",
+                {"column": column.name},
+            )
 
 
 def _count_classes(rows: _Head, target: Column) -> np.ndarray | None:

@@ -16,9 +16,10 @@ from bmcli import parts, plugins
 from bmcli.data import columns, files, foreign_cells, invalid, store
 from bmcli.data import targets as target_kinds
 from bmcli.data.raw_rows import read_valid_rows, reread_rows
-from bmcli.data.sources import SourceOptions, SourceRows, get_source
+from bmcli.data.sources import SourceOptions, SourceRows, describe_left_out, get_source
 from bmcli.data.splitting import splits
 from bmcli.errors import BmcliError, Fault, prefix_faults
+from bmcli.messages import write_message
 from bmcli.quoting import quoted
 from bmcli.raw_columns import RawColumn, RowFault, take_rows
 from bmcli.recipe.data import DataOptions, get_target_columns
@@ -149,6 +150,8 @@ def _prepare_source(
 ) -> DataSpec:
     """Read and split a source, write its encoded columns to the draft one at a time, and return their description."""
     rows, invalid_cells, skipped_rows = read_valid_rows(options, targets)
+    if rows.left_out:
+        write_message(f"note: {describe_left_out(rows.left_out)}")
     with prefix_faults(rows.origin):
         spec = _encode_source(rows, options, targets, seed, fitted_inputs, draft)
     return replace(spec, invalid_cells=invalid_cells, skipped_rows=skipped_rows)

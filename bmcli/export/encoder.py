@@ -5,7 +5,8 @@
 
 Cells are strings for texts, and for categories, dates and booleans that are text, with "" for a missing value; numbers
 otherwise, with NaN or None for a missing value; and pictures as arrays `(height, width)` or `(height, width,
-channels)`, of any size. Decode the picture files of a model that takes files first, to uint8 in upright orientation.
+channels)`, of any size. Decode the picture files of a model that takes files first, in upright orientation and with
+transparency: to uint8, or to uint16 if `column["state"]["bits"]` is 16.
 
 This file is self-contained: it is copied to every artefact with preprocessing outside the model.
 """
@@ -395,14 +396,33 @@ def _encode_image(column: Mapping[str, Any], cells: Any) -> Any:
 
 def _encode_picture(column: Mapping[str, Any], picture: np.ndarray) -> np.ndarray:
     """Convert one picture to the size and the channels of the network."""
-    is_file, channels = column["raw_dtype"] == "string", column["shape"][2]
+    state, channels = column["state"], column["shape"][2]
     picture = picture[..., None] if picture.ndim == 2 else picture
-    if not is_file:
-        picture = _convert_channels(picture, channels)
     if picture.size == 0:
-        return np.zeros(column["shape"], "uint8")  # a missing picture
-    resized = _resize(picture, column["shape"][:2], column["state"].get("fit", "stretch"), antialias=is_file)
-    return _convert_channels(resized[..., :3] if resized.shape[2] == 4 else resized, channels) if is_file else resized
+        return np.zeros(column["shape"], column["dtype"])  # a missing picture
+    if column["raw_dtype"] != "string":
+        return _resize(_convert_channels(picture, channels), column["shape"][:2], state.get("fit", "stretch"), False)
+    if channels < 4:
+        picture = _lay_on_background(picture, state["background"])
+    picture = picture.astype(column["dtype"])
+    resized = _resize(picture, column["shape"][:2], state["fit"], antialias=True)
+    if channels < 4:
+        return _convert_channels(resized, channels)
+    alpha = resized[..., -1:] if resized.shape[2] in (2, 4) else np.full_like(resized[..., -1:], 2 ** state["bits"] - 1)
+    colours = resized[..., :3] if resized.shape[2] > 2 else np.repeat(resized[..., :1], 3, axis=2)
+    return np.concatenate([colours, alpha], axis=2)
+
+
+def _lay_on_background(picture: np.ndarray, background: Sequence[int]) -> np.ndarray:
+    """Lay a picture on a background of red, green and blue, where it has two or four channels."""
+    if picture.shape[2] % 2:
+        return picture
+    largest = np.iinfo(picture.dtype).max
+    colours = picture[..., :3] if picture.shape[2] == 4 else np.repeat(picture[..., :1], 3, axis=2)
+    alpha = picture[..., -1:].astype("float32") / np.float32(largest)
+    behind = np.array(background, "float32") * np.float32(largest // 255)
+    laid = np.rint(colours.astype("float32") * alpha + behind * (1 - alpha))
+    return np.clip(laid, 0, largest).astype(picture.dtype)
 
 
 def _convert_channels(picture: np.ndarray, channels: int) -> np.ndarray:

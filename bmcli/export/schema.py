@@ -271,6 +271,9 @@ class TextState(_StrictRecord):
     unseen_share: Share = 0.0
 
 
+_Byte = Annotated[int, Field(ge=0, le=255)]
+
+
 class ImageState(_StrictRecord):
     fit: Literal["stretch", "pad", "crop"]
     offset: Numbers
@@ -278,6 +281,9 @@ class ImageState(_StrictRecord):
     range: tuple[float, float]
     max_pixels: Count = 0
     sized: bool = True
+    background: tuple[_Byte, _Byte, _Byte] = (255, 255, 255)
+    bits: Literal[8, 16] = 8
+    converted: tuple[str, ...] = ()
 
 
 class CrossState(_StrictRecord):

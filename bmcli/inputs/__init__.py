@@ -76,6 +76,7 @@ class Guess:
         doubt: What else the cells may mean, and how to say so in the recipe; also of a guess that is not followed.
         foreign: Counts of the few distinct cells that the kind cannot read, which `bmcli init` writes as the option
             `missing_cells`. A recipe that does not name them refuses them.
+        warning: What a person should look at before training, in one sentence; empty if there is nothing.
     """
 
     kind: str
@@ -90,6 +91,7 @@ class Guess:
     time_formats: tuple[str, ...] = ()
     doubt: str = ""
     foreign: Mapping[str, int] = field(default_factory=dict)
+    warning: str = ""
 
 
 class EdgeCell(NamedTuple):
@@ -176,6 +178,14 @@ class InputTraits:
     def summarize(self) -> str | None:
         """Summarise the content of the training rows, for the report; None for the range of its numbers."""
         return None
+
+    def describe_flaw(self, encoded: np.ndarray) -> str:
+        """Describe why encoded cells of training rows can hardly be learned from, in one sentence; empty if they can.
+
+        Args:
+            encoded: Some rows, `(rows, ...)`.
+        """
+        return ""
 
     def count_categories(self) -> int:
         """Count the categories of which each cell is one; 0 for a column without."""

@@ -1,4 +1,7 @@
-"""Image input: arrays `(rows, height, width)` or `(rows, height, width, channels)`, or encoded files."""
+"""Image input: arrays `(rows, height, width)` or `(rows, height, width, channels)`, or encoded files.
+
+Files that TensorFlow does not decode as people see them are converted to PNG before: see `ImageHeader.is_native`.
+"""
 
 from __future__ import annotations
 
@@ -35,13 +38,22 @@ if TYPE_CHECKING:
 
 _Side = Annotated[int, Field(ge=1, le=8192)]
 _BATCH_ROWS = 1024
-_MAX_HEADERS = 256  # encoded pictures whose headers determine size and channels
+_MAX_HEADERS = 2048  # encoded pictures whose headers determine size, channels and bits
 _MAX_SIDE = 96  # height and width in pixels at which a small network trains in reasonable time on a CPU
-_MAX_DECODED = 2048  # encoded pictures from which mean and deviation are computed: all would be decoded twice
+_MAX_DECODED = 2048  # encoded pictures from which statistics are computed: all would be decoded twice
+_MAX_TRANSPARENT = 64  # transparent pictures by which the background is chosen
+_BACKGROUNDS = {"white": (255, 255, 255), "black": (0, 0, 0), "grey": (128, 128, 128)}
+_MIN_CONTRAST = 32.0  # of a background, at which it is not exchanged for one with more
+_ALIKE = 0.02  # difference of all pixels, as a share of their range, below which pictures look the same
+_MAX_PLAIN = 0.1  # share of pictures of a single colour that is not reported
+_MAX_SKETCHES = 48  # pictures that `bmcli init` looks at
+_MAX_SKETCHED_PIXELS = 50_000_000
+_RARE = 0.05  # share of the pictures that may have less contrast
+_LUMINANCE = (0.299, 0.587, 0.114)
 
 
 class Options(InputOptions):
-    """One image per row: an array, or an encoded file (JPEG, PNG, BMP, first frame of a GIF)."""
+    """One image per row: an array, or an encoded file (JPEG, PNG, BMP, WebP, TIFF, first frame of a GIF)."""
 
     AUGMENTED_AS: ClassVar[Literal["image", "number"] | None] = "image"
 
@@ -54,13 +66,19 @@ class Options(InputOptions):
         description="How an image of another aspect ratio is resized: stretched, padded with black (pad), or "
         "cropped at the centre (crop).",
     )
-    channels: Literal[1, 3] | None = Field(
-        default=None, description="1 for greyscale, 3 for colour; by default that of the data."
+    channels: Literal[1, 3, 4] | None = Field(
+        default=None,
+        description="1 for greyscale, 3 for colour, 4 for colour and opacity; by default 1 or 3, as the data has.",
+    )
+    background: Literal["auto", "white", "black", "grey"] = Field(
+        default="auto",
+        description="Colour behind transparent pixels of files. `auto` is white, unless that hides the shapes of some "
+        "training pictures: then the one of the others that shows all of them best.",
     )
     scale: Literal["unit", "standard", "none"] = Field(
         default="unit",
         description="`unit`: pixels from 0 to 1, by the range of the training pixels, or 0 to 255 for encoded "
-        "files; `standard`: mean 0 and standard deviation 1 per channel.",
+        "files of 8 bits; `standard`: mean 0 and standard deviation 1 per channel.",
     )
     max_megapixels: Annotated[float, Field(gt=0)] = Field(
         default=50.0, description="Largest size of an encoded image; larger ones are rejected before decoding."
@@ -88,12 +106,34 @@ def _guess_size(rows: FileColumn) -> Guess:
     """Propose a size at which encoded pictures train in reasonable time, if theirs differ or are larger."""
     sizes = [(header.height, header.width) for header in sample_image_headers(rows)]
     height, width = (median_low(sides) for sides in zip(*sizes, strict=True)) if sizes else (_MAX_SIDE, _MAX_SIDE)
+    warning = _describe_sketches(rows)
     sizes_differ = len(set(sizes)) > 1
     if not sizes_differ and max(height, width) <= _MAX_SIDE:
-        return Guess("image", 0.9, f"pictures of {height}x{width} pixels", form="map")
+        return Guess("image", 0.9, f"pictures of {height}x{width} pixels", form="map", warning=warning)
     side = min(_MAX_SIDE, max(height, width))
     size = "several sizes" if sizes_differ else f"{height}x{width} pixels"
-    return Guess("image", 0.9, f"pictures of {size}, resized to {side}x{side}", {"size": [side, side]}, form="map")
+    why = f"pictures of {size}, resized to {side}x{side}"
+    return Guess("image", 0.9, why, {"size": [side, side]}, form="map", warning=warning)
+
+
+def _describe_sketches(rows: FileColumn) -> str:
+    """Describe pictures that cannot be told apart, by small drawings of a sample; those that are damaged do not count.
+
+    They are made without TensorFlow, whose start would take longer than all of `bmcli init`.
+    """
+    import numpy as np
+
+    from bmcli.pictures.conversion import sketch
+
+    sketches = []
+    for row in _pick_evenly(len(rows), _MAX_SKETCHES) if len(rows) else ():
+        try:
+            header = pictures.read_header(data := rows.read(row))
+            if header.height * header.width <= _MAX_SKETCHED_PIXELS:
+                sketches.append(sketch(data))
+        except (RowFault, ValueError):
+            continue  # preparation reports it
+    return describe_uniform(np.stack(sketches)) if sketches else ""
 
 
 def fit(name: str, rows: RawColumn, options: Options) -> Column:
@@ -110,7 +150,7 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
             else "",
         )
     height, width, channels = rows.shape[1:] if rows.ndim == 4 else (*rows.shape[1:], 1)
-    if options.channels not in (None, channels) and channels not in (1, 3):
+    if options.channels not in (None, channels) and (channels not in (1, 3) or options.channels == 4):
         raise BmcliError(
             f"column {quoted(name)}: {channels} channels cannot become {options.channels}.",
             path=f"data.inputs.{name}",
@@ -129,7 +169,7 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
 
 
 def _fit_encoded(name: str, rows: FileColumn, options: Options) -> Column:
-    """Fit size and channels from the headers of a sample of pictures, mean and deviation from a larger sample."""
+    """Fit size, channels, bits and background on a sample of pictures, and their statistics where these are needed."""
     column = Column(
         name=name,
         kind="image",
@@ -140,24 +180,54 @@ def _fit_encoded(name: str, rows: FileColumn, options: Options) -> Column:
             "fit": options.fit,
             "max_pixels": _get_max_pixels(options),
             "sized": options.size is not None,
+            "background": list(_BACKGROUNDS["white"]),
+            "bits": 8,
         },
     )
-    if options.size is None or options.channels is None:
-        present = (~rows.missing()).nonzero()[0]
-        if not len(present):
-            raise BmcliError(f"column {quoted(name)}: the training rows have no picture.", path=f"data.inputs.{name}")
-        sample = present[_pick_evenly(len(present), _MAX_HEADERS)]
-        headers = [_read_checked_header(rows, row, column)[1] for row in sample]
+    present = (~rows.missing()).nonzero()[0]
+    needs_pictures = options.size is None or options.channels is None
+    if needs_pictures and not len(present):
+        raise BmcliError(f"column {quoted(name)}: the training rows have no picture.", path=f"data.inputs.{name}")
+    sample = present[_pick_evenly(len(present), _MAX_HEADERS)]
+    headers = [_read_checked_header(rows, row, column)[1] for row in sample]
+    if needs_pictures:
         size = options.size or _require_common_size(name, headers)
-        channels = options.channels or max(
-            header.channels for header in headers
-        )  # One colour picture makes all colour.
+        # One colour picture makes all colour.
+        channels = options.channels or max(header.channels for header in headers)
         column = replace(column, shape=(*size, channels))
-    if options.scale == "standard":
+    bits = max((header.bits for header in headers), default=8)
+    transparent = [row for row, header in zip(sample, headers, strict=True) if header.has_alpha]
+    background = _BACKGROUNDS.get(options.background) or _choose_background(rows, transparent, column)
+    converted = sorted({header.format for header in headers if not header.is_native})
+    state = {**column.state, "bits": bits, "background": list(background), "converted": converted}
+    column = replace(column, dtype="uint8" if bits == 8 else "float32", state=state)
+    if options.scale == "standard" or bits == 16:
         return _add_statistics(column, encode(rows.take(_pick_evenly(len(rows), _MAX_DECODED)), column), options.scale)
     count, span = column.shape[2], (0.0, 255.0)
     scale = [span[1] if options.scale == "unit" else 1.0] * count
     return replace(column, state={**column.state, "offset": [0.0] * count, "scale": scale, "range": list(span)})
+
+
+def _choose_background(rows: FileColumn, transparent: Sequence[int], column: Column) -> tuple[int, int, int]:
+    """Choose the background of transparent pictures: white, unless some of their shapes would be hidden on it.
+
+    Args:
+        transparent: Rows whose pictures may have transparent pixels.
+    """
+    import numpy as np
+
+    shown = []
+    for row in transparent[:: -(-len(transparent) // _MAX_TRANSPARENT)] if transparent else ():
+        picture = _decode_whole(*_read_native(rows, row, column), row)
+        opacity = picture[..., -1] / 255
+        if opacity.min() < 1 and opacity.max() > 0:
+            colours = picture[..., :3] if picture.shape[2] == 4 else picture[..., [0, 0, 0]]
+            shown.append(np.average(colours @ np.array(_LUMINANCE), weights=opacity))
+    if not shown:
+        return _BACKGROUNDS["white"]
+    contrasts = {each: float(np.quantile(np.abs(np.array(shown) - each[0]), _RARE)) for each in _BACKGROUNDS.values()}
+    white = _BACKGROUNDS["white"]
+    return white if contrasts[white] >= _MIN_CONTRAST else max(contrasts, key=lambda each: contrasts[each])
 
 
 def _require_common_size(name: str, headers: list[pictures.ImageHeader]) -> tuple[int, int]:
@@ -188,8 +258,8 @@ def check(rows: RawColumn, options: Options) -> None:
     size = options.size or (1, 1)
     # Nothing is fitted yet: any size and number of channels show whether a picture can be decoded.
     column = Column("", "image", (*size, options.channels or 3), "uint8", raw_dtype="string", state=state)
-    decode = _compile_decoder(size, column.shape[2], options.fit)
-    _run_on_rows(rows, lambda row: _decode_picture(*_read_checked_header(rows, row, column), row, decode))
+    decode = _compile_decoder(_get_decoder_options(column))
+    _run_on_rows(rows, lambda row: _decode_picture(*_read_native(rows, row, column), row, decode))
 
 
 def encode(rows: RawColumn, column: Column) -> np.ndarray:
@@ -220,10 +290,16 @@ def build_encoder(column: Column) -> keras.layers.Layer:
     from bmcli.layers.image_encoder import ImageEncoder
     from bmcli.layers.picture_decoder import PictureDecoder
 
-    fitted = column.state.get("fit", "stretch")
     if column.raw_dtype == "string":
-        return PictureDecoder(column.shape[:2], column.shape[2], fitted)
-    return ImageEncoder(column.shape[:2], column.shape[2], dtype=column.dtype, fit=fitted)
+        return PictureDecoder(*_get_decoder_options(column))
+    return ImageEncoder(column.shape[:2], column.shape[2], dtype=column.dtype, fit=column.state.get("fit", "stretch"))
+
+
+def _get_decoder_options(column: Column) -> tuple[tuple[int, ...], int, str, tuple[int, ...], int]:
+    """Return the arguments of PictureDecoder for a column of files."""
+    state = column.state
+    background = tuple(state.get("background", _BACKGROUNDS["white"]))
+    return column.shape[:2], column.shape[2], state["fit"], background, state.get("bits", 8)
 
 
 def build_feature(column: Column, encoded: Any) -> Feature:
@@ -231,6 +307,22 @@ def build_feature(column: Column, encoded: Any) -> Feature:
     from bmcli.layers.scale import FixedScaling
 
     return Feature(column, FixedScaling(column.state["offset"], column.state["scale"])(encoded))
+
+
+def describe_uniform(values: np.ndarray) -> str:
+    """Describe pictures of a single colour, and pictures that are all alike; empty if nearly all are neither.
+
+    Args:
+        values: Pixels from 0 to 1, `(pictures, pixels, channels)`.
+    """
+    import numpy as np
+
+    is_plain = (np.ptp(values, axis=1) == 0).all(axis=-1)
+    if len(values) > 1 and (np.ptp(values, axis=0) < _ALIKE).all():
+        return f"all of {len(values):,} pictures look the same."
+    if is_plain.mean() > _MAX_PLAIN:
+        return f"{int(is_plain.sum()):,} of {len(values):,} pictures have a single colour each."
+    return ""
 
 
 def get_traits(column: Column) -> InputTraits:
@@ -264,7 +356,7 @@ class ImageTraits(InputTraits):
 
     @property
     def file_formats(self) -> str:
-        return "JPEG, PNG, BMP or GIF" if self._is_file else ""
+        return pictures.SERVED_FORMATS if self._is_file else ""
 
     @property
     def accepts_files(self) -> bool:
@@ -275,17 +367,30 @@ class ImageTraits(InputTraits):
         content = f"the bytes of a {self.file_formats} file" if self._is_file else "pixels"
         low, high = self._span
         size = "x".join(map(str, self.column.shape))
-        return f"{content}; the network sees {size}, trained on values from {low:g} to {high:g}"
+        converted = self.column.state.get("converted", ())
+        # A served model does not read these formats, or would not see them as in training.
+        first = (
+            f" (convert files of other kinds to PNG first, as {', '.join(converted)} of training)" if converted else ""
+        )
+        return f"{content}{first}; the network sees {size}, trained on values from {low:g} to {high:g}"
 
     def summarize(self) -> str:
         return f"{' by '.join(map(str, self.column.shape))} pixels"
+
+    def describe_flaw(self, encoded: np.ndarray) -> str:
+        low, high = self._span
+        values = encoded.astype("float32").reshape(len(encoded), -1, encoded.shape[-1])
+        return describe_uniform(values / ((high - low) or 1.0))
 
     def draw(self, encoded: np.ndarray) -> np.ndarray:
         import numpy as np
 
         low, high = self._span
         # The range is empty if all training pixels are equal, and exceeded by some augmentations.
-        return np.clip((encoded.astype("float32") - low) / ((high - low) or 1.0), 0.0, 1.0)
+        drawn: np.ndarray = np.clip((encoded.astype("float32") - low) / ((high - low) or 1.0), 0.0, 1.0)
+        if drawn.shape[-1] == 4:
+            return drawn[..., :3] * drawn[..., 3:] + (1 - drawn[..., 3:])
+        return drawn
 
     def to_unit_range(self, encoded: Any) -> Any:
         """Convert pixels to float32 values from 0 to 1."""
@@ -317,6 +422,15 @@ class ImageTraits(InputTraits):
 
         return convert
 
+    def to_serving_array(self, rows: RawColumn) -> np.ndarray:
+        """Convert pictures as a served model takes them; files that it would not decode are converted to PNG."""
+        if not self._is_file or not is_file_column(rows):
+            return super().to_serving_array(rows)
+        is_missing = rows.missing()
+        return make_object_array(
+            [b"" if is_missing[row] else _read_native(rows, row, self.column)[0] for row in range(len(rows))]
+        )
+
     def read_array(self, rows: RawColumn) -> np.ndarray:
         import numpy as np
 
@@ -345,12 +459,13 @@ class ImageTraits(InputTraits):
         return generator.uniform(*self._span, shape).astype(self.column.raw_dtype)
 
     def decode_files(self, cells: np.ndarray) -> Any:
-        """Decode pictures to uint8, in upright orientation; a missing one is empty."""
+        """Decode pictures to uint8 or uint16, in upright orientation, with transparency; a missing one is empty."""
         import numpy as np
 
         from bmcli.layers.picture_decoder import decode_upright
 
-        decoded = [decode_upright(data).numpy() if data else np.zeros((0, 0, 1), "uint8") for data in cells]
+        bits = self.column.state["bits"]
+        decoded = [decode_upright(data, bits).numpy() if data else np.zeros((0, 0, 1), "uint8") for data in cells]
         return np.stack(decoded) if len({each.shape for each in decoded}) == 1 else decoded
 
     def build_file_encoder(self) -> keras.layers.Layer:
@@ -375,11 +490,11 @@ def _decode_rows(rows: FileColumn, column: Column) -> np.ndarray:
     """Decode the pictures of encoded files."""
     import numpy as np
 
-    decode = _compile_decoder(column.shape[:2], column.shape[2], column.state["fit"])
-    decoded = np.zeros((len(rows), *column.shape), "uint8")
+    decode = _compile_decoder(_get_decoder_options(column))
+    decoded = np.zeros((len(rows), *column.shape), column.dtype)
 
     def fill(row: int) -> None:
-        data, header = _read_checked_header(rows, row, column)
+        data, header = _read_native(rows, row, column)
         _check_size(header, row, column)
         decoded[row] = _decode_picture(data, header, row, decode)
 
@@ -396,16 +511,23 @@ def _run_on_rows(rows: FileColumn, work: Callable[[int], object]) -> None:
 
 
 @cache
-def _compile_decoder(size: tuple[int, int], channels: int, fit: str) -> Callable[[bytes], Any]:
+def _compile_decoder(options: tuple[tuple[int, ...], int, str, tuple[int, ...], int]) -> Callable[[bytes], Any]:
     """Compile the decoder of one picture, by the layer of the served model."""
     from bmcli.layers import tf
     from bmcli.layers.picture_decoder import PictureDecoder
 
     signature = [tf.TensorSpec((), tf.string)]
     decode: Callable[[bytes], Any] = tf.function(
-        PictureDecoder(size, channels, fit).decode, input_signature=signature, autograph=False
+        PictureDecoder(*options).decode, input_signature=signature, autograph=False
     )
     return decode
+
+
+def _decode_whole(data: bytes, header: pictures.ImageHeader, row: int) -> np.ndarray:
+    """Decode a picture in its own size and channels, uint8."""
+    from bmcli.layers.picture_decoder import decode_upright
+
+    return _decode_picture(data, header, row, decode_upright)
 
 
 def _decode_picture(data: bytes, header: pictures.ImageHeader, row: int, decode: Callable[[bytes], Any]) -> np.ndarray:
@@ -456,6 +578,19 @@ def _read_checked_header(rows: FileColumn, row: int, column: Column) -> tuple[by
     if header.scans > scans:
         message = f"expected a JPEG picture of at most {scans} scans, received {header.scans}."
         raise RowFault(row, message, "Save it again with an image editor.")
+    return data, header
+
+
+def _read_native(rows: FileColumn, row: int, column: Column) -> tuple[bytes, pictures.ImageHeader]:
+    """Read the bytes of a picture, converted to PNG if TensorFlow does not decode its kind, and its header."""
+    data, header = _read_checked_header(rows, row, column)
+    if not header.is_native:
+        from bmcli.pictures.conversion import convert_to_png
+
+        try:
+            data = convert_to_png(data, column.state["max_pixels"])
+        except ValueError as error:
+            raise RowFault(row, f"{header.format.upper()}: {error}") from None
     return data, header
 
 

@@ -134,14 +134,6 @@ def test_grey_files_have_one_channel_and_colour_among_them_makes_three() -> None
     assert fit(files(grey), channels=3).shape == (4, 4, 3)
 
 
-def test_transparency_is_dropped() -> None:
-    opaque = pixels(4, 4, 3)
-    rows = files(encoded(np.concatenate([opaque, pixels(4, 4, 1)], axis=-1)))
-    column = fit(rows)
-    assert column.shape == (4, 4, 3)
-    np.testing.assert_array_equal(image.encode(rows, column)[0], opaque)
-
-
 def test_encoded_pixels_go_from_0_to_255_and_nothing_is_decoded_to_know_it() -> None:
     column = fit(files(encoded(pixels(40, 40), "jpg")[:700]), size=(4, 4))
     assert (column.state["offset"], column.state["scale"]) == ([0.0] * 3, [255.0] * 3)
@@ -203,7 +195,10 @@ def test_a_picture_of_another_size_than_the_training_pictures_is_a_fault() -> No
 
 LARGE_PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (10_000).to_bytes(4, "big") * 2 + b"\x08\x02\0\0\0"
 CORRUPT = {
-    "text": (b"no picture, just words", "expected a JPEG, PNG, BMP or GIF picture; the file begins with b'no picture"),
+    "text": (
+        b"no picture, just words",
+        "expected a JPEG, .* or TIFF picture; the file begins with b'no picture",
+    ),
     "empty": (b"", "the file is empty"),
     "100 megapixels": (LARGE_PNG, r"at most 50 megapixels, received 10000 x 10000 pixels, 100 megapixels"),
     "cut header": (LARGE_PNG[:18], "the header of the picture is damaged or cut off"),

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bmcli.data import files
+from bmcli.data import files, picture_folders
 from bmcli.data.sources import TAB_SEPARATED_ENDINGS, map_endings_to_kinds
 from bmcli.data.splitting.splits import parse_split_name
 from bmcli.errors import BmcliError
-from bmcli.pictures import IMAGE_SUFFIXES
 from bmcli.quoting import quoted
 from bmcli.specs import SPLITS
 
@@ -70,15 +69,18 @@ def _detect_folder(folder: Path) -> DetectedSource:
     content = [path for path in files.list_folder(folder) if not path.name.startswith(".")]
     if any("-images-idx3-ubyte" in path.name for path in content):
         return DetectedSource("idx", folder)
-    if any(files.get_ending(path.name) in IMAGE_SUFFIXES for path in folder.glob("*/*")) and not _select_tables(
-        content
-    ):
-        return DetectedSource("image_folder", folder)
-    if any(files.get_ending(path.name) in IMAGE_SUFFIXES for path in folder.glob("*/*/*")) and not _select_tables(
-        content
-    ):
+    if not _select_tables(content) and any(_holds_pictures(folder, pattern) for pattern in ("*/*", "*/*/*")):
         return DetectedSource("image_folder", folder)
     return _detect_tables(folder, _select_tables(content))
+
+
+def _holds_pictures(folder: Path, pattern: str) -> bool:
+    """Whether a pattern finds a picture in folders that are not hidden."""
+    return any(
+        picture_folders.is_picture(path)
+        and not any(map(picture_folders.is_left_out, (path, *path.relative_to(folder).parents)))
+        for path in folder.glob(pattern)
+    )
 
 
 def _select_tables(content: list[Path]) -> list[Path]:

@@ -45,6 +45,7 @@ class SourceRows:
         count: Number of rows; None to take the length of a column.
         malformed_records: Number of records that were left out because they are not rows.
         origin: Files that hold the rows, for messages about no row in particular.
+        left_out: Names of files and folders beside the data that hold no rows, such as hidden ones.
     """
 
     columns: Mapping[str, RawColumn]
@@ -54,11 +55,21 @@ class SourceRows:
     count: int | None = None
     malformed_records: int = 0
     origin: str = ""
+    left_out: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         if self.count is not None:
             return self.count
         return len(next(iter(self.columns.values()))) if self.columns else 0
+
+
+def describe_left_out(left_out: Sequence[str]) -> str:
+    """Describe the files and folders that hold no rows, in one sentence; empty if there are none."""
+    count = len(left_out)
+    names = ", ".join(map(quoted, left_out[:_MAX_NAMED_FILES]))
+    more = f" and {count - _MAX_NAMED_FILES:,} more" if count > _MAX_NAMED_FILES else ""
+    entries = "file or folder" if count == 1 else "files or folders"
+    return f"{count:,} {entries} left out, which hold no data: {names}{more}." if count else ""
 
 
 class SourceOptions(Kind):

@@ -8,14 +8,13 @@ from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from bmcli import limits, parts, pictures
-from bmcli.data import files
+from bmcli import parts
+from bmcli.data import files, picture_folders
 from bmcli.data.profiling import discovery
 from bmcli.data.sources import SourceOptions, SourceRows, map_endings_to_kinds
 from bmcli.data.splitting.splits import parse_split_name
@@ -25,7 +24,6 @@ from bmcli.raw_columns import FileColumn, is_text_column, to_texts
 from bmcli.recipe.fields import fault
 
 _TABLES = ("csv", "jsonl", "parquet")
-_DESKTOP_FILES = ("thumbs.db", "desktop.ini")
 
 
 class Options(SourceOptions):
@@ -106,6 +104,7 @@ def read(options: Options) -> SourceRows:
         columns={"image": _make_file_column(paths), "label": labels},
         split=np.array([picture.split for picture in images], dtype=str) if has_splits else None,
         describe_row=lambda row: files.format_path(paths[row]),
+        left_out=picture_folders.list_left_out(Path(options.path)),
     )
 
 
@@ -140,71 +139,39 @@ def _find_pictures(root: Path) -> list[_Picture]:
     return [picture for folder in folders for picture in _label_pictures(_list_folders(folder), splits[folder])]
 
 
-def _list_folders(parent: Path) -> list[Path]:
+def _list_folders(parent: Path) -> Sequence[Path]:
     """List the folders in a folder, sorted."""
-    content = _list_folder(parent)
-    folders = [path for path in content if path.is_dir()]
-    stray = next(
-        (path for path in content if path.suffix.lower() in pictures.IMAGE_SUFFIXES and path not in folders), None
-    )
-    if stray is not None and folders:
-        raise files.file_error(stray, "is beside the folders of the classes and not in one of them.")
-    if not folders:
+    content = picture_folders.read_folder(parent)
+    if content.pictures and content.folders:
+        raise files.file_error(content.pictures[0], "is beside the folders of the classes and not in one of them.")
+    if not content.folders:
         raise files.file_error(
             parent,
             "has no folder of a class.",
             "Put the pictures of each class into a folder, such as cat/1.jpg.",
         )
-    return folders
+    return content.folders
 
 
 def _label_pictures(folders: Sequence[Path], split: str | None) -> list[_Picture]:
     labelled: list[_Picture] = []
     for folder in folders:
         labelled += [_Picture(path, folder.name, split) for path in _list_pictures(folder)]
-        _check_count(folder.parent, len(labelled))
+        picture_folders.check_count(folder.parent, len(labelled))
     return labelled
 
 
-def _list_pictures(folder: Path) -> list[Path]:
-    paths = _list_folder(folder)
-    for path in paths:
-        if path.is_dir():
-            raise files.file_error(path, f"expected pictures of the class {quoted(folder.name)}, found a folder.")
-        if path.suffix.lower() not in pictures.IMAGE_SUFFIXES:
-            known = ", ".join(pictures.IMAGE_SUFFIXES)
-            raise files.file_error(
-                path,
-                f"expected a picture, that is a file ending in one of {known}.",
-                "Move it elsewhere, or convert it.",
-            )
-    if not paths:
-        raise files.file_error(folder, "the folder of the class is empty.", "Remove it, or put pictures into it.")
-    return paths
-
-
-def _list_folder(folder: Path) -> list[Path]:
-    """List a folder, sorted, without hidden files and files of desktops."""
-    if not files.exists(folder):
-        raise files.missing_file_error(folder, "folder")
-    try:
-        # No more names are read than are allowed, so that a huge folder does not exhaust the memory first.
-        content = sorted(islice(folder.iterdir(), limits.MAX_PICTURES + 1), key=lambda path: path.name)
-    except NotADirectoryError:
-        raise files.file_error(folder, "expected a folder, found a file.") from None
-    except OSError as error:
-        raise files.file_error(folder, f"cannot be read: {(error.strerror or str(error)).lower()}.") from None
-    _check_count(folder, len(content))
-    return [path for path in content if not path.name.startswith(".") and path.name.lower() not in _DESKTOP_FILES]
-
-
-def _check_count(folder: Path, count: int) -> None:
-    if count > limits.MAX_PICTURES:
+def _list_pictures(folder: Path) -> Sequence[Path]:
+    content = picture_folders.read_folder(folder)
+    if content.folders:
         raise files.file_error(
-            folder,
-            f"has more than {limits.MAX_PICTURES:,} files and folders.",
-            "Write the pictures into record files, and read them with `kind: tfrecord`.",
+            content.folders[0], f"expected pictures of the class {quoted(folder.name)}, found a folder."
         )
+    if content.others:
+        raise picture_folders.make_other_file_error(content.others[0])
+    if not content.pictures:
+        raise files.file_error(folder, "the folder of the class is empty.", "Remove it, or put pictures into it.")
+    return content.pictures
 
 
 def _read_table(options: Options) -> SourceRows:

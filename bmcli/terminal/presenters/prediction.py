@@ -21,6 +21,7 @@ def to_json(result: PredictionResult) -> dict[str, Any]:
         "lines": result.lines,
         "skipped": result.skipped,
         "unseen": dict(result.unseen),
+        "left_out": list(result.left_out),
         "seconds": round(result.seconds, 3),
     }
 
@@ -32,4 +33,8 @@ def print_result(console: Console, result: PredictionResult) -> None:
     speed = result.rows / max(result.seconds, 1e-9)
     skipped = f", {result.skipped:,} skipped, which could not be read" if result.skipped else ""
     lines = "" if result.lines == result.rows else f" in {result.lines:,} lines"
+    if result.left_out:
+        from bmcli.data.sources import describe_left_out
+
+        console.log(f"note: {describe_left_out(result.left_out)}")
     console.log(f"{result.rows:,} rows to {where}{lines}{skipped}; {result.seconds:.1f} s, {speed:,.0f} rows/s")
