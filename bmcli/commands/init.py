@@ -98,7 +98,8 @@ def init(data: Path, target: str | None, output: Path) -> DraftResult:
         disk.write_new(output, text.encode())
     except FileExistsError:
         raise _make_exists_error(output) from None
-    return DraftResult(output, text, len(rows), assigned, split, model, tuple(_list_notes(assigned, sizes)))
+    notes = (*rows.notes, *_list_notes(assigned, sizes))
+    return DraftResult(output, text, len(rows), assigned, split, model, notes)
 
 
 def _make_exists_error(output: Path) -> BmcliError:
@@ -254,7 +255,7 @@ def _render_recipe(
 ) -> str:
     """Render the recipe, with a comment on each choice."""
     target = next(role for role in assigned if role.role == "target")
-    source = _make_source_relative(discovered, output)
+    source = {**_make_source_relative(discovered, output), **_list_unusual_options(rows)}
     size = f"{len(rows):,} rows, {len(rows.columns)} columns"
     lines = [
         *_render_comment(f"# bmcli train {_make_printable(output.name)}"),
@@ -263,6 +264,7 @@ def _render_recipe(
         f"name: {_make_name(data)}",
         "seed: 0                                     # of the splits and the initial weights",
         "data:",
+        *(line for note in rows.notes for line in _render_comment(f"  # {_make_printable(note)}")),
         *_render_value("  ", "source", source),
         *(_render_value("  ", "split", split.options, split.why) if split.options else []),
         *_render_inputs(rows, assigned),
@@ -351,6 +353,14 @@ def _make_name(data: Path) -> str:
     stem = stem if data.is_dir() else stem.rpartition(".")[0] or stem
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:100]
     return write_scalar(plain or "data")
+
+
+def _list_unusual_options(rows: SourceRows) -> dict[str, Any]:
+    """List the detected options of the source that differ from those of most files."""
+    return {name: value for name, value in rows.detected_options.items() if value != _USUAL_OPTIONS.get(name)}
+
+
+_USUAL_OPTIONS = {"encoding": "utf-8", "delimiter": ",", "quote": '"', "skip_lines": 0, "header": True}
 
 
 def _make_source_relative(discovered: DetectedSource, output: Path) -> dict[str, Any]:

@@ -36,7 +36,7 @@ _Result = TypeVar("_Result")
 _PIECE_BYTES = 2**26  # encoded bytes that are held in memory at once
 _MAX_MISSING_LIST = 500  # characters of a list that a suggestion spells out
 
-PREPARATION_VERSION = 6
+PREPARATION_VERSION = 7
 """Part of every key. Raise it whenever the same source and options give other arrays, or their description changes."""
 
 
@@ -198,6 +198,7 @@ def _encode_source(
         weight=options.weight,
         source=rows.detected_options,
         malformed_records=rows.malformed_records,
+        notes=(*rows.notes, *columns.describe_left_out(rows.columns, options, targets, inputs)),
         crosses=columns.build_crosses(options, inputs, {name: fitted["inputs", name] for name in inputs}),
     )
 

@@ -436,6 +436,7 @@ class PreprocessingRecord(_StrictRecord):
     invalid_cells: dict[str, Count]
     skipped_rows: Count
     malformed_records: Count
+    notes: tuple[str, ...]
     source: dict[str, JsonValue]
 
 

@@ -8,10 +8,9 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 from bmcli import disk
-from bmcli.data import sources
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
 from bmcli.raw_columns import RawColumn, is_text_column
@@ -28,14 +27,8 @@ _STANDARD_OUTPUT = Path("/dev/stdout")
 
 
 def list_formats() -> dict[str, TableFormat]:
-    """Return the format of each file ending; tables separated by tabs are read, but never written."""
-    formats: tuple[TableFormat, ...] = get_args(TableFormat)
-    kinds = {
-        ending: kind
-        for ending, kind in sources.map_endings_to_kinds().items()
-        if ending not in sources.TAB_SEPARATED_ENDINGS
-    }
-    return {ending: table_format for ending, kind in kinds.items() for table_format in formats if table_format == kind}
+    """Return the format of each file ending that is written; more endings are read."""
+    return {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet"}
 
 
 def make_table(

@@ -8,7 +8,7 @@ from statistics import median_low
 from typing import TYPE_CHECKING, Any
 
 from bmcli import inputs, parts
-from bmcli.data.columns import detect_kind
+from bmcli.data.columns import ROW_LABELS, detect_kind, is_row_label
 from bmcli.data.sources import SourceRows
 from bmcli.data.splitting.splits import parse_split_name
 from bmcli.dates import DATE_LIKE
@@ -20,6 +20,7 @@ from bmcli.raw_columns import (
     ColumnCells,
     FileColumn,
     RawColumn,
+    UnreadableColumn,
     is_file_column,
     is_numeric,
     is_text_column,
@@ -57,6 +58,7 @@ class ColumnProfile:
         splits: Splits that the cells name, if every cell names a split and there are training rows and others.
         example: A cell of text.
         top_share: Share of the most frequent value among the cells that are not missing.
+        obstacle: Reason why the column is neither an input nor a target, such as a type that cannot be read.
     """
 
     name: str
@@ -81,6 +83,7 @@ class ColumnProfile:
     is_picture: bool = False
     example: str = ""
     top_share: float = 0.0
+    obstacle: str = ""
 
     @property
     def present(self) -> int:
@@ -105,7 +108,16 @@ class ColumnProfile:
 
 def profile_columns(rows: SourceRows) -> tuple[ColumnProfile, ...]:
     """Profile every column, in the order of the source."""
-    return tuple(_add_guesses(profile_column(name, column), column) for name, column in rows.columns.items())
+    return tuple(_profile_source_column(name, rows) for name in rows.columns)
+
+
+def _profile_source_column(name: str, rows: SourceRows) -> ColumnProfile:
+    try:
+        column = rows.columns[name]
+    except UnreadableColumn as error:
+        return ColumnProfile(name, len(rows), obstacle=error.faults[0].message.rstrip("."))
+    profile = _add_guesses(profile_column(name, column), column)
+    return replace(profile, obstacle=ROW_LABELS) if is_row_label(ColumnCells(name, column)) else profile
 
 
 def _add_guesses(profile: ColumnProfile, column: RawColumn) -> ColumnProfile:

@@ -125,7 +125,7 @@ def pick_target(profiles: Sequence[ColumnProfile], requested: str | None) -> tup
 
 
 def _may_be_target(profile: ColumnProfile) -> bool:
-    single = not (profile.is_array or profile.is_encoded or profile.is_date or profile.is_file)
+    single = not (profile.is_array or profile.is_encoded or profile.is_date or profile.is_file or profile.obstacle)
     return single and profile.distinct > 1 and not _is_identifier(profile)
 
 
@@ -171,6 +171,10 @@ def _make_target_role(profile: ColumnProfile, why: str) -> ColumnRole:
     Raises:
         BmcliError: No kind of target can predict the column.
     """
+    if profile.obstacle:
+        raise BmcliError(
+            f"column {quoted(profile.name)}: {profile.obstacle}.", suggestion="Name another column with --target."
+        )
     guess = targets.guess_kind(profile)
     if (profile.is_array or profile.is_encoded) and guess is None:
         raise BmcliError(
@@ -202,6 +206,8 @@ def _is_identifier(profile: ColumnProfile) -> bool:
 
 def _make_input_role(profile: ColumnProfile) -> ColumnRole:
     """Give a column the kind that is most certain of it, or drop the column with a reason."""
+    if profile.obstacle:
+        return _make_dropped_role(profile, profile.obstacle)
     if not profile.distinct:
         return _make_dropped_role(profile, "every cell is missing")
     if profile.distinct == 1:

@@ -45,6 +45,7 @@ class SourceRows:
         count: Number of rows; None to take the length of a column.
         malformed_records: Number of records that were left out because they are not rows.
         origin: Files that hold the rows, for messages about no row in particular.
+        notes: Sentences about how the files were read, where that had to be guessed.
     """
 
     columns: Mapping[str, RawColumn]
@@ -54,6 +55,7 @@ class SourceRows:
     count: int | None = None
     malformed_records: int = 0
     origin: str = ""
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         if self.count is not None:
@@ -261,8 +263,8 @@ class TableOptions(SourceOptions):
         return tuple(split for split, _ in self.tables() if split is not None)
 
 
-TAB_SEPARATED_ENDINGS = (".tsv", ".tab")
-"""Endings of tables whose cells are separated by tabs."""
+DELIMITED_ENDINGS = {".tsv": "\t", ".tab": "\t", ".psv": "|"}
+"""Endings of tables whose cells are separated by something else than commas."""
 
 
 @cache

@@ -116,7 +116,8 @@ def _make_splitter(
     if options.time is not None:
         return TimeSplitter(columns.read_column(rows, options.time, read_times))
     if options.hash:
-        names = options.hash if isinstance(options.hash, tuple) else rows.columns
+        readable = columns.list_readable(rows.columns, rows.columns)
+        names = options.hash if isinstance(options.hash, tuple) else [name for name, _ in readable]
         return HashSplitter(hash_rows([columns.read_column(rows, name, hash_files) for name in sorted(names)], seed))
     if options.group is None:
         return RandomSplitter(seed, strata)
