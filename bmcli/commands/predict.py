@@ -13,13 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bmcli import disk, parts
+from bmcli import disk
 from bmcli import inputs as input_kinds
 from bmcli.data import files
 from bmcli.data.columns import missing_column_fault
 from bmcli.data.preparation import encode_rows, to_serving_arrays
-from bmcli.data.profiling import discovery
-from bmcli.data.sources import SourceRows, read_rows
+from bmcli.data.sources import SourceRows
 from bmcli.errors import BmcliError, Fault, prefix_faults
 from bmcli.export import artefacts
 from bmcli.objectives import open_answers
@@ -28,8 +27,9 @@ from bmcli.quoting import quoted
 from bmcli.raw_columns import FileColumn, RawColumn, take_rows
 from bmcli.run_data import read_data_spec
 from bmcli.specs import DataSpec
+from bmcli.workflows.new_rows import read_new_rows
 from bmcli.workflows.opening import find_run, load_network, load_run_recipe
-from bmcli.workflows.prediction_table import TableFormat, list_formats, make_table, open_writer
+from bmcli.workflows.prediction_table import TableFormat, count_formulas, list_formats, make_table, open_writer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,6 +55,7 @@ class PredictionRequest:
         format: Format of the output; None to choose it by the file name.
         keep: Columns of the data to copy to the output, in this order.
         skip_bad_rows: Leave out rows that cannot be read, and count them; otherwise they are a fault.
+        spreadsheet_safe: Put an apostrophe before texts that a spreadsheet would run as formulas, in CSV.
     """
 
     data: Path
@@ -62,6 +63,7 @@ class PredictionRequest:
     format: TableFormat | None
     keep: tuple[str, ...]
     skip_bad_rows: bool
+    spreadsheet_safe: bool
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ class PredictionResult:
         rows: Number of predicted rows.
         lines: Number of rows of the output, of which a predicted row may have several, or none.
         skipped: Number of rows that could not be read.
+        formulas: Number of texts in CSV that a spreadsheet would run as formulas.
+        notes: Sentences about how the data was read, where that had to be guessed.
         seconds: Time to read, predict and write, without the start of TensorFlow.
     """
 
@@ -83,6 +87,8 @@ class PredictionResult:
     rows: int
     lines: int
     skipped: int
+    formulas: int
+    notes: tuple[str, ...]
     seconds: float
 
 
@@ -117,6 +123,11 @@ def predict(
         ArtefactRejected: A file of the artefact was changed, or it is a program that another user exported.
     """
     table_format = _choose_format(request)
+    if request.spreadsheet_safe and table_format != "csv":
+        raise BmcliError(
+            f"--spreadsheet-safe has no effect: the output is {table_format}, whose texts are never run.",
+            suggestion="Leave it out.",
+        )
     is_artefact = artefacts.is_artefact(Path(target))
     if trust_artefact and not is_artefact:
         raise BmcliError(f"--trust-artefact has no effect: {target} is no artefact.", suggestion="Leave it out.")
@@ -195,12 +206,12 @@ def _open_rows(request: PredictionRequest, source: Mapping[str, Any], spec: Data
 
 
 def _save_standard_input(folder: Path) -> Path:
-    """Copy standard input to a file, with the ending of its format: JSON lines begin with a brace."""
+    """Copy standard input to a file, with the ending of its format: objects and lists of JSON begin with a bracket."""
     stream = sys.stdin.buffer
     first = stream.read(1)
     while first.isspace():
         first = stream.read(1)
-    file = folder / ("input.jsonl" if first == b"{" else "input.csv")
+    file = folder / ("input.jsonl" if first in (b"{", b"[") else "input.csv")
     with disk.convert_write_errors(file), file.open("wb") as copy:
         copy.write(first)
         shutil.copyfileobj(stream, copy, 2**20)
@@ -221,16 +232,7 @@ def _read_rows(data: Path, default_options: Mapping[str, Any], spec: DataSpec, s
     pictures = _list_pictures(data)
     if pictures and len(spec.inputs) == 1 and input_kinds.get_traits(spec.inputs[0]).display == "picture":
         return _make_picture_rows(data, pictures, spec.inputs[0].name)
-    detected = discovery.detect_source(data)
-    options_class = parts.load("data.sources", detected.kind).Options
-    if detected.kind == default_options["kind"] and "path" in options_class.model_fields:
-        options = {**default_options, **detected.to_options()}
-    else:
-        options = detected.to_options()
-    try:
-        return read_rows(options_class.model_validate(options), skip_malformed)
-    except BmcliError as error:
-        raise BmcliError(*(replace(fault, path="") for fault in error.faults)) from None  # not the recipe's file
+    return read_new_rows(data, default_options, _list_inputs(spec), skip_malformed)
 
 
 def _list_pictures(data: Path) -> list[Path]:
@@ -271,15 +273,20 @@ def _check_columns(rows: SourceRows, spec: DataSpec, keep: Sequence[str]) -> Non
         for name in dict.fromkeys((*_list_inputs(spec), *keep))
         if name not in rows.columns
     ]
+    shown = [_name_kept_column(name, spec) for name in keep]
     faults += [
-        Fault(
-            f"--keep {quoted(name)}: the predictions have a column of this name.", suggestion="Rename it in the data."
-        )
-        for name in keep
-        if name in {column.name for column in spec.targets}
-    ]
+        Fault(f"--keep {quoted(name)}: another kept column is named {quoted(as_name)} in the output.",
+              suggestion="Rename it in the data.")
+        for name, as_name in zip(keep, shown, strict=True)
+        if name != as_name and shown.count(as_name) > 1
+    ]  # fmt: skip
     if faults:
         raise BmcliError(*faults)
+
+
+def _name_kept_column(name: str, spec: DataSpec) -> str:
+    """Return the name of a kept column in the output: that of a target stands beside its prediction."""
+    return f"{name}_true" if name in {column.name for column in spec.targets} else name
 
 
 def _write_predictions(
@@ -287,12 +294,15 @@ def _write_predictions(
 ) -> PredictionResult:
     encode, predict_encoded = predictor.load()
     answers, start = open_answers(predictor.spec), time.perf_counter()
-    predicted, lines, columns = 0, 0, ()
+    predicted, lines, columns, formulas = 0, 0, (), 0
+    is_plain = table_format == "csv" and not request.spreadsheet_safe
     total = len(rows) + rows.malformed_records
-    with open_writer(request.output, table_format, len(rows)) as write:
+    with open_writer(request.output, table_format, len(rows), request.spreadsheet_safe) as write:
         for kept_columns, encoded in _encode_batches(rows, predictor.spec, request.keep, request.skip_bad_rows, encode):
             predictions = predict_encoded(encoded)
-            table = make_table(kept_columns, predictions, answers)
+            kept = {_name_kept_column(name, predictor.spec): cells for name, cells in kept_columns.items()}
+            table = make_table(kept, predictions, answers)
+            formulas += count_formulas(table) if is_plain else 0
             write(table)
             predicted += len(next(iter(predictions.values())))
             lines, columns = lines + len(table), tuple(table.column_names)
@@ -307,6 +317,8 @@ def _write_predictions(
         predicted,
         lines,
         total - predicted,
+        formulas,
+        rows.notes,
         time.perf_counter() - start,
     )
 

@@ -20,13 +20,22 @@ def to_json(result: PredictionResult) -> dict[str, Any]:
         "rows": result.rows,
         "lines": result.lines,
         "skipped": result.skipped,
+        "formulas": result.formulas,
+        "notes": list(result.notes),
         "seconds": round(result.seconds, 3),
     }
 
 
 def print_result(console: Console, result: PredictionResult) -> None:
+    for note in result.notes:
+        console.log(f"note: {note}")
     where = "standard output" if result.output is None else format_path(result.output)
     speed = result.rows / max(result.seconds, 1e-9)
     skipped = f", {result.skipped:,} skipped, which could not be read" if result.skipped else ""
     lines = "" if result.lines == result.rows else f" in {result.lines:,} lines"
     console.log(f"{result.rows:,} rows to {where}{lines}{skipped}; {result.seconds:.1f} s, {speed:,.0f} rows/s")
+    if result.formulas:
+        console.log(
+            f"note: {result.formulas:,} texts of the output begin like formulas, which a spreadsheet would run; for a "
+            "file to open in one, add --spreadsheet-safe."
+        )
