@@ -33,6 +33,8 @@ UNKNOWN = -1
 MISSING = -2
 _LONG_INTEGER = "^[+-]?[0-9]{16,}$"
 _EXACT_IN_FLOAT64 = 2**53
+UNNAMED = re.compile(r"Unnamed: [0-9]+(\.[0-9]+)*|__index_level_[0-9]+__")
+"""Names of columns without a name in the header, such as the index that pandas and R write before the columns."""
 UNKNOWN_TEXT = "no such thing \N{SNOWMAN}"
 """A text that does not occur in training rows."""
 YES_WORDS = (
@@ -71,6 +73,15 @@ class RowFault(Exception):
     def __init__(self, row: int, message: str, suggestion: str = "", cell: str | None = None) -> None:
         super().__init__(message)
         self.row, self.message, self.suggestion, self.cell = row, message, suggestion, cell
+
+
+class UnreadableColumn(BmcliError):
+    """A column that cannot be read, which is a fault only where the column is used."""
+
+    @classmethod
+    def of(cls, error: BmcliError) -> UnreadableColumn:
+        """Make the error of a column from an error of its cells."""
+        return cls(*error.faults)
 
 
 class FileColumn:

@@ -84,6 +84,7 @@ class DataSpec:
         invalid_cells: Number of cells that could not be read, by column; their rows were skipped, or they were filled.
         skipped_rows: Number of rows that were skipped for such cells, before the split.
         malformed_records: Number of records of the source that were skipped, such as lines with too few cells.
+        notes: Sentences about what had to be guessed when the source was read.
         crosses: Crosses of the inputs in `state["of"]`, which the network computes itself.
         outputs: What a network learns from these data, by the objectives of a recipe; empty before they are known.
     """
@@ -101,6 +102,7 @@ class DataSpec:
     invalid_cells: Mapping[str, int] = field(default_factory=dict)
     skipped_rows: int = 0
     malformed_records: int = 0
+    notes: tuple[str, ...] = ()
     crosses: tuple[Column, ...] = ()
     outputs: tuple[OutputSpec, ...] = ()
 

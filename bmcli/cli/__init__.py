@@ -13,6 +13,7 @@ import click
 from bmcli import __version__
 from bmcli.cli import deploying, library, measuring, preparing, training
 from bmcli.cli.group import CONTEXT_SETTINGS, CommandGroup
+from bmcli.cli.options import output_options
 
 
 @click.group(cls=CommandGroup, context_settings=CONTEXT_SETTINGS, no_args_is_help=True)
@@ -25,6 +26,7 @@ from bmcli.cli.group import CONTEXT_SETTINGS, CommandGroup
     type=click.Path(path_type=Path),
     help="Python file with parts of your own, such as a model family; may be given several times.",
 )
+@output_options
 def cli(plugins: tuple[Path, ...]) -> None:
     """Train, tune, evaluate, distill and export Keras models from one YAML recipe.
 

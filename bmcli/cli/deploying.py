@@ -31,17 +31,24 @@ from bmcli.cli.options import (
 @new_file_option("--output", "FILE", "New file for the predictions; by default standard output.")
 @click.option(
     "--format", "chosen", type=click.Choice(["csv", "parquet", "jsonl"]),
-    help="Output format; by default that of the output file's extension, else csv. In csv, text that a spreadsheet "
-    "would run as a formula is prefixed with an apostrophe.",
+    help="Output format; by default that of the output file's extension, else csv.",
 )  # fmt: skip
-@click.option("--keep", multiple=True, metavar="COLUMN", help="Copy a column of DATA to the output; repeatable.")
+@click.option(
+    "--keep", multiple=True, metavar="COLUMN",
+    help="Copy a column of DATA to the output; repeatable. A target is copied as COLUMN_true.",
+)  # fmt: skip
+@click.option(
+    "--spreadsheet-safe", is_flag=True,
+    help="Prefix text that a spreadsheet would run as a formula with an apostrophe, in csv. Without it, text is copied "
+    "unchanged: do not open output of foreign data in a spreadsheet.",
+)  # fmt: skip
 @click.option("--skip-bad-rows", is_flag=True, help="Skip unreadable rows and report their number.")
 @trust_option
 @runs_option
 @output_options
 def predict_command(
-    run: str, data: Path, output: Path | None, chosen: Any, keep: tuple[str, ...], skip_bad_rows: bool,
-    trust_artefact: bool, root: Path,
+    run: str, data: Path, output: Path | None, chosen: Any, keep: tuple[str, ...], spreadsheet_safe: bool,
+    skip_bad_rows: bool, trust_artefact: bool, root: Path,
 ) -> None:  # fmt: skip
     """Predict the rows of new data with a run or an artefact."""
     from bmcli.commands.predict import PredictionRequest, predict
@@ -49,7 +56,7 @@ def predict_command(
     from bmcli.terminal.presenters import prediction
 
     _check_streams(output)
-    request = PredictionRequest(data, output, chosen, tuple(dict.fromkeys(keep)), skip_bad_rows)
+    request = PredictionRequest(data, output, chosen, tuple(dict.fromkeys(keep)), skip_bad_rows, spreadsheet_safe)
     get_console().present(prediction, predict(run, request, root, make_cache_folder(), trust_artefact))
 
 

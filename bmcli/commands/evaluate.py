@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bmcli import training
 from bmcli.errors import BmcliError
@@ -13,6 +12,7 @@ from bmcli.recipe.load import LoadedRecipe
 from bmcli.recipe.schema import Recipe
 from bmcli.run_data import read_data_spec
 from bmcli.runs import Run
+from bmcli.specs import DataSpec
 from bmcli.workflows.callbacks import ReportCallback
 from bmcli.workflows.evaluation import check_evaluation
 from bmcli.workflows.opening import check_overrides, find_run, load_run_recipe
@@ -38,7 +38,7 @@ def evaluate(
         target: A run directory, a run's name, or a recipe, whose latest run is taken.
         overrides: Changes to `evaluate` and `data.source` of the run's recipe.
         split: By default the recipe's `evaluate.split`.
-        data: A file or folder of the recipe's source format.
+        data: A file or folder of any format that a source reads.
         log: Takes warnings, such as why no report could be written.
     """
     run = find_run(target, root)
@@ -50,7 +50,7 @@ def evaluate(
     try:
         if data is None:
             return evaluate_and_report(loaded, run, split or loaded.recipe.evaluate.split, cache, log)
-        result = _evaluate_file(loaded, run, data, cache)
+        result = _evaluate_file(loaded, run, data, cache, log)
     except BmcliError as error:
         raise loaded.locate(error) from None
     if result.run is not None:
@@ -58,7 +58,7 @@ def evaluate(
     return result
 
 
-def _evaluate_file(loaded: LoadedRecipe, run: Run, data: Path, cache: Path) -> EvaluationResult:
+def _evaluate_file(loaded: LoadedRecipe, run: Run, data: Path, cache: Path, log: ReportCallback) -> EvaluationResult:
     from bmcli.data.preparation import encode_rows
 
     recipe = loaded.recipe
@@ -67,22 +67,22 @@ def _evaluate_file(loaded: LoadedRecipe, run: Run, data: Path, cache: Path) -> E
     placement = training.place_on_devices(recipe, cache) if training.needs_specific_devices(recipe.runtime) else None
     model = run.require_model()
     training.set_environment_variables(recipe, cache)
-    raw = _read_file(recipe, data)
+    raw = _read_file(recipe, spec, data, log)
     rows = encode_rows(raw, spec, with_targets=True)
     placement = placement or training.place_on_devices(recipe, cache)
     network = training.load_trained_network(recipe, spec, rows.targets, model, placement)
     return evaluate_rows(recipe, network, spec, rows, data.name, run if placement.is_chief else None, placement, raw)
 
 
-def _read_file(recipe: Recipe, data: Path) -> SourceRows:
-    """Read every row of another file of the recipe's source format."""
-    from bmcli.data.sources import read_rows
+def _read_file(recipe: Recipe, spec: DataSpec, data: Path, log: ReportCallback) -> SourceRows:
+    """Read every row of another file."""
+    from bmcli.data.targets import get_source_columns
+    from bmcli.workflows.new_rows import read_new_rows
 
-    source = recipe.data.source
-    if "path" not in type(source).model_fields:
-        raise BmcliError(f"a {source.kind} source reads no files.", path="data.source", suggestion="Use --split.")
-    try:
-        options: Any = source.model_copy(update={"path": str(data.absolute())})
-        return read_rows(options, skip_malformed=False)
-    except BmcliError as error:
-        raise BmcliError(*(replace(fault, path="") for fault in error.faults)) from None  # not the recipe's file
+    needed = [column.name for column in spec.inputs]
+    needed += [name for target in spec.targets for name in get_source_columns(target)]
+    trained = recipe.data.source.model_dump(exclude_unset=True)
+    rows = read_new_rows(data.absolute(), trained, needed, skip_malformed=False)
+    for note in rows.notes:
+        log(f"note: {note}")
+    return rows

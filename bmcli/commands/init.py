@@ -32,7 +32,57 @@ _COMMENT_COLUMN = 44  # first column of comments
 _MAX_FOLDERS = 3  # above the data, whose names may be that of the runs
 # Words of names of files and folders that every project has; a name of these alone would join the runs of projects.
 _GENERAL_WORDS = frozenset(
-    ["all", "archive", "bmcli", "clean", "complete", "copy", "csv", "data", "database", "dataset", "datasets", "desktop", "dev", "documents", "download", "downloads", "export", "file", "files", "final", "full", "home", "images", "input", "inputs", "json", "jsonl", "main", "new", "parquet", "photos", "pictures", "processed", "raw", "rows", "sample", "samples", "table", "tables", "temp", "test", "tmp", "train", "training", "users", "val", "valid", "validation", "work"]
+    [
+        "all",
+        "archive",
+        "bmcli",
+        "clean",
+        "complete",
+        "copy",
+        "csv",
+        "data",
+        "database",
+        "dataset",
+        "datasets",
+        "desktop",
+        "dev",
+        "documents",
+        "download",
+        "downloads",
+        "export",
+        "file",
+        "files",
+        "final",
+        "full",
+        "home",
+        "images",
+        "input",
+        "inputs",
+        "json",
+        "jsonl",
+        "main",
+        "new",
+        "parquet",
+        "photos",
+        "pictures",
+        "processed",
+        "raw",
+        "rows",
+        "sample",
+        "samples",
+        "table",
+        "tables",
+        "temp",
+        "test",
+        "tmp",
+        "train",
+        "training",
+        "users",
+        "val",
+        "valid",
+        "validation",
+        "work",
+    ]
 )
 _IMBALANCED_SHARE = 0.8  # of the largest class
 _UNKNOWN_SIDE = 96  # height and width of pictures of which neither is known
@@ -108,7 +158,8 @@ def init(data: Path, target: str | None, output: Path) -> DraftResult:
         disk.write_new(output, text.encode())
     except FileExistsError:
         raise _make_exists_error(output) from None
-    return DraftResult(output, text, len(rows), assigned, split, model, tuple(_list_notes(rows, assigned, sizes)))
+    notes = (*rows.notes, *_list_notes(rows, assigned, sizes))
+    return DraftResult(output, text, len(rows), assigned, split, model, notes)
 
 
 def _make_exists_error(output: Path) -> BmcliError:
@@ -348,7 +399,7 @@ def _render_recipe(
 ) -> str:
     """Render the recipe, with a comment on each choice."""
     target = next(role for role in assigned if role.role == "target")
-    source = _make_source_relative(discovered, output)
+    source = {**_make_source_relative(discovered, output), **_list_unusual_options(rows)}
     size = f"{len(rows):,} rows, {len(rows.columns)} columns"
     lines = [
         *_render_comment(f"# bmcli train {_make_printable(output.name)}"),
@@ -357,6 +408,7 @@ def _render_recipe(
         f"name: {_make_name(data)}",
         "seed: 0                                     # of the splits and the initial weights",
         "data:",
+        *(line for note in rows.notes for line in _render_comment(f"  # {_make_printable(note)}")),
         *_render_value("  ", "source", source),
         *(_render_value("  ", "split", split.options, split.why) if split.options else []),
         *(line for key, value in invalid.options.items() for line in _render_value("  ", key, value, invalid.why)),
@@ -457,6 +509,14 @@ def _make_name(data: Path) -> str:
     plain = [re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")[:100] for name in names]
     telling = [name for name in plain if name and not set(re.findall("[a-z]+", name.lower())) <= _GENERAL_WORDS]
     return write_scalar(next(iter(telling), plain[0] or "data"))
+
+
+def _list_unusual_options(rows: SourceRows) -> dict[str, Any]:
+    """List the detected options of the source that differ from those of most files."""
+    return {name: value for name, value in rows.detected_options.items() if value != _USUAL_OPTIONS.get(name)}
+
+
+_USUAL_OPTIONS = {"encoding": "utf-8", "delimiter": ",", "quote": '"', "skip_lines": 0, "header": True}
 
 
 def _make_source_relative(discovered: DetectedSource, output: Path) -> dict[str, Any]:

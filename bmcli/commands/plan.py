@@ -129,7 +129,8 @@ def _make_plan(loaded: LoadedRecipe, replicas: Sequence[int], cache: Path, pictu
     measurement, curve, facts = _measure_recipe(recipe, prepared, max(replicas) > 1, cache)
     work, cluster = measurement.work, measurement.cluster
     steps = tuple(prediction.predict_step(work, cluster, count) for count in replicas)
-    notes = [*prediction.find_warnings(work, cluster, steps), *_list_limits(measurement, replicas)]
+    warnings = prediction.find_warnings(work, cluster, steps)
+    notes = [*prepared.spec.notes, *warnings, *_list_limits(measurement, replicas)]
     return Plan(
         name=recipe.name,
         spec=prepared.spec,

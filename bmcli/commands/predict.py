@@ -14,13 +14,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bmcli import disk, parts
+from bmcli import disk
 from bmcli import inputs as input_kinds
 from bmcli.data import files, picture_folders
 from bmcli.data.columns import missing_column_fault
 from bmcli.data.preparation import encode_rows, to_serving_arrays
-from bmcli.data.profiling import discovery
-from bmcli.data.sources import SourceRows, read_rows
+from bmcli.data.sources import SourceRows
 from bmcli.errors import BmcliError, Fault, prefix_faults
 from bmcli.export import artefacts
 from bmcli.objectives import open_answers
@@ -28,8 +27,9 @@ from bmcli.quoting import quoted
 from bmcli.raw_columns import FileColumn, RawColumn, take_rows
 from bmcli.run_data import read_data_spec
 from bmcli.specs import DataSpec
+from bmcli.workflows.new_rows import read_new_rows
 from bmcli.workflows.opening import find_run, load_network, load_run_recipe
-from bmcli.workflows.prediction_table import TableFormat, list_formats, make_table, open_writer
+from bmcli.workflows.prediction_table import TableFormat, count_formulas, list_formats, make_table, open_writer
 from bmcli.workflows.unseen import count_unseen, describe_unseen
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class PredictionRequest:
         format: Format of the output; None to choose it by the file name.
         keep: Columns of the data to copy to the output, in this order.
         skip_bad_rows: Leave out rows that cannot be read, and count them; otherwise they are a fault.
+        spreadsheet_safe: Put an apostrophe before texts that a spreadsheet would run as formulas, in CSV.
     """
 
     data: Path
@@ -63,6 +64,7 @@ class PredictionRequest:
     format: TableFormat | None
     keep: tuple[str, ...]
     skip_bad_rows: bool
+    spreadsheet_safe: bool
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,8 @@ class PredictionResult:
         skipped: Number of rows that could not be read.
         unseen: Number of cells unlike those of the training rows, by column; columns without are left out.
         warnings: Sentences about them.
+        formulas: Number of texts in CSV that a spreadsheet would run as formulas.
+        notes: Sentences about how the data was read, where that had to be guessed.
         seconds: Time to read, predict and write, without the start of TensorFlow.
         left_out: Names of files and folders beside the data that hold no rows.
     """
@@ -89,6 +93,8 @@ class PredictionResult:
     skipped: int
     unseen: Mapping[str, int]
     warnings: tuple[str, ...]
+    formulas: int
+    notes: tuple[str, ...]
     seconds: float
     left_out: tuple[str, ...] = ()
 
@@ -126,6 +132,11 @@ def predict(
         ArtefactRejected: A file of the artefact was changed, or it is a program that another user exported.
     """
     table_format = _choose_format(request)
+    if request.spreadsheet_safe and table_format != "csv":
+        raise BmcliError(
+            f"--spreadsheet-safe has no effect: the output is {table_format}, whose texts are never run.",
+            suggestion="Leave it out.",
+        )
     is_artefact = artefacts.is_artefact(Path(target))
     if trust_artefact and not is_artefact:
         raise BmcliError(f"--trust-artefact has no effect: {target} is no artefact.", suggestion="Leave it out.")
@@ -216,12 +227,12 @@ def _open_rows(request: PredictionRequest, source: Mapping[str, Any], spec: Data
 
 
 def _save_standard_input(folder: Path) -> Path:
-    """Copy standard input to a file, with the ending of its format: JSON lines begin with a brace."""
+    """Copy standard input to a file, with the ending of its format: objects and lists of JSON begin with a bracket."""
     stream = sys.stdin.buffer
     first = stream.read(1)
     while first.isspace():
         first = stream.read(1)
-    file = folder / ("input.jsonl" if first == b"{" else "input.csv")
+    file = folder / ("input.jsonl" if first in (b"{", b"[") else "input.csv")
     with disk.convert_write_errors(file), file.open("wb") as copy:
         copy.write(first)
         shutil.copyfileobj(stream, copy, 2**20)
@@ -242,16 +253,7 @@ def _read_rows(data: Path, default_options: Mapping[str, Any], spec: DataSpec, s
     takes_pictures = len(spec.inputs) == 1 and input_kinds.get_traits(spec.inputs[0]).display == "picture"
     if takes_pictures and (rows := _read_pictures(data, spec.inputs[0].name, skip_malformed)):
         return rows
-    detected = discovery.detect_source(data)
-    options_class = parts.load("data.sources", detected.kind).Options
-    if detected.kind == default_options["kind"] and "path" in options_class.model_fields:
-        options = {**default_options, **detected.to_options()}
-    else:
-        options = detected.to_options()
-    try:
-        return read_rows(options_class.model_validate(options), skip_malformed)
-    except BmcliError as error:
-        raise BmcliError(*(replace(fault, path="") for fault in error.faults)) from None  # not the recipe's file
+    return read_new_rows(data, default_options, _list_inputs(spec), skip_malformed)
 
 
 def _read_pictures(data: Path, name: str, skip_others: bool) -> SourceRows | None:
@@ -304,15 +306,20 @@ def _check_columns(rows: SourceRows, spec: DataSpec, keep: Sequence[str]) -> Non
         for name in dict.fromkeys((*_list_inputs(spec), *keep))
         if name not in rows.columns
     ]
+    shown = [_name_kept_column(name, spec) for name in keep]
     faults += [
-        Fault(
-            f"--keep {quoted(name)}: the predictions have a column of this name.", suggestion="Rename it in the data."
-        )
-        for name in keep
-        if name in {column.name for column in spec.targets}
-    ]
+        Fault(f"--keep {quoted(name)}: another kept column is named {quoted(as_name)} in the output.",
+              suggestion="Rename it in the data.")
+        for name, as_name in zip(keep, shown, strict=True)
+        if name != as_name and shown.count(as_name) > 1
+    ]  # fmt: skip
     if faults:
         raise BmcliError(*faults)
+
+
+def _name_kept_column(name: str, spec: DataSpec) -> str:
+    """Return the name of a kept column in the output: that of a target stands beside its prediction."""
+    return f"{name}_true" if name in {column.name for column in spec.targets} else name
 
 
 def _write_predictions(
@@ -320,15 +327,18 @@ def _write_predictions(
 ) -> PredictionResult:
     encode, predict_encoded = predictor.load()
     answers, start = open_answers(predictor.spec), time.perf_counter()
-    predicted, lines, columns, unseen = 0, 0, (), Counter[str]()
+    predicted, lines, columns, formulas, unseen = 0, 0, (), 0, Counter[str]()
+    is_plain = table_format == "csv" and not request.spreadsheet_safe
     total = len(rows) + rows.malformed_records
-    with open_writer(request.output, table_format, len(rows)) as write:
+    with open_writer(request.output, table_format, len(rows), request.spreadsheet_safe) as write:
         for kept_columns, batch, encoded in _encode_batches(
             rows, predictor.spec, request.keep, request.skip_bad_rows, encode
         ):
             unseen.update(predictor.count_unseen(batch, encoded))
             predictions = predict_encoded(encoded)
-            table = make_table(kept_columns, predictions, answers)
+            kept = {_name_kept_column(name, predictor.spec): cells for name, cells in kept_columns.items()}
+            table = make_table(kept, predictions, answers)
+            formulas += count_formulas(table) if is_plain else 0
             write(table)
             predicted += len(next(iter(predictions.values())))
             lines, columns = lines + len(table), tuple(table.column_names)
@@ -345,6 +355,8 @@ def _write_predictions(
         total - predicted,
         {column.name: unseen[column.name] for column in predictor.spec.inputs if unseen[column.name]},
         tuple(describe_unseen(predictor.spec, unseen, predicted)),
+        formulas,
+        rows.notes,
         time.perf_counter() - start,
         rows.left_out,
     )

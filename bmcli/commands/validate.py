@@ -14,10 +14,11 @@ from bmcli.recipe.space import load_search
 
 @dataclass(frozen=True)
 class NetworkSize:
-    """The network of a recipe, and the rows of each split of its data."""
+    """The network of a recipe, the rows of each split of its data, and what had to be guessed to read them."""
 
     rows: Mapping[str, int]
     parameters: int
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -76,4 +77,4 @@ def _build_network(loaded: LoadedRecipe, cache: Path) -> NetworkSize:
         prepared.split("train").targets,
         training.place_on_devices(recipe.on_one_device(), cache),
     )
-    return NetworkSize(prepared.spec.counts, network.model.count_params())
+    return NetworkSize(prepared.spec.counts, network.model.count_params(), prepared.spec.notes)

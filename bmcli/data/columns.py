@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bmcli import inputs as input_kinds
 from bmcli import parts
 from bmcli.data.sources import SourceRows
+from bmcli.dates import DATE_LIKE
 from bmcli.errors import BmcliError, Fault
 from bmcli.inputs import Guess
 from bmcli.quoting import quoted
-from bmcli.raw_columns import ColumnCells, RawColumn, RowFault, format_cell, is_file_column, to_numbers
+from bmcli.raw_columns import (
+    UNNAMED,
+    ColumnCells,
+    RawColumn,
+    RowFault,
+    UnreadableColumn,
+    format_cell,
+    is_file_column,
+    to_numbers,
+)
 from bmcli.recipe.data import CrossOptions, DataOptions, SampleOptions, find_cross_problem, get_target_columns
 from bmcli.recipe.fields import Kind, PartField
 from bmcli.recipe.inputs import InputOptions
@@ -22,6 +33,7 @@ from bmcli.specs import Column
 if TYPE_CHECKING:
     import numpy as np
 
+ROW_LABELS = "it has no name in the header and labels the rows, as the index of pandas and the row names of R do"
 _Result = TypeVar("_Result")
 _MANY_DISTINCT = 50  # distinct cells from which on a column may be an identifier
 _MAX_ROWS_PER_IDENTIFIER = 1.05
@@ -113,20 +125,67 @@ def resolve_inputs(
     """
     if options.inputs is not None:
         return options.inputs
-    split = options.split
-    taken = {*options.drop, options.weight, split.column, split.group, split.time}
-    taken |= {column for name, kind in targets.items() for column in get_target_columns(name, kind)}
     part = PartField("inputs")
-    inputs: dict[str, Any] = {
-        name: part.check(_require_kind(ColumnCells(name, training[name]))) for name in training if name not in taken
-    }
+    inputs: dict[str, Any] = {}
+    for name in _list_free_columns(training, options, targets):
+        try:
+            cells = ColumnCells(name, training[name])
+        except UnreadableColumn:  # described by `describe_left_out`
+            continue
+        if not is_row_label(cells):
+            inputs[name] = part.check(_require_kind(cells))
     if not inputs:
+        left_out = " ".join(describe_left_out(training, options, targets, inputs))
         raise BmcliError(
-            "no column is left to be an input.",
+            f"no column is left to be an input. {left_out}".rstrip(),
             path="data.source",
             suggestion="Each is a target, a weight or a split column, or dropped: see data.drop.",
         )
     return inputs
+
+
+def _list_free_columns(
+    training: Mapping[str, RawColumn], options: DataOptions, targets: Mapping[str, Kind]
+) -> list[str]:
+    """List the columns that have no role, so that they are inputs where the recipe does not list any."""
+    split = options.split
+    taken = {*options.drop, options.weight, split.column, split.group, split.time}
+    taken |= {column for name, kind in targets.items() for column in get_target_columns(name, kind)}
+    return [name for name in training if name not in taken]
+
+
+def describe_left_out(
+    training: Mapping[str, RawColumn], options: DataOptions, targets: Mapping[str, Kind], inputs: Mapping[str, object]
+) -> Iterator[str]:
+    """Describe why columns without a role are no inputs, if the inputs are detected."""
+    for name in _list_free_columns(training, options, targets) if options.inputs is None else ():
+        if name in inputs:
+            continue
+        try:
+            if is_row_label(ColumnCells(name, training[name])):
+                yield f"column {quoted(name)} is no input: {ROW_LABELS}."
+        except UnreadableColumn as error:
+            yield f"column {quoted(name)} is no input: {error.faults[0].message}"
+
+
+def list_readable(source_columns: Mapping[str, RawColumn], names: Iterable[str]) -> Iterator[tuple[str, RawColumn]]:
+    """List columns with their names, without those that cannot be read."""
+    for name in names:
+        with contextlib.suppress(UnreadableColumn):
+            yield name, source_columns[name]
+
+
+def is_row_label(cells: ColumnCells) -> bool:
+    """Whether a column without a name in the header only labels the rows, or is empty.
+
+    pandas writes its index and R its row names so. Dates and numbers with decimals are values even without a name.
+    """
+    if not UNNAMED.fullmatch(cells.name) or cells.is_file or cells.shape:
+        return False
+    if cells.is_numeric:
+        return bool((cells.numbers % 1 == 0).all())
+    is_distinct = cells.distinct == len(cells.present)
+    return is_distinct and not all(DATE_LIKE.fullmatch(text) for text in cells.samples)
 
 
 def match_inputs(rows: SourceRows, options: DataOptions, fitted: Sequence[Column]) -> Mapping[str, InputOptions]:

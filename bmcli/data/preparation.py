@@ -216,6 +216,7 @@ def _encode_source(
         weight=options.weight,
         source=rows.detected_options,
         malformed_records=rows.malformed_records,
+        notes=(*rows.notes, *columns.describe_left_out(rows.columns, options, targets, inputs)),
         crosses=columns.build_crosses(options, inputs, {name: fitted["inputs", name] for name in inputs}),
     )
 

@@ -137,7 +137,7 @@ def read_valid_rows(options: DataOptions, targets: Mapping[str, Kind]) -> tuple[
 
 def _select_single_valued(rows: SourceRows, names: tuple[str, ...] | None) -> dict[str, RawColumn]:
     selected = rows.columns if names is None else names
-    raw = {name: rows.columns[name] for name in selected if name in rows.columns}
+    raw = dict(columns.list_readable(rows.columns, [name for name in selected if name in rows.columns]))
     return {
         name: column
         for name, column in raw.items()

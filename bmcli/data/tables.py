@@ -18,7 +18,7 @@ from bmcli.data.files import File
 from bmcli.data.sources import SourceRows, locate_row, repeat_split_names
 from bmcli.errors import BmcliError, Fault
 from bmcli.quoting import brief, quoted
-from bmcli.raw_columns import FileColumn, RawColumn
+from bmcli.raw_columns import FileColumn, RawColumn, UnreadableColumn
 from bmcli.runs import make_cache_folder
 
 if TYPE_CHECKING:
@@ -48,12 +48,17 @@ class TableColumns(Mapping[str, RawColumn]):
         tables: Tables whose columns have unique names; a column that a table lacks is missing in its rows.
         types: Type that each column is cast to, in the order of the columns.
         describe_row: Function from a row to its place for messages.
+        unreadable: Errors that access to some of the columns raises.
     """
 
     def __init__(
-        self, tables: Sequence[MappedTable], types: Mapping[str, pa.DataType], describe_row: Callable[[int], str]
+        self,
+        tables: Sequence[MappedTable],
+        types: Mapping[str, pa.DataType],
+        describe_row: Callable[[int], str],
+        unreadable: Mapping[str, UnreadableColumn],
     ) -> None:
-        self._tables, self._types, self._describe_row = tables, types, describe_row
+        self._tables, self._types, self._describe_row, self._unreadable = tables, types, describe_row, unreadable
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._types)
@@ -67,6 +72,8 @@ class TableColumns(Mapping[str, RawColumn]):
     def __getitem__(self, name: str) -> RawColumn:
         import pyarrow as pa
 
+        if name in self._unreadable:
+            raise self._unreadable[name]
         for mapped in self._tables:
             mapped.release_memory()  # of the columns that were read before
         kind = self._types[name]
@@ -78,18 +85,41 @@ class TableColumns(Mapping[str, RawColumn]):
         return _to_raw_column(name, pa.chunked_array(chunks, kind), self._describe_row)
 
 
+class PartlyReadableColumns(Mapping[str, RawColumn]):
+    """Columns of which some cannot be read: access to these raises their error."""
+
+    def __init__(self, columns: Mapping[str, RawColumn], unreadable: Mapping[str, UnreadableColumn]) -> None:
+        self._columns, self._unreadable = columns, unreadable
+
+    def __iter__(self) -> Iterator[str]:
+        return iter((*self._columns, *self._unreadable))
+
+    def __len__(self) -> int:
+        return len(self._columns) + len(self._unreadable)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._columns or name in self._unreadable
+
+    def __getitem__(self, name: str) -> RawColumn:
+        if name in self._unreadable:
+            raise self._unreadable[name]
+        return self._columns[name]
+
+
 def build_rows(
     tables: Sequence[MappedTable],
     types: Mapping[str, pa.DataType],
     lengths: Sequence[tuple[str | None, File, int]],
     describe_file_row: Callable[[File, int], str],
     detected_options: Mapping[str, Any] | None = None,
+    unreadable: Mapping[str, UnreadableColumn] | None = None,
 ) -> SourceRows:
     """Join the tables of a source to its rows.
 
     Args:
         lengths: Split, file and number of rows of each file, in the order of the tables' rows.
         describe_file_row: Function from a file and a row in it, from 0, to its place for messages.
+        unreadable: Errors of columns that cannot be read, by name.
     """
     places = [(path, length) for _, path, length in lengths]
     by_split: dict[str | None, int] = {}
@@ -100,7 +130,7 @@ def build_rows(
         return describe_file_row(*locate_row(places, row))
 
     return SourceRows(
-        columns=TableColumns(tables, types, describe_row),
+        columns=TableColumns(tables, types, describe_row, unreadable or {}),
         split=repeat_split_names(by_split),
         describe_row=describe_row,
         detected_options=detected_options or {},
@@ -237,7 +267,7 @@ def _to_raw_column(name: str, column: pa.ChunkedArray, describe_row: Callable[[i
     if is_list_type(kind):
         return _stack_lists(name, column, describe_row)
     if not (types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)):
-        raise BmcliError(
+        raise UnreadableColumn(
             f"column {quoted(name)}: cells of type {brief(str(kind))} cannot be read.",
             path=files.RECIPE_PATH,
             suggestion="Save it as numbers, text, dates or lists of numbers, or leave it out of the file.",
@@ -337,7 +367,7 @@ def _stack_lists(name: str, column: pa.ChunkedArray, describe_row: Callable[[int
     if other.any():
         row = int(np.argmax(other))
         place, received = describe_row(row), lengths[row].as_py()
-        raise BmcliError(
+        raise UnreadableColumn(
             Fault(
                 f"{place}  column {quoted(name)}: expected a list of {length} values, as in the rows before, "
                 f"received one of {received}.",
@@ -351,7 +381,7 @@ def _stack_lists(name: str, column: pa.ChunkedArray, describe_row: Callable[[int
     )
     if not hasattr(flat, "ndim"):
         kind = brief(str(column.type.value_type))
-        raise BmcliError(
+        raise UnreadableColumn(
             f"column {quoted(name)}: lists of {kind} cannot be read, only lists of numbers.",
             path=files.RECIPE_PATH,
             suggestion="Save the items as texts, as one text, or each as a column.",

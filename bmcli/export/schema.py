@@ -463,6 +463,7 @@ class PreprocessingRecord(_StrictRecord):
     invalid_cells: dict[str, Count]
     skipped_rows: Count
     malformed_records: Count
+    notes: tuple[str, ...]
     source: dict[str, JsonValue]
 
 

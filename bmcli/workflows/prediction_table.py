@@ -8,10 +8,9 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 from bmcli import disk
-from bmcli.data import sources
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
 from bmcli.raw_columns import RawColumn, is_text_column
@@ -28,14 +27,8 @@ _STANDARD_OUTPUT = Path("/dev/stdout")
 
 
 def list_formats() -> dict[str, TableFormat]:
-    """Return the format of each file ending; tables separated by tabs are read, but never written."""
-    formats: tuple[TableFormat, ...] = get_args(TableFormat)
-    kinds = {
-        ending: kind
-        for ending, kind in sources.map_endings_to_kinds().items()
-        if ending not in sources.TAB_SEPARATED_ENDINGS
-    }
-    return {ending: table_format for ending, kind in kinds.items() for table_format in formats if table_format == kind}
+    """Return the format of each file ending that is written; more endings are read."""
+    return {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet"}
 
 
 def make_table(
@@ -51,6 +44,9 @@ def make_table(
 
     Args:
         truth: Decoded targets by output, which follow as columns such as `species_true`, also for rows without answers.
+
+    Raises:
+        BmcliError: A kept column has several values a row, or the name of another column.
     """
     import pyarrow as pa
 
@@ -60,6 +56,12 @@ def make_table(
     if truth is not None:
         tables.append(
             AnswerTable({f"{name}_true": each.make_truth_column(truth[name]) for name, each in answers.items()})
+        )
+    taken = {name for each in tables for name in each.columns}
+    if clashing := next((name for name in kept_columns if name in taken), None):
+        raise BmcliError(
+            f"column {quoted(clashing)} cannot be kept: the predictions have a column of this name.",
+            suggestion="Rename it in the data.",
         )
     kept = AnswerTable({name: _convert_kept_column(name, rows) for name, rows in kept_columns.items()})
     rows = len(next(iter(predictions.values())))
@@ -113,16 +115,20 @@ TableWriter = Callable[["pa.Table"], None]
 
 
 @contextlib.contextmanager
-def open_writer(output: Path | None, table_format: TableFormat, rows: int) -> Iterator[TableWriter]:
+def open_writer(
+    output: Path | None, table_format: TableFormat, rows: int, spreadsheet_safe: bool = False
+) -> Iterator[TableWriter]:
     """Open a writer of tables, which are appended to a new file or to standard output.
 
     Args:
         rows: Approximate number of rows of all tables.
+        spreadsheet_safe: Put an apostrophe before texts in CSV that a spreadsheet would run as formulas.
 
     Raises:
         BmcliError: The file exists by the end.
     """
-    open_table = {"csv": _open_csv, "parquet": _open_parquet, "jsonl": _open_json_lines}[table_format]
+    open_csv = _open_safe_csv if spreadsheet_safe else _open_csv
+    open_table = {"csv": open_csv, "parquet": _open_parquet, "jsonl": _open_json_lines}[table_format]
     first: list[pa.Table] = []
 
     def estimate_bytes() -> int | None:
@@ -162,15 +168,20 @@ def open_writer(output: Path | None, table_format: TableFormat, rows: int) -> It
 
 
 @contextlib.contextmanager
-def _open_csv(file: Any) -> Iterator[TableWriter]:
+def _open_safe_csv(file: Any) -> Iterator[TableWriter]:
     """Open a CSV writer; texts that a spreadsheet would run as formulas get an apostrophe before them."""
+    with _open_csv(file) as write:
+        yield lambda rows: write(_escape_formulas(rows))
+
+
+@contextlib.contextmanager
+def _open_csv(file: Any) -> Iterator[TableWriter]:
     from pyarrow import csv
 
     with contextlib.ExitStack() as stack:
         writers: list[Any] = []
 
         def write(rows: pa.Table) -> None:
-            rows = _escape_formulas(rows)
             if not writers:
                 options = csv.WriteOptions(quoting_style="needed")
                 writers.append(stack.enter_context(csv.CSVWriter(file, rows.schema, write_options=options)))
@@ -186,20 +197,36 @@ _FORMULA = r"^([\t\r]|\s*[=+\-@\x{ff1d}\x{ff0b}\x{ff0d}\x{ff20}])"
 _NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
 
 
+def count_formulas(rows: pa.Table) -> int:
+    """Count the texts that a spreadsheet would run as formulas."""
+    import pyarrow.compute as pc
+
+    return sum(pc.sum(_find_formulas(column)).as_py() or 0 for column in rows.columns if _is_text(column))
+
+
+def _is_text(column: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_string(column.type) or pa.types.is_large_string(column.type))
+
+
+def _find_formulas(texts: Any) -> Any:
+    import pyarrow.compute as pc
+
+    return pc.and_not(pc.match_substring_regex(texts, _FORMULA), pc.match_substring_regex(texts, _NUMBER))
+
+
 def _escape_formulas(rows: pa.Table) -> pa.Table:
     import pyarrow as pa
 
-    columns = [
-        _escape_texts(column) if pa.types.is_string(column.type) or pa.types.is_large_string(column.type) else column
-        for column in rows.columns
-    ]
+    columns = [_escape_texts(column) if _is_text(column) else column for column in rows.columns]
     return pa.table(columns, names=_escape_texts(pa.array(rows.column_names, pa.string())).to_pylist())
 
 
 def _escape_texts(texts: Any) -> Any:
     import pyarrow.compute as pc
 
-    formulas = pc.and_not(pc.match_substring_regex(texts, _FORMULA), pc.match_substring_regex(texts, _NUMBER))
+    formulas = _find_formulas(texts)
     if not pc.any(formulas).as_py():
         return texts
     return pc.if_else(formulas, pc.binary_join_element_wise("'", texts, ""), texts)

@@ -96,6 +96,8 @@ def train_recipe(loaded: LoadedRecipe, context: TrainingContext) -> TrainingResu
     recipe = loaded.recipe
     session = start_session(loaded, context.cache, lambda spec: check_evaluation(recipe, spec))
     context.log(introduce(recipe.name, describe_data(session.prepared.spec)))
+    for note in session.prepared.spec.notes:
+        context.log(f"note: {note}")
     if not session.placement.is_chief:
         with _watch_peers(session.placement, lambda: _find_chief_run(context, recipe.name)):
             return _train_as_worker(session, session.build_trainer(None, context.profile), context)

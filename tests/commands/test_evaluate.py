@@ -55,6 +55,24 @@ def loans(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Run:
     return trained.run
 
 
+def test_a_file_of_another_format_is_evaluated_by_its_own(bmcli: Bmcli, loans: Run, tmp_path: Path) -> None:
+    """Parquet, JSON lines and CSV with another delimiter give the metrics of the plain table."""
+    from pyarrow import csv, parquet
+
+    write_loans(tmp_path, 80)
+    table = csv.read_csv(tmp_path / "loans.csv")
+    parquet.write_table(table, tmp_path / "rows.parquet")
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in table.to_pylist()))
+    (tmp_path / "rows.txt").write_text((tmp_path / "loans.csv").read_text().replace(",", ";"))
+    found = []
+    for name in ("loans.csv", "rows.parquet", "rows.jsonl", "rows.txt"):
+        done = bmcli("evaluate", loans.folder, "--data", name, "--json")
+        assert done.code == 0, done.err
+        found.append({metric.partition("/")[2]: value for metric, value in done.json()["metrics"].items()})
+    assert found[0]
+    assert all(each == found[0] for each in found[1:])
+
+
 def test_every_metric_comes_with_its_interval(bmcli: Bmcli, loans: Run) -> None:
     found = bmcli("evaluate", loans.folder, "--json").json()
     assert set(found["intervals"]) == set(found["metrics"])

@@ -127,6 +127,52 @@ def test_every_format_holds_the_same(bmcli: Bmcli, run: Path, new: Path, tmp_pat
         assert np.float32(row["mass"]) == np.float32(line["mass"]) == np.float32(record["mass"])
 
 
+def test_kept_values_stay_as_they_are_unless_a_spreadsheet_is_meant(bmcli: Bmcli, run: Path, tmp_path: Path) -> None:
+    names = ["+", "@user2", "-17B1", "=cmd()", "plain"]
+    (tmp_path / "new.csv").write_text(
+        "name,wing,island\n" + "".join(f"{name},{20 + row},north\n" for row, name in enumerate(names))
+    )
+    done = bmcli("predict", run, "new.csv", "--keep", "name")
+    assert [row["name"] for row in records(done.out)] == names
+    assert "4 texts of the output begin like formulas" in done.err
+    assert "--spreadsheet-safe" in done.err
+    safe = bmcli("predict", run, "new.csv", "--keep", "name", "--spreadsheet-safe")
+    assert [row["name"] for row in records(safe.out)] == [*(f"'{name}" for name in names[:4]), "plain"]
+    assert "formulas" not in safe.err
+
+
+def test_a_kept_target_stands_beside_its_prediction(bmcli: Bmcli, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "birds.csv").write_text(text(birds(5), HEADER))
+    found = records(bmcli("predict", run, "birds.csv", "--keep", "species", "--keep", "mass").out)
+    assert [row["species_true"] for row in found] == [row[3] for row in birds(5)]
+    assert [row["mass_true"] for row in found] == [row[4] for row in birds(5)]
+    assert set(found[0]) == {"species_true", "mass_true", *COLUMNS}
+
+
+def test_a_kept_column_of_the_name_of_a_prediction_is_a_fault(bmcli: Bmcli, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "new.csv").write_text("wing,island,species_probability_auk\n20,north,0.5\n21,south,0.25\n")
+    done = bmcli("predict", run, "new.csv", "--keep", "species_probability_auk", "--output", "out.csv")
+    assert done.code == 2
+    assert "column 'species_probability_auk' cannot be kept: the predictions have a column of this name" in done.err
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_new_rows_may_have_another_delimiter_encoding_and_index(bmcli: Bmcli, run: Path, tmp_path: Path) -> None:
+    rows = [row[:3] for row in birds(9)]
+    (tmp_path / "plain.csv").write_text(text(rows, HEADER[:3]))
+    table = "\n".join(f"{number};{';'.join(row)}" for number, row in enumerate(rows))
+    (tmp_path / "other.csv").write_bytes(f"sep=;\r\n;name;wing;island\n{table}\n".encode("utf-16"))
+    expected = records(bmcli("predict", run, "plain.csv", "--keep", "name").out)
+    assert records(bmcli("predict", run, "other.csv", "--keep", "name").out) == expected
+
+
+def test_options_for_all_commands_may_stand_before_the_command(bmcli: Bmcli, run: Path, new: Path) -> None:
+    quiet = bmcli("-q", "predict", run, new)
+    assert quiet.code == 0, quiet.err
+    assert quiet.err == ""
+    assert bmcli("--json", "predict", run, new, "--output", "out.csv").json()["rows"] == 50
+
+
 def test_many_small_batches_give_the_same_rows(
     bmcli: Bmcli, run: Path, new: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,7 +275,8 @@ def test_no_row_that_can_be_read_is_a_fault(bmcli: Bmcli, run: Path, tmp_path: P
     [
         (["new.csv", "--keep", "nmae"], "Did you mean 'name'?"),
         (["lacking.csv"], "no column 'island'"),
-        (["birds.csv", "--keep", "species"], "the predictions have a column of this name"),
+        (["birds.csv", "--keep", "species", "--keep", "species_true"], "another kept column is named 'species_true'"),
+        (["new.csv", "--spreadsheet-safe", "--output", "out.jsonl"], "--spreadsheet-safe has no effect"),
         (["new.csv", "--format", "parquet"], "cannot be written to standard output"),
         (["new.csv", "--output", "new.csv"], "exists already"),
         (["new.csv", "--output", "out.xlsx"], "unknown file ending"),
@@ -242,7 +289,7 @@ def test_faults_come_before_tensorflow_and_say_what_to_do(
     bmcli: Bmcli, run: Path, new: Path, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     (tmp_path / "lacking.csv").write_text("wing\n20\n")
-    (tmp_path / "birds.csv").write_text(text(birds(5), HEADER))
+    (tmp_path / "birds.csv").write_text(text([[*row, "auk"] for row in birds(5)], [*HEADER, "species_true"]))
     done = bmcli("predict", run, *arguments)
     assert done.code == 2
     assert message in done.err + done.out
@@ -278,7 +325,7 @@ def test_more_rows_take_no_more_memory(run: Path, tmp_path: Path) -> None:
     many = tmp_path / "many.csv"
     many.write_text(text([row[:3] for row in birds(20_000)], HEADER[:3]))
     spec, recipe = read_data_spec(Run(run)), load_recipe(str(Run(run).lock)).recipe
-    request = predict.PredictionRequest(many, None, None, (), skip_bad_rows=False)
+    request = predict.PredictionRequest(many, None, None, (), skip_bad_rows=False, spreadsheet_safe=False)
     with predict._open_rows(request, recipe.data.source.model_dump(exclude_unset=True), spec) as rows:
         sizes = [count for _, count in predict._encode_batches(rows, spec, (), skip=False, encode=len)]
     assert sum(sizes) == 20_000

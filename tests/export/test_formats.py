@@ -210,7 +210,7 @@ def test_an_artefact_predicts_like_its_run(of_table: ExportResult, format: str, 
     root, data = of_table.run.folder.parent.parent, of_table.run.folder.parent.parent.parent / "parcels.csv"
     outputs = [tmp_path / "run.csv", tmp_path / "artefact.csv"]
     for target, output in zip((of_table.run.folder, of_table.run.exports / format), outputs, strict=True):
-        done = predict(str(target), PredictionRequest(data, output, None, (), False), root, cache)
+        done = predict(str(target), PredictionRequest(data, output, None, (), False, False), root, cache)
         assert done.rows == 150
     first, second = (list(csv.reader(output.read_text(encoding="utf-8").splitlines())) for output in outputs)
     assert first[0] == second[0]

@@ -18,7 +18,7 @@ from bmcli.answers import Answers, AnswerTable
 from bmcli.answers.numbers import NumberAnswers
 from bmcli.errors import BmcliError
 from bmcli.specs import Column, OutputSpec
-from bmcli.workflows.prediction_table import make_table, open_writer
+from bmcli.workflows.prediction_table import count_formulas, make_table, open_writer
 from tests.evaluation.columns import answers_of
 
 
@@ -132,17 +132,31 @@ def test_a_table_without_lines_writes_none(tmp_path: Path, chosen: Any, expected
     assert (tmp_path / "table").read_text() == expected
 
 
-def test_no_cell_of_a_csv_file_is_a_formula(tmp_path: Path) -> None:
+def test_no_cell_of_a_safe_csv_file_is_a_formula(tmp_path: Path) -> None:
     texts = ["=cmd()", "+1", "-1+2", "@SUM(A1)", "  =1", "\t=1", "\uff1d1", "-2.5e3", "plain", "", None, "a=b"]
     rows = pa.table({"=name()": pa.array(texts, pa.string()), "number": pa.array(range(-1, 11))})
-    with open_writer(tmp_path / "table.csv", "csv", 1) as write:
+    with open_writer(tmp_path / "table.csv", "csv", 1, spreadsheet_safe=True) as write:
         write(rows)
     with (tmp_path / "table.csv").open(newline="", encoding="utf-8") as file:
         head, *read = csv.reader(file)
+    assert count_formulas(rows) == 6
     assert head == ["'=name()", "number"]
     expected = ["'=cmd()", "+1", "'-1+2", "'@SUM(A1)", "'  =1", "'\t=1", "'\uff1d1", "-2.5e3", "plain", "", "", "a=b"]
     assert [text for text, _ in read] == expected
     assert read[0][1] == "-1"
+
+
+def test_csv_holds_texts_as_they_are(tmp_path: Path) -> None:
+    texts = ["=cmd()", "+", "@user2", "-17B1", "\t=1"]
+    with open_writer(tmp_path / "table.csv", "csv", 1) as write:
+        write(pa.table({"=name()": texts}))
+    with (tmp_path / "table.csv").open(newline="", encoding="utf-8") as file:
+        assert [text for (text,) in csv.reader(file)] == ["=name()", *texts]
+
+
+def test_a_kept_column_of_the_name_of_a_prediction_is_a_fault() -> None:
+    with pytest.raises(BmcliError, match="column 'spot' cannot be kept: the predictions have a column of this name"):
+        make_table({"spot": np.array([1, 2, 3])}, {"spot": FOUND}, find("spot"))
 
 
 def test_other_formats_hold_texts_as_they_are(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from statistics import median_low
 from typing import TYPE_CHECKING, Any
 
 from bmcli import inputs, parts
-from bmcli.data.columns import detect_kind
+from bmcli.data.columns import ROW_LABELS, detect_kind, is_row_label
 from bmcli.data.sources import SourceRows
 from bmcli.data.splitting.splits import parse_split_name
 from bmcli.dates import DATE_LIKE
@@ -23,6 +23,7 @@ from bmcli.raw_columns import (
     ColumnCells,
     FileColumn,
     RawColumn,
+    UnreadableColumn,
     is_file_column,
     is_text_column,
     sample_image_headers,
@@ -65,6 +66,7 @@ class ColumnProfile:
         samples: Some distinct cells of text, of long ones the beginning.
         top_share: Share of the most frequent value among the cells that are not missing.
         written: How the numbers of a column of text are written, with the cells that are none; None for others.
+        obstacle: Reason why the column is neither an input nor a target, such as a type that cannot be read.
     """
 
     name: str
@@ -91,6 +93,7 @@ class ColumnProfile:
     samples: tuple[str, ...] = ()
     top_share: float = 0.0
     written: WrittenNumbers | None = None
+    obstacle: str = ""
 
     @property
     def present(self) -> int:
@@ -115,7 +118,16 @@ class ColumnProfile:
 
 def profile_columns(rows: SourceRows) -> tuple[ColumnProfile, ...]:
     """Profile every column, in the order of the source."""
-    return tuple(_add_guesses(ColumnCells(name, column)) for name, column in rows.columns.items())
+    return tuple(_profile_source_column(name, rows) for name in rows.columns)
+
+
+def _profile_source_column(name: str, rows: SourceRows) -> ColumnProfile:
+    try:
+        cells = ColumnCells(name, rows.columns[name])
+    except UnreadableColumn as error:
+        return ColumnProfile(name, len(rows), obstacle=error.faults[0].message.rstrip("."))
+    profile = _add_guesses(cells)
+    return replace(profile, obstacle=ROW_LABELS) if is_row_label(cells) else profile
 
 
 def _add_guesses(cells: ColumnCells) -> ColumnProfile:

@@ -1,4 +1,4 @@
-"""Detection of the source of a file or a folder, by names alone."""
+"""Detection of the source of a file by its content and its name, and of a folder by the names in it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,29 @@ from pathlib import Path
 from typing import Any
 
 from bmcli.data import files, picture_folders
-from bmcli.data.sources import TAB_SEPARATED_ENDINGS, map_endings_to_kinds
+from bmcli.data.sources import map_endings_to_kinds
 from bmcli.data.splitting.splits import parse_split_name
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
 from bmcli.specs import SPLITS
 
+_SIGNATURE_BYTES = 4096  # from the start of a file, by which its format is recognised
+_TEXT_ENDINGS = ("", ".txt", ".text", ".data", ".dat", ".asc", ".all", ".train", ".test", ".trn", ".tst")
+"""Endings of files that may be tables of delimited text, beside those that promise one."""
+_FOREIGN_FILES = {
+    b"\xd0\xcf\x11\xe0": "an Excel file",
+    b"SQLite format 3": "an SQLite database",
+    b"\x89HDF": "an HDF5 file",
+    b"\x93NUMPY": "a single NumPy array; save it by numpy.savez",
+    b"ARROW1": "an Arrow file",
+    b"%PDF": "a PDF",
+    b"<!DOCTYPE": "a page of HTML or XML",
+    b"<!doctype": "a page of HTML or XML",
+    b"<html": "a page of HTML or XML",
+    b"<?xml": "a page of HTML or XML",
+}
+"""Formats that no source reads, by the bytes that their files begin with."""
+_JSON_OBJECT = re.compile(rb'(\xef\xbb\xbf)?\s*(\[\s*)?\{\s*"([^"\\]|\\.)*"\s*:')
 _LAST_WORD = re.compile(r"(?:^|[-_. ])([A-Za-z]+)$")
 
 
@@ -53,16 +70,34 @@ def detect_source(data: Path) -> DetectedSource:
 
 
 def detect_file(file: Path) -> DetectedSource:
-    """Detect the source of a table or an archive by the ending of its name.
+    """Detect the source of a table or an archive by its first bytes, and by the ending of its name if these are text.
 
     Raises:
-        BmcliError: No source reads files of this ending.
+        BmcliError: No source reads such files.
     """
     suffix = files.get_ending(file.name)
-    if suffix not in map_endings_to_kinds():
+    start = next(files.read_chunks(file), b"")[:_SIGNATURE_BYTES]
+    what = next((what for mark, what in _FOREIGN_FILES.items() if start.lstrip().startswith(mark)), "")
+    if start.startswith(b"PK") and b"[Content_Types].xml" in start:
+        what = "an Excel file"
+    if what:
+        raise BmcliError(f"{files.format_path(file)}: is {what}.", suggestion="Save the table as CSV or Parquet.")
+    kind = _detect_kind(start) or map_endings_to_kinds().get(suffix)
+    if kind is None and suffix in _TEXT_ENDINGS and start and b"\0" not in start:
+        kind = "csv"
+    if kind is None:
         ending = f"files ending in {quoted(suffix)}" if suffix else "files without an ending"
         raise BmcliError(f"{files.format_path(file)}: no source reads {ending}.", suggestion=_describe_known_endings())
-    return DetectedSource(map_endings_to_kinds()[suffix], file, _guess_options([file]))
+    return DetectedSource(kind, file)
+
+
+def _detect_kind(start: bytes) -> str | None:
+    """Return the source that the first bytes of a file are certain of; None for other text, and for TFRecord files."""
+    if start.startswith(b"PAR1"):
+        return "parquet"
+    if start.startswith(b"PK\x03\x04") and b".npy" in start:
+        return "npz"
+    return "jsonl" if _JSON_OBJECT.match(start) else None
 
 
 def _detect_folder(folder: Path) -> DetectedSource:
@@ -99,9 +134,9 @@ def _detect_tables(folder: Path, tables: list[Path]) -> DetectedSource:
     splits = {path: _parse_split(path) for path in tables}
     by_split = {split: path for split in SPLITS for path, name in splits.items() if name == split}
     if len(kinds) == 1 and "train" in by_split and len(by_split) == len(tables):
-        return DetectedSource(kinds[0], by_split, _guess_options(tables))
+        return DetectedSource(kinds[0], by_split)
     if len(kinds) == 1 and not by_split and len({files.get_ending(path.name) for path in tables}) == 1:
-        return DetectedSource(kinds[0], folder, _guess_options(tables))
+        return DetectedSource(kinds[0], folder)
     names = ", ".join(path.name for path in tables[:5]) + (" ..." if len(tables) > 5 else "")
     raise BmcliError(
         f"{files.format_path(folder)}: expected one table, one table per split, or files of one ending; found {names}.",
@@ -113,10 +148,6 @@ def _parse_split(path: Path) -> str:
     """Return the split in the last word of a file name, such as `mails_train.csv.gz`; empty without one."""
     word = _LAST_WORD.search(path.name.removesuffix(".gz").rpartition(".")[0])
     return parse_split_name(word[1]) if word else ""
-
-
-def _guess_options(tables: list[Path]) -> dict[str, Any]:
-    return {"delimiter": "\t"} if all(files.get_ending(path.name) in TAB_SEPARATED_ENDINGS for path in tables) else {}
 
 
 def _describe_known_endings() -> str:

@@ -25,7 +25,41 @@ _TARGET_WORDS = frozenset(
     (*TARGET_NAMES, *["approved", "category", "churn", "churned", "classes", "converted", "default", "defaulted", "diagnosis", "exited", "fraud", "grade", "income", "kind", "outcomes", "price", "quality", "rating", "result", "revenue", "salary", "sales", "score", "sentiment", "species", "status", "success", "survived", "type", "value", "yield"])
 )  # fmt: skip
 _ATTRIBUTE_WORDS = frozenset(
-    ["age", "city", "code", "country", "date", "day", "email", "gender", "hour", "id", "index", "lat", "latitude", "lng", "lon", "long", "longitude", "minute", "month", "name", "number", "phone", "region", "row", "sex", "state", "street", "time", "week", "weekday", "year", "zip", "zipcode"]
+    [
+        "age",
+        "city",
+        "code",
+        "country",
+        "date",
+        "day",
+        "email",
+        "gender",
+        "hour",
+        "id",
+        "index",
+        "lat",
+        "latitude",
+        "lng",
+        "lon",
+        "long",
+        "longitude",
+        "minute",
+        "month",
+        "name",
+        "number",
+        "phone",
+        "region",
+        "row",
+        "sex",
+        "state",
+        "street",
+        "time",
+        "week",
+        "weekday",
+        "year",
+        "zip",
+        "zipcode",
+    ]
 )
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _IDENTIFIERS = ("id", "rownames", "rowname", "row", "index", "uuid", "guid", "key", "no", "number", "unnamed: 0")
@@ -175,7 +209,7 @@ def pick_target(profiles: Sequence[ColumnProfile], requested: str | None) -> tup
 
 
 def _may_be_target(profile: ColumnProfile) -> bool:
-    single = not (profile.is_array or profile.is_encoded or profile.is_date or profile.is_file)
+    single = not (profile.is_array or profile.is_encoded or profile.is_date or profile.is_file or profile.obstacle)
     return single and profile.distinct > 1 and not _is_identifier(profile) and not _is_group(profile)
 
 
@@ -231,6 +265,10 @@ def _make_target_role(profile: ColumnProfile, why: str) -> ColumnRole:
     Raises:
         BmcliError: No kind of target can predict the column.
     """
+    if profile.obstacle:
+        raise BmcliError(
+            f"column {quoted(profile.name)}: {profile.obstacle}.", suggestion="Name another column with --target."
+        )
     guess = targets.guess_kind(profile)
     if (profile.is_array or profile.is_encoded) and guess is None:
         raise BmcliError(
@@ -290,6 +328,8 @@ def _make_group_role(profile: ColumnProfile, is_chosen: bool) -> ColumnRole:
 
 def _make_input_role(profile: ColumnProfile) -> ColumnRole:
     """Give a column the kind that is most certain of it, or drop the column with a reason."""
+    if profile.obstacle:
+        return _make_dropped_role(profile, profile.obstacle)
     if not profile.distinct:
         return _make_dropped_role(profile, "every cell is missing")
     if profile.distinct == 1:

@@ -46,6 +46,7 @@ class SourceRows:
         malformed_records: Number of records that were left out because they are not rows.
         origin: Files that hold the rows, for messages about no row in particular.
         left_out: Names of files and folders beside the data that hold no rows, such as hidden ones.
+        notes: Sentences about how the files were read, where that had to be guessed.
     """
 
     columns: Mapping[str, RawColumn]
@@ -56,6 +57,7 @@ class SourceRows:
     malformed_records: int = 0
     origin: str = ""
     left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         if self.count is not None:
@@ -272,8 +274,8 @@ class TableOptions(SourceOptions):
         return tuple(split for split, _ in self.tables() if split is not None)
 
 
-TAB_SEPARATED_ENDINGS = (".tsv", ".tab")
-"""Endings of tables whose cells are separated by tabs."""
+DELIMITED_ENDINGS = {".tsv": "\t", ".tab": "\t", ".psv": "|"}
+"""Endings of tables whose cells are separated by something else than commas."""
 
 
 @cache

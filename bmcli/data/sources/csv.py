@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
-from itertools import chain, islice
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from bmcli.data import files, tables
+from bmcli.data import delimited, dialects, files, tables
+from bmcli.data.delimited import EncodingError, LineCounter, TextFormat
+from bmcli.data.dialects import WHITESPACE, Choices
 from bmcli.data.files import File
-from bmcli.data.sources import TAB_SEPARATED_ENDINGS, SourceRows, TableOptions, TablePaths
+from bmcli.data.sources import DELIMITED_ENDINGS, SourceRows, TableOptions, TablePaths
 from bmcli.errors import BmcliError
 from bmcli.quoting import brief, quoted
+from bmcli.raw_columns import UNNAMED
 from bmcli.recipe.fields import fault
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _BLOCK_BYTES = 2**24
-_SAMPLE = 2**16  # characters from which the delimiter is guessed
-_DELIMITERS = ",;\t|"
-# UTF-32 comes first: its mark begins with that of UTF-16.
-_BYTE_ORDER_MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+_FIRST_RECORDS = 50  # records that are compared with the header
+_SWALLOWED_ROWS = 5  # from which on lines that look like rows are no accident
 
 
 class Options(TableOptions):
     """Comma-separated values, or values with another delimiter."""
 
-    ENDINGS = (".csv", *TAB_SEPARATED_ENDINGS)
+    ENDINGS = (".csv", *DELIMITED_ENDINGS)
 
     kind: Literal["csv"] = "csv"
     path: TablePaths = Field(
@@ -41,19 +41,30 @@ class Options(TableOptions):
     )
     delimiter: str = Field(
         default="auto",
-        description='Delimiter; "\\t" is a tab. `auto` picks the comma, semicolon, tab or bar that splits the '
-        "first rows consistently.",
+        description='Delimiter; "\\t" is a tab, `whitespace` any number of blanks. `auto` picks what splits the rows '
+        "into equal numbers of cells that hold one value each.",
     )
-    quote: Literal['"', "'", "none"] = Field(
-        default='"', description="Quote character around cells that contain delimiters; doubled inside of such cells."
+    quote: Literal["auto", '"', "'", "none"] = Field(
+        default="auto",
+        description="Quote character around cells that contain delimiters; doubled inside of such cells. `auto` reads "
+        "quotes as ordinary characters (`none`) where they would join rows.",
     )
-    header: bool = Field(default=True, description="Whether the first row contains the column names.")
+    header: bool | Literal["auto"] = Field(
+        default="auto",
+        description="Whether the first row contains the column names; `auto` compares it with the rows below it.",
+    )
+    skip_lines: Annotated[int, Field(ge=0, le=10_000)] | Literal["auto"] = Field(
+        default="auto",
+        description="Number of lines above the table, such as a title. `auto` skips comments, titles, and Excel's "
+        "`sep=;`, by which rows have fewer cells than those below.",
+    )
     columns: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
         default=None, description="Column names of files without a header; by default column_1, column_2 and so on."
     )
     encoding: str = Field(
         default="auto",
-        description="Text encoding, by its Python name. `auto` is UTF-8, or UTF-16 for files with its byte order mark.",
+        description="Text encoding, by its Python name. `auto` is UTF-8, UTF-16 for files with its byte order mark, or "
+        "cp1252 (Western European) where a file is not UTF-8 and looks like it.",
     )
     missing: tuple[str, ...] = Field(
         default=("", "NA", "N/A", "n/a", "NaN", "nan", "null", "?"),
@@ -63,18 +74,18 @@ class Options(TableOptions):
     @field_validator("delimiter")
     @classmethod
     def _delimiter_is_one_character(cls, value: str) -> str:
-        if value != "auto" and (len(value) != 1 or not value.isascii() or value in "\"'\r\n"):
+        if value not in ("auto", WHITESPACE) and (len(value) != 1 or not value.isascii() or value in "\"'\r\n"):
             raise fault(
                 "delimiter",
                 f"expected one ASCII character, received {value!r}.",
-                'A tab is written as "\\t".',
+                'A tab is written as "\\t", any number of blanks as "whitespace".',
             )
         return value
 
     @field_validator("columns")
     @classmethod
     def _check_columns(cls, value: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
-        if value is not None and info.data.get("header"):
+        if value is not None and info.data.get("header") is True:
             raise fault("columns", "`columns` has no effect with a header.", "Write `header: false` beside it.")
         if twice := tables.find_repeated(value or ()):
             raise fault("columns", f"expected different names, received {quoted(twice)} twice.")
@@ -90,6 +101,49 @@ class Options(TableOptions):
                 "encoding", f"no text encoding {value!r}.", "Common ones: utf-8, latin-1, cp1252, utf-16."
             ) from None
         return value
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A file of the source, and how it is read.
+
+    Args:
+        names: Names of the cells of a row.
+        line: Line of the header, or of the first row if there is no header.
+        above: Number of lines above the first row.
+    """
+
+    split: str | None
+    path: File
+    text_format: TextFormat
+    names: list[str]
+    line: int
+    above: int
+
+    def with_quote(self, quote: str) -> _Table:
+        dialect = replace(self.text_format.dialect, quote=quote)
+        return replace(self, text_format=replace(self.text_format, dialect=dialect))
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows of all files, in memory-mapped tables.
+
+    Args:
+        lengths: Split, file and number of rows of each file.
+        joins_lines: Whether there are more lines than rows, because quoted cells contain line breaks.
+    """
+
+    spilled: list[tables.MappedTable]
+    lengths: list[tuple[str | None, File, int]]
+    joins_lines: bool
+
+    def __len__(self) -> int:
+        return sum(length for _, _, length in self.lengths)
+
+
+class _RecordError(BmcliError):
+    """A record with too few or too many cells, or with a quote that is never closed."""
 
 
 def read(options: Options) -> SourceRows:
@@ -110,116 +164,268 @@ def _read(options: Options, malformed: list[int] | None) -> SourceRows:
     Args:
         malformed: Filled with the number of cells of each record that is left out; None to raise a fault instead.
     """
+    western: set[File] = set()
+    while True:
+        try:
+            return _read_files(options, western, malformed)
+        except EncodingError as error:
+            # Whether a file is UTF-8 is known only when all of it was read.
+            if options.encoding != "auto" or error.path in western or not delimited.is_western(error.path):
+                raise
+            western.add(error.path)
+            if malformed is not None:
+                malformed.clear()
+
+
+def _read_files(options: Options, western: Collection[File], malformed: list[int] | None) -> SourceRows:
+    """Read all rows.
+
+    Args:
+        western: Files that are not UTF-8, but cp1252.
+    """
     import pyarrow as pa
 
-    sources = options.tables()
-    options, detected = _resolve_auto_options(sources[0][1], options)
-    names = _read_names(sources[0][1], options)
-    lengths: list[tuple[str | None, File, int]] = []
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        for split, path in sources:
-            tables.check_same_columns(sources[0][1], names, path, _read_names(path, options), line=1)
-            count = 0
-            for batch in _read_batches(path, options, malformed):
-                count += len(batch)
-                yield batch.select(names)
-            lengths.append((split, path, count))
-
-    spilled = tables.spill_batches(batches())
-    types = dict.fromkeys(names, pa.string())
-    if not spilled:
-        raise files.file_error(sources[0][1], f"no record has {len(names)} cells like the header.")
-    width = None if malformed is None else len(names)
-    return tables.build_rows(
-        spilled, types, lengths, lambda path, row: _describe_row(path, row, options, width), detected
+    notes: list[str] = []
+    sources = _resolve_tables(options, western, notes)
+    rows, quote = _read_checked(sources, options, malformed, notes)
+    sources = [each.with_quote(quote) for each in sources]
+    first = sources[0]
+    if not rows.spilled:
+        raise files.file_error(first.path, f"no record has {len(first.names)} cells like the header.")
+    by_path = {each.path: each for each in sources}
+    built = tables.build_rows(
+        rows.spilled,
+        dict.fromkeys(first.names, pa.string()),
+        rows.lengths,
+        lambda path, row: _describe_row(by_path[path], row, malformed is not None),
+        _list_detected(options, sources),
     )
+    return replace(built, notes=tuple(notes))
 
 
-def _resolve_auto_options(path: File, options: Options) -> tuple[Options, dict[str, str]]:
-    """Replace `auto` by the values detected in the first file; also return these alone."""
-    detected = {}
-    if options.encoding == "auto":
-        detected["encoding"] = _detect_encoding(path)
-    if options.delimiter == "auto":
-        detected["delimiter"] = _detect_delimiter(path, options.model_copy(update=detected))
-    return options.model_copy(update=detected), detected
+def _list_detected(options: Options, sources: Sequence[_Table]) -> dict[str, Any]:
+    """List the values of options that were `auto`, if they are the same for all files."""
+    values = [{"encoding": each.text_format.encoding, **vars(each.text_format.dialect)} for each in sources]
+    return {
+        name: value
+        for name, value in values[0].items()
+        if getattr(options, name) == "auto" and all(each[name] == value for each in values)
+    }
 
 
-def _detect_encoding(path: File) -> str:
-    """Return the encoding of a file's byte order mark, or UTF-8."""
-    start = next(files.read_chunks(path), b"")[:4]
-    return next((name for mark, name in _BYTE_ORDER_MARKS.items() if start.startswith(mark)), "utf-8")
+def _resolve_tables(options: Options, western: Collection[File], notes: list[str]) -> list[_Table]:
+    """Find how to read each file: as the first one, unless it has no columns of these names then."""
+    found: list[_Table] = []
+    for split, path in options.tables():
+        encoding = options.encoding if options.encoding != "auto" else delimited.detect_encoding(path)
+        if path in western:
+            encoding = "cp1252"
+            notes.append(
+                f"{files.format_path(path)}: is not UTF-8, and was read as cp1252 (Western European). If letters look "
+                "wrong, set `encoding`, for example to cp1250."
+            )
+        table = _read_like_first(found[0], split, path, encoding, options) if found else None
+        if table is None:
+            known = options.model_copy(update={"header": found[0].text_format.dialect.header}) if found else options
+            table = _detect_table(split, path, encoding, known, notes)
+        found.append(table)
+        named = [[name for name in each.names if not UNNAMED.fullmatch(name)] for each in (found[0], table)]
+        tables.check_same_columns(found[0].path, named[0], path, named[1], table.line)
+    return found
 
 
-def _detect_delimiter(path: File, options: Options) -> str:
-    """Return the delimiter that gives the first rows equal numbers of cells, and among these the most cells."""
-    text = _open_text(path, options.encoding)
+def _read_like_first(first: _Table, split: str | None, path: File, encoding: str, options: Options) -> _Table | None:
+    """Read the columns of another file in the dialect of the first one; None if they have other names then."""
     try:
-        sample = text.read(_SAMPLE)
-    except UnicodeError as error:
-        raise _explain_error(path, [], options.model_copy(update={"delimiter": ","}), error) from None
-
-    def score(delimiter: str) -> tuple[bool, int]:
-        records = csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter, **_get_quote_options(options))
-        widths = [len(cells) for cells in islice(records, 100) if cells]
-        if len(sample) == _SAMPLE and len(widths) > 1:
-            del widths[-1]  # The sample may end within this record.
-        return bool(widths) and widths[0] > 1 and len(set(widths)) == 1, max(widths[:1], default=0)
-
-    csv.field_size_limit(2**31 - 1)  # The default limit of 128 KiB refuses long texts; Arrow has none.
-    return max(_DELIMITERS, key=score)
+        table = _read_layout(split, path, TextFormat(encoding, first.text_format.dialect), options)
+    except EncodingError:
+        raise
+    except BmcliError:
+        return None  # The detection of its own dialect raises this again.
+    differing = set(first.names).symmetric_difference(table.names)
+    return table if all(map(UNNAMED.fullmatch, differing)) else None
 
 
-def _get_quote_options(options: Options) -> dict[str, Any]:
-    return {"quoting": csv.QUOTE_NONE} if options.quote == "none" else {"quotechar": options.quote}
+def _detect_table(split: str | None, path: File, encoding: str, options: Options, notes: list[str]) -> _Table:
+    """Detect the dialect of a file where the options leave it open, and read its columns."""
+    header = False if options.columns is not None else options.header
+    choices = Choices(
+        delimiter=None if options.delimiter == "auto" else options.delimiter,
+        quote=None if options.quote == "auto" else options.quote,
+        skip_lines=None if options.skip_lines == "auto" else options.skip_lines,
+        header=None if header == "auto" else header,
+    )
+    sample = delimited.read_sample(path, encoding)
+    preferred = DELIMITED_ENDINGS.get(files.get_ending(path.name), "")
+    detection = dialects.detect_dialect(sample.start, sample.later, sample.is_whole, choices, preferred)
+    notes += [f"{files.format_path(path)}: {note}" for note in detection.notes]
+    return _read_layout(split, path, TextFormat(encoding, detection.dialect), options)
 
 
-def _read_names(path: File, options: Options) -> list[str]:
+def _read_layout(split: str | None, path: File, text_format: TextFormat, options: Options) -> _Table:
     """Read the column names from the header, or number the columns; none is empty or repeated."""
-    line, cells = _read_first_records(path, options)[0]
+    records = _read_first_records(path, text_format)
+    line, cells = records[0]
     tables.check_count(path, len(cells), line=line)
-    if options.header:
-        names = [name.strip() for name in cells]
+    if text_format.dialect.header:
+        names = _name_columns(cells, [row for _, row in records[1:]])
         tables.check_names(path, names, line)
-        return names
+        return _Table(split, path, text_format, names, line, records[1][0] - 1)
     if options.columns is not None and len(options.columns) != len(cells):
         raise BmcliError(
             f"{files.format_path(path)}:{line}  has {len(cells)} cells, but `columns` lists {len(options.columns)} "
             "names.",
             path="data.source.columns",
         )
-    return list(options.columns or (f"column_{position + 1}" for position in range(len(cells))))
+    names = list(options.columns or (f"column_{position + 1}" for position in range(len(cells))))
+    return _Table(split, path, text_format, names, line, line - 1)
 
 
-def _read_first_records(path: File, options: Options) -> list[tuple[int, list[str]]]:
-    """Read the first records of a file, two at most, and check that there is a row."""
+def _name_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return a name for each cell of a row; those that the header does not name are called as pandas calls them."""
+    names = [name.strip() for name in header]
+    width = len(rows[0])
+    if names[0] == "#" and len(names) == width + 1:
+        names = names[1:]  # NumPy writes names as a comment.
+    elif names[0].startswith("# "):
+        names[0] = names[0][1:].lstrip()
+    elif len(names) == width + 1 and not names[-1]:
+        names = names[:-1]
+    elif dialects.has_trailing_delimiter(header, rows):
+        names = [*names, ""]
+    elif dialects.has_row_labels(header, rows):
+        names = ["", *names]
+    for position, name in enumerate(names):
+        unnamed = f"Unnamed: {position}"
+        names[position] = name or (f"{unnamed}.1" if unnamed in names else unnamed)
+    return names
+
+
+def _read_first_records(path: File, text_format: TextFormat) -> list[tuple[int, list[str]]]:
+    """Read the first records of a file, and check that there is a row."""
     try:
-        first = list(islice(_read_records(path, options), 2))
+        first = list(islice(delimited.read_records(path, text_format), _FIRST_RECORDS))
     except (UnicodeError, csv.Error) as error:
-        raise _explain_error(path, [], options, error) from None
+        delimited.check_encoding(path, text_format.encoding)
+        raise files.file_error(path, brief(str(error).splitlines()[0])) from None
     if not first:
         raise files.file_error(path, "is empty.")
     line, cells = first[0]
     if any("\0" in cell for cell in cells):
         raise files.file_error(
             path,
-            f"contains zero bytes, so it is not {options.encoding} text.",
+            f"contains zero bytes, so it is not {text_format.encoding} text.",
             "Set its encoding, for example `encoding: utf-16-le`.",
             line,
         )
-    if options.header and len(first) < 2:
+    if text_format.dialect.header and len(first) < 2:
         raise files.file_error(path, "has a header, but no rows.")
     return first
 
 
-def _read_batches(path: File, options: Options, malformed: list[int] | None) -> Iterator[pa.RecordBatch]:
+def _read_checked(
+    sources: Sequence[_Table], options: Options, malformed: list[int] | None, notes: list[str]
+) -> tuple[_Rows, str]:
+    """Read all rows, as if quotes were ordinary characters if they join lines that are rows by themselves.
+
+    Returns:
+        The rows, and the quote character or `none`.
+    """
+    quote = sources[0].text_format.dialect.quote
+    if options.quote != "auto" or quote == "none" or len(sources[0].names) < 2:
+        return _spill(sources, options, malformed), quote
+    error, rows = None, None
+    try:
+        rows = _spill(sources, options, malformed)
+    except _RecordError as found:
+        error = found
+    if rows is not None and not rows.joins_lines:
+        return rows, quote
+    plain = _read_without_quotes(sources, options)
+    if plain is not None and (rows is None or len(plain) > len(rows)):
+        place, is_stray = _find_joined_lines(sources)
+        if rows is None or is_stray or len(plain) - len(rows) >= _SWALLOWED_ROWS:
+            notes.append(
+                f"{place}: a quote that begins a cell does not end it, so that quotes were read as ordinary characters "
+                "(`quote: none`), and every line is a row."
+            )
+            return plain, "none"
+        notes.append(
+            f"{place}: a quoted cell spans several lines, which are rows of {len(sources[0].names)} cells without "
+            "quotes; if they are rows, set `quote: none`."
+        )
+    if rows is None:
+        assert error is not None
+        raise error
+    return rows, quote
+
+
+def _read_without_quotes(sources: Sequence[_Table], options: Options) -> _Rows | None:
+    """Read every line as a row; None if that gives some too few or too many cells, or leaves quotes around cells."""
+    import pyarrow.compute as pc
+
+    try:
+        rows = _spill([each.with_quote("none") for each in sources], options, None)
+    except _RecordError:
+        return None
+    quote = sources[0].text_format.dialect.quote
+    opened, closed = 0, 0
+    for column in (column for mapped in rows.spilled for column in mapped.table.columns):
+        begins = pc.starts_with(column, quote)
+        opened += pc.sum(begins).as_py() or 0
+        closed += pc.sum(pc.and_(begins, pc.match_substring_regex(column, f".{quote}$"))).as_py() or 0
+    return rows if closed <= opened / 2 else None
+
+
+def _find_joined_lines(sources: Sequence[_Table]) -> tuple[str, bool]:
+    """Find the first quoted cell with line breaks, and whether text follows the end of such a cell."""
+    place, is_stray = "", False
+    for table in sources:
+        reader_options = dialects.get_reader_options(
+            table.text_format.dialect.delimiter, table.text_format.dialect.quote
+        )
+        for line, cells in delimited.read_records(table.path, table.text_format):
+            if any("\n" in cell for cell in cells):
+                place = place or f"{files.format_path(table.path)}:{line}"
+                break
+        text = delimited.read_table_bytes(table.path, table.text_format, table.above)
+        lines = io.TextIOWrapper(io.BufferedReader(files.ChunkStream(text)), "utf-8", newline="")
+        try:
+            for _ in csv.reader(lines, strict=True, **reader_options):
+                pass
+        except csv.Error:
+            is_stray = True
+    return place or files.format_path(sources[0].path), is_stray
+
+
+def _spill(sources: Sequence[_Table], options: Options, malformed: list[int] | None) -> _Rows:
+    """Read the rows of all files to memory-mapped tables."""
+    lengths: list[tuple[str | None, File, int]] = []
+    names, joins_lines = sources[0].names, False
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        nonlocal joins_lines
+        for table in sources:
+            count, broken = 0, len(malformed or ())
+            counter = LineCounter(table.text_format.dialect.quote)
+            for batch in _read_batches(table, options, counter, malformed):
+                count += len(batch)
+                # A file without the row labels of the first one has no column for them.
+                yield batch.select([name for name in names if name in table.names])
+            lengths.append((table.split, table.path, count))
+            joins_lines = joins_lines or counter.lines > count + len(malformed or ()) - broken
+
+    return _Rows(tables.spill_batches(batches()), lengths, joins_lines)
+
+
+def _read_batches(
+    table: _Table, options: Options, counter: LineCounter, malformed: list[int] | None
+) -> Iterator[pa.RecordBatch]:
     """Read the rows of a file in batches."""
     import pyarrow as pa
     import pyarrow.csv
 
-    names, header = _read_names(path, options), _read_first_records(path, options)[0][1]
-    quotes = _QuoteCounter(options.quote)
+    dialect, names = table.text_format.dialect, table.names
     last = ""
 
     def skip(record: Any) -> str:
@@ -228,20 +434,19 @@ def _read_batches(path: File, options: Options, malformed: list[int] | None) -> 
         return "skip"
 
     try:
+        lines = counter.count(delimited.read_table_bytes(table.path, table.text_format, table.above))
         reader = pyarrow.csv.open_csv(
-            pa.PythonFile(files.ChunkStream(quotes.count_quotes(_read_as_utf8(path, options.encoding))), mode="r"),
-            read_options=pyarrow.csv.ReadOptions(
-                block_size=_BLOCK_BYTES, column_names=None if options.header else names
-            ),
+            pa.PythonFile(files.ChunkStream(lines), mode="r"),
+            read_options=pyarrow.csv.ReadOptions(block_size=_BLOCK_BYTES, column_names=names),
             parse_options=pyarrow.csv.ParseOptions(
-                delimiter=options.delimiter,
-                quote_char=False if options.quote == "none" else options.quote,
-                newlines_in_values=options.quote != "none",
+                delimiter=dialects.get_reader_options(dialect.delimiter, dialect.quote)["delimiter"],
+                quote_char=False if dialect.quote == "none" else dialect.quote,
+                newlines_in_values=dialect.quote != "none",
                 invalid_row_handler=None if malformed is None else skip,
             ),
             # Without types Arrow guesses them from the first block: 007 would become 7, and a later word an error.
             convert_options=pyarrow.csv.ConvertOptions(
-                column_types=dict.fromkeys(header if options.header else names, pa.string()),
+                column_types=dict.fromkeys(names, pa.string()),
                 null_values=["", *options.missing],
                 strings_can_be_null=True,
             ),
@@ -249,120 +454,56 @@ def _read_batches(path: File, options: Options, malformed: list[int] | None) -> 
         for batch in reader:
             if len(batch):
                 last = batch.columns[-1][-1].as_py() or ""
-                yield pa.RecordBatch.from_arrays(batch.columns, names)
+                yield batch
     except (pa.ArrowException, UnicodeError) as error:
-        raise _explain_error(path, header, options, error) from None
+        raise _explain_error(table, error) from None
     # A quote that is never closed makes everything after it one cell, so the last cell contains line breaks.
-    if quotes.is_open and "\n" in last:
-        *_, (line, _) = _read_records(path, options)
-        raise files.file_error(path, "a quote is opened here and never closed.", line=line)
+    if counter.is_open and "\n" in last:
+        *_, (line, _) = delimited.read_records(table.path, table.text_format)
+        raise _RecordError(*files.file_error(table.path, "a quote is opened here and never closed.", line=line).faults)
 
 
-class _QuoteCounter:
-    """Count the quotes in the bytes of a file, to find an unclosed one: the parser accepts it as the last cell."""
-
-    def __init__(self, quote: str) -> None:
-        self._quote = quote.encode()
-        self._count, self._end = 0, b""
-
-    def count_quotes(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """Yield the chunks unchanged, and count their quotes."""
-        for chunk in chunks:
-            self._count += chunk.count(self._quote)
-            self._end = chunk[-64:].rstrip() or self._end
-            yield chunk
-
-    @property
-    def is_open(self) -> bool:
-        """Whether a quote is left open at the end of the file."""
-        return self._count % 2 == 1 and not self._end.endswith(self._quote)
+def _read_rows(table: _Table) -> Iterator[tuple[int, list[str]]]:
+    """Read the records below the header, with the line on which each begins."""
+    return islice(delimited.read_records(table.path, table.text_format), int(table.text_format.dialect.header), None)
 
 
-def _read_as_utf8(path: File, encoding: str) -> Iterator[bytes]:
-    """Read the bytes of a file recoded to UTF-8; bytes that are UTF-8 already are not checked here."""
-    if codecs.lookup(encoding).name in ("utf-8", "utf-8-sig"):
-        yield from files.read_chunks(path)
-        return
-    decoder = codecs.getincrementaldecoder(encoding)()
-    for chunk in files.read_chunks(path):
-        yield decoder.decode(chunk).encode()
-    yield decoder.decode(b"", final=True).encode()  # raises if the file ends within a character
-
-
-def _open_text(path: File, encoding: str) -> io.TextIOWrapper:
-    # "-sig" skips a byte order mark, which would become part of the first column name.
-    return io.TextIOWrapper(
-        io.BufferedReader(files.ChunkStream(_read_as_utf8(path, encoding))), "utf-8-sig", newline=""
-    )
-
-
-def _read_records(path: File, options: Options) -> Iterator[tuple[int, list[str]]]:
-    """Read the records that are not blank, with the line on which each begins; a quoted cell may span lines."""
-    csv.field_size_limit(2**31 - 1)
-    reader = csv.reader(_open_text(path, options.encoding), delimiter=options.delimiter, **_get_quote_options(options))
-    line = 1
-    for cells in reader:
-        if cells:
-            yield line, cells
-        line = reader.line_num + 1
-
-
-def _explain_error(path: File, header: list[str], options: Options, error: Exception) -> BmcliError:
+def _explain_error(table: _Table, error: Exception) -> BmcliError:
     """Find why Arrow could not parse a table, with the line of the first wrong byte or record."""
-    _check_encoding(path, options.encoding)
+    delimited.check_encoding(table.path, table.text_format.encoding)
     try:
-        for line, cells in _read_records(path, options) if header else ():
-            size = len(options.delimiter.join(cells).encode(errors="replace"))
+        for line, cells in _read_rows(table):
+            size = len(",".join(cells).encode(errors="replace"))
             if size > _BLOCK_BYTES:
                 return files.file_error(
-                    path,
+                    table.path,
                     f"a row of {size:,} bytes, expected at most {_BLOCK_BYTES:,}.",
                     "Keep such texts in separate files, or save the table as Parquet.",
                     line,
                 )
-            if len(cells) != len(header):
-                return files.file_error(
-                    path,
-                    f"expected {len(header)} cells, received {len(cells)}.",
+            if len(cells) != len(table.names):
+                fault = files.file_error(
+                    table.path,
+                    f"expected {len(table.names)} cells, received {len(cells)}.",
                     "Put cells that contain the delimiter in double quotes, and close every quote.",
                     line,
                 )
+                return _RecordError(*fault.faults)
     except csv.Error as second:
         error = second
-    return files.file_error(path, brief(str(error).splitlines()[0]))
+    return files.file_error(table.path, brief(str(error).splitlines()[0]))
 
 
-def _check_encoding(path: File, encoding: str) -> None:
-    """Raise BmcliError with the line of the first byte that is invalid in the encoding."""
-    decoder = codecs.getincrementaldecoder(encoding)()
-    lines = 1
-    try:
-        for chunk in chain(files.read_chunks(path), [b""]):
-            decoder.decode(chunk, final=not chunk).encode()
-            lines += chunk.count(b"\n")
-    except UnicodeDecodeError as error:
-        line = lines + error.object.count(b"\n", 0, error.start)
-        raise files.file_error(
-            path,
-            f"byte 0x{error.object[error.start]:02x} is not {encoding}.",
-            "Save the file as UTF-8, or set its encoding, for example `encoding: latin-1`.",
-            line,
-        ) from None
-    except UnicodeError as error:
-        raise files.file_error(path, f"is not {encoding}: {error}.") from None
-
-
-def _describe_row(path: File, row: int, options: Options, width: int | None) -> str:
+def _describe_row(table: _Table, row: int, skips_malformed: bool) -> str:
     """Return file and line of a row.
 
     Lines are counted only for a fault: quoted cells may span several, so that the whole file has to be parsed.
 
     Args:
-        width: Number of cells of a record that is a row; None if all records are rows.
+        skips_malformed: Whether records with too few or too many cells do not count as rows.
     """
     try:
-        # Records that were left out as malformed do not count as rows.
-        rows = ((line, cells) for line, cells in _read_records(path, options) if width in (None, len(cells)))
-        return f"{files.format_path(path)}:{next(islice(rows, row + options.header, None))[0]}"
+        rows = (line for line, cells in _read_rows(table) if not skips_malformed or len(cells) == len(table.names))
+        return f"{files.format_path(table.path)}:{next(islice(rows, row, None))}"
     except (BmcliError, UnicodeError, StopIteration):  # The file has changed since.
-        return f"{files.format_path(path)} row {row + 1}"
+        return f"{files.format_path(table.path)} row {row + 1}"

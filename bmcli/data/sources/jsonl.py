@@ -1,14 +1,15 @@
-"""JSON lines: one object per line, with or without gzip."""
+"""JSON lines, one object per line, or a list of objects; with or without gzip."""
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
 import random
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
@@ -17,8 +18,9 @@ from bmcli import limits
 from bmcli.data import files, tables
 from bmcli.data.files import File
 from bmcli.data.sources import SourceRows, TableOptions, TablePaths
-from bmcli.errors import BmcliError
+from bmcli.errors import BmcliError, Fault
 from bmcli.quoting import brief, quoted
+from bmcli.raw_columns import UnreadableColumn
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,6 +31,10 @@ _TYPE_NAMES = {**_SCALARS, list: "a list", dict: "an object"}
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}\n"))
 _KEY = re.compile(rb'("(?:[^"\\]+|\\.)*+")\s*:')
 _LONG_INTEGER = re.compile(rb"[:\[,]\s*-?[0-9]{19,}\s*[,\]}]")
+_LIST_START = re.compile(rb"(\xef\xbb\xbf)?\s*\[\s*[{\]]")
+_ITEM_START = re.compile(r"\s*[\[,]\s*(?=[^\s\],])")
+_ITEM_END = re.compile(r"\s*[\],]")
+_LIST_END = re.compile(r"\s*\[?\s*\]\s*")
 _SAMPLE = 64  # lines whose keys are compared
 _TEXT = re.compile(rb'"(?:[^"\\]+|\\.)*+("?)')  # Possessive: backtracking would take exponential time on many quotes.
 
@@ -44,13 +50,13 @@ class _MalformedLineError(BmcliError):
 
 
 class Options(TableOptions):
-    """JSON lines: one object per line; keys are columns, and absent keys are missing values.
+    """JSON lines: one object per line, or a list of objects; keys are columns, and absent keys are missing values.
 
     Values are numbers, text, booleans, lists of numbers of equal length, which become arrays, or lists of texts, which
     a target of labels reads. Fields of nested objects become columns such as `address.city`.
     """
 
-    ENDINGS = (".jsonl", ".ndjson")
+    ENDINGS = (".jsonl", ".ndjson", ".json")
 
     kind: Literal["jsonl"] = "jsonl"
     path: TablePaths = Field(
@@ -77,20 +83,46 @@ def _read(options: Options, malformed: _MalformedLines | None) -> SourceRows:
     Args:
         malformed: Filled with the lines that are left out; None to raise a fault instead.
     """
+    try:
+        return _read_files(options, malformed)
+    except BmcliError as error:
+        raise BmcliError(*(_name_item(fault, options) for fault in error.faults)) from None
+
+
+def _name_item(fault: Fault, options: Options) -> Fault:
+    """Name the item of a list instead of a line; the lines of such a file are unknown."""
+    for path in options.files():
+        name = files.format_path(path)
+        place = re.match(re.escape(name) + r":(\d+) ", fault.message)
+        if place and _is_list(next(files.read_chunks(path), b"")):
+            return replace(fault, message=f"{name} item {place[1]} {fault.message[place.end() :]}")
+    return fault
+
+
+def _is_list(start: bytes) -> bool:
+    """Whether a file begins with a list."""
+    return _LIST_START.match(start) is not None
+
+
+def _read_files(options: Options, malformed: _MalformedLines | None) -> SourceRows:
+    """Read all rows as `_read` does; the items of a list count as lines."""
     sources = options.tables()
     first = sources[0][1]
     types: dict[str, pa.DataType] = {}
+    unreadable: dict[str, UnreadableColumn] = {}
     lengths: list[tuple[str | None, File, int]] = []
 
     def batches() -> Iterator[pa.RecordBatch]:
         for split, path in sources:
             count, file_types = 0, dict[str, Any]()
-            for line, block in _read_blocks(path, malformed):
-                batch = _parse_batch(path, line, block, malformed)
+            for line, block in _read_blocks(path, _read_line_chunks(path), malformed):
+                batch = _parse_batch(path, line, block, malformed, unreadable)
                 if batch is None:
                     continue
+                file_types |= {name: pa.null() for name in unreadable if name not in file_types}
                 for field in batch.schema:
-                    file_types[field.name] = _unify_type(path, line, field, file_types.get(field.name, field.type))
+                    before = file_types.get(field.name, field.type)
+                    file_types[field.name] = _unify_type(path, line, field, before, unreadable)
                 tables.check_count(path, len(file_types), "keys")
                 count += len(batch)
                 yield batch
@@ -101,7 +133,7 @@ def _read(options: Options, malformed: _MalformedLines | None) -> SourceRows:
             if types:
                 tables.check_same_columns(first, types, path, file_types)
             for name, kind in file_types.items():
-                types[name] = _unify_type(path, 1, pa.field(name, kind), types.get(name, kind))
+                types[name] = _unify_type(path, 1, pa.field(name, kind), types.get(name, kind), unreadable)
             lengths.append((split, path, count))
 
     import pyarrow as pa
@@ -109,17 +141,66 @@ def _read(options: Options, malformed: _MalformedLines | None) -> SourceRows:
     spilled = tables.spill_batches(batches())
     tables.check_names(first, list(types))
     return tables.build_rows(
-        spilled, types, lengths, lambda path, row: _describe_row(path, row, (malformed or {}).get(path, ()))
+        spilled,
+        types,
+        lengths,
+        lambda path, row: _describe_row(path, row, (malformed or {}).get(path, ())),
+        unreadable={
+            name: UnreadableColumn(*(_name_item(fault, options) for fault in error.faults))
+            for name, error in unreadable.items()
+        },
     )
 
 
-def _read_blocks(path: File, malformed: _MalformedLines | None) -> Iterator[tuple[int, bytes]]:
+def _read_line_chunks(path: File) -> Iterator[bytes]:
+    """Read a file in chunks of lines; the objects of a list become one line each."""
+    chunks = files.read_chunks(path)
+    first = next(chunks, b"")
+    if _is_list(first):
+        return _read_list_items(path, chain([first], chunks))
+    return chain([first], chunks)
+
+
+def _read_list_items(path: File, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Read the items of a JSON list, as one line each.
+
+    Raises:
+        BmcliError: The list is damaged, or an item is too long.
+    """
+    parse, decoder = json.JSONDecoder().raw_decode, codecs.getincrementaldecoder("utf-8-sig")()
+    text, count = "", 0
+    for chunk in chain(chunks, [b""]):
+        try:
+            text += decoder.decode(chunk, final=not chunk)
+        except UnicodeDecodeError:
+            raise files.file_error(path, "is not utf-8.", "Save the file as UTF-8.") from None
+        place, lines = 0, list[str]()
+        while start := _ITEM_START.match(text, place):
+            try:
+                _, end = parse(text, start.end())
+            except (ValueError, RecursionError):
+                break  # The rest of the item may be in the next chunk.
+            if not _ITEM_END.match(text, end):
+                break  # A number may go on.
+            lines.append(" ".join(text[start.end() : end].splitlines()))
+            place = end
+        yield "".join(f"{line}\n" for line in lines).encode(errors="replace")
+        text, count = text[place:], count + len(lines)
+        if len(text) > limits.MAX_RECORD_BYTES:
+            raise files.file_error(path, f"item {count + 1} is longer than {limits.MAX_RECORD_BYTES} bytes.")
+    if not _LIST_END.fullmatch(text):
+        raise files.file_error(
+            path, f"item {count + 1} of the list is not JSON, or the list does not end.", "Write [{...}, {...}]."
+        )
+
+
+def _read_blocks(path: File, chunks: Iterable[bytes], malformed: _MalformedLines | None) -> Iterator[tuple[int, bytes]]:
     """Read blocks of whole lines, each with the number of its first line.
 
     The bytes of a line that is too long are dropped as they are read, so that it does not fill the memory.
     """
     line, left, left_bytes = 1, list[bytes](), 0
-    for chunk in files.read_chunks(path):
+    for chunk in chunks:
         whole, newline, rest = chunk.rpartition(b"\n")
         start = chunk.find(b"\n") if newline else len(chunk)
         if left_bytes + start > limits.MAX_RECORD_BYTES:
@@ -141,15 +222,21 @@ def _read_blocks(path: File, malformed: _MalformedLines | None) -> Iterator[tupl
         yield line, block
 
 
-def _parse_batch(path: File, line: int, block: bytes, malformed: _MalformedLines | None) -> pa.RecordBatch | None:
-    """Parse lines to a batch, with the fields of nested objects as columns; None if no line is a row."""
+def _parse_batch(
+    path: File, line: int, block: bytes, malformed: _MalformedLines | None, unreadable: dict[str, UnreadableColumn]
+) -> pa.RecordBatch | None:
+    """Parse lines to a batch, with the fields of nested objects as columns; None if no line is a row.
+
+    Args:
+        unreadable: Filled with the columns whose values have no common type, which the batch lacks.
+    """
     try:
-        return _parse_rows(path, line, block)
+        return _parse_rows(path, line, block, unreadable)
     except _MalformedLineError:
         if malformed is None:
             raise
     remaining = _blank_malformed_lines(path, line, block, malformed)
-    return _parse_rows(path, line, remaining) if remaining.strip() else None
+    return _parse_rows(path, line, remaining, unreadable) if remaining.strip() else None
 
 
 def _blank_malformed_lines(path: File, line: int, block: bytes, malformed: _MalformedLines) -> bytes:
@@ -165,7 +252,7 @@ def _blank_malformed_lines(path: File, line: int, block: bytes, malformed: _Malf
     return b"\n".join(lines)
 
 
-def _parse_rows(path: File, line: int, block: bytes) -> pa.RecordBatch:
+def _parse_rows(path: File, line: int, block: bytes, unreadable: dict[str, UnreadableColumn]) -> pa.RecordBatch:
     """Parse lines by Arrow if they are safe for it, otherwise one by one."""
     import pyarrow as pa
 
@@ -180,7 +267,7 @@ def _parse_rows(path: File, line: int, block: bytes) -> pa.RecordBatch:
         table = None  # Arrow reads integers beyond 64 bits as floating point.
     # Arrow reads two objects on a line as two rows, after which rows and lines would no longer correspond.
     if table is None or len(table) != sum(1 for text in block.split(b"\n") if text.strip()):
-        table = _parse_block_strictly(path, line, block)
+        table = _parse_block_strictly(path, line, block, unreadable)
     if not table.column_names:
         raise files.file_error(path, "expected objects with keys, received empty ones from this line on.", line=line)
     (batch,) = table.combine_chunks().to_batches() or [pa.RecordBatch.from_pylist([], schema=table.schema)]
@@ -276,7 +363,9 @@ def _replace_date_types(kind: pa.DataType) -> pa.DataType:
     return pa.list_(_replace_date_types(kind.value_type)) if pa.types.is_list(kind) else kind
 
 
-def _unify_type(path: File, line: int, field: pa.Field, before: pa.DataType) -> pa.DataType:
+def _unify_type(
+    path: File, line: int, field: pa.Field, before: pa.DataType, unreadable: dict[str, UnreadableColumn]
+) -> pa.DataType:
     """Return the type that holds the values of a column so far and those of another block: text if scalars differ."""
     import pyarrow as pa
 
@@ -284,20 +373,24 @@ def _unify_type(path: File, line: int, field: pa.Field, before: pa.DataType) -> 
     if common is not None:
         return common
     if tables.is_list_type(before) or tables.is_list_type(field.type):
-        raise files.file_error(
+        error = files.file_error(
             path,
             f"column {quoted(field.name)}: expected values of type {brief(str(before))}, as before, received "
             f"{brief(str(field.type))} from this line on.",
             line=line,
         )
+        unreadable.setdefault(field.name, UnreadableColumn.of(error))
     return pa.string()
 
 
-def _parse_block_strictly(path: File, line: int, block: bytes) -> pa.Table:
+def _parse_block_strictly(path: File, line: int, block: bytes, unreadable: dict[str, UnreadableColumn]) -> pa.Table:
     """Parse lines that Arrow refused, one by one: columns of text and numbers become text.
 
+    Args:
+        unreadable: Filled with the columns that have lists or objects beside other values, which the table lacks.
+
     Raises:
-        BmcliError: A line is not an object, or the type of a value differs from those before; with file and line.
+        BmcliError: A line is not an object; with file and line.
     """
     import pyarrow as pa
 
@@ -312,14 +405,19 @@ def _parse_block_strictly(path: File, line: int, block: bytes) -> pa.Table:
             expected, first_line = kinds.setdefault(name, (kind, number))
             if kind != expected and not {kind, expected} <= set(_SCALARS.values()):
                 message = f"column {quoted(name)}: expected {expected}, as in line {first_line}, received {kind}."
-                raise files.file_error(path, message, line=number)
+                unreadable.setdefault(name, UnreadableColumn.of(files.file_error(path, message, line=number)))
             if kind != expected:
                 mixed.add(name)
     values = [
         {name: _format_scalar(value) if name in mixed else value for name, value in row.items()} for _, row in rows
     ]
-    columns = {name: _build_column(path, rows, name, [row.get(name) for row in values]) for name in kinds}
-    return pa.table(columns)
+    columns = {}
+    for name in kinds.keys() - unreadable.keys():
+        try:
+            columns[name] = _build_column(path, rows, name, [row.get(name) for row in values])
+        except UnreadableColumn as error:
+            unreadable[name] = error
+    return pa.table({name: columns[name] for name in kinds if name in columns})
 
 
 def _parse_objects(path: File, line: int, block: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -395,7 +493,8 @@ def _build_column(path: File, rows: list[tuple[int, Any]], name: str, values: li
         return pa.array(values)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         reason = brief(str(error).partition("\n")[0].rstrip("."))
-        raise files.file_error(path, f"column {quoted(name)}, from this line on: {reason}.", line=rows[0][0]) from None
+        message = f"column {quoted(name)}, from this line on: {reason}."
+        raise UnreadableColumn.of(files.file_error(path, message, line=rows[0][0])) from None
 
 
 def _describe_row(path: File, row: int, malformed: Collection[int]) -> str:
@@ -404,9 +503,10 @@ def _describe_row(path: File, row: int, malformed: Collection[int]) -> str:
     Args:
         malformed: Numbers of the lines that were left out.
     """
-    lines = enumerate(io.BufferedReader(files.ChunkStream(files.read_chunks(path))), start=1)
+    lines = enumerate(io.BufferedReader(files.ChunkStream(_read_line_chunks(path))), start=1)
     try:
         filled = (number for number, text in lines if text.strip() and number not in malformed)
-        return f"{files.format_path(path)}:{next(islice(filled, row, None))}"
+        is_list = _is_list(next(files.read_chunks(path), b""))
+        return f"{files.format_path(path)}{' item ' if is_list else ':'}{next(islice(filled, row, None))}"
     except (BmcliError, StopIteration):  # The file has changed since.
         return f"{files.format_path(path)} row {row + 1}"

@@ -15,15 +15,17 @@ from pydantic import Field
 from bmcli import limits
 from bmcli.data import files, tables
 from bmcli.data.sources import FilePaths, SourceOptions, SourceRows, list_split_files, locate_row, repeat_split_names
+from bmcli.data.tables import PartlyReadableColumns
 from bmcli.errors import BmcliError
 from bmcli.quoting import MAX_SHOWN, brief, quoted
-from bmcli.raw_columns import RawColumn
+from bmcli.raw_columns import RawColumn, UnreadableColumn
 
 if TYPE_CHECKING:
     import numpy as np
 
 _SUFFIXES = {"_train": "train", "_validation": "validation", "_val": "validation", "_test": "test"}
 _Arrays = dict[str, "np.ndarray"]
+_Unreadable = dict[str, UnreadableColumn]
 
 _MAX_DIRECTORY_BYTES = 138 * limits.MAX_COLUMNS  # 46 bytes for each member, and twice as many for its name
 
@@ -46,20 +48,30 @@ class Options(SourceOptions):
 def read(options: Options) -> SourceRows:
     """Read numeric arrays unchanged, and arrays of text as text columns."""
     named = list_split_files(options.path)
-    groups = {split: (path, _load_arrays(path)) for split, path in named}
+    unreadable: _Unreadable = {}
+    groups = {split: (path, _load_arrays(path, unreadable)) for split, path in named}
     if None in groups:
         path, arrays = groups[None]
-        groups = {split: (path, group) for split, group in _group_by_suffix(path, arrays).items()}
-    for path, group in groups.values():
-        _check_lengths(path, group)
-    columns = _concatenate_splits(list(groups.values()))
+        unreadable = {_parse_name(name)[1]: error for name, error in unreadable.items()}
+        groups = {split: (path, group) for split, group in _group_by_suffix(path, arrays, unreadable).items()}
+    groups = {split: (path, _select_rows(path, group, unreadable)) for split, (path, group) in groups.items()}
+    columns = PartlyReadableColumns(_concatenate_splits(list(groups.values()), unreadable), unreadable)
     lengths = {split: len(next(iter(group.values()))) for split, (_, group) in groups.items()}
     places = [(path, split, lengths[split]) for split, (path, _) in groups.items()]
-    return SourceRows(columns, repeat_split_names(lengths), describe_row=lambda row: _describe_row(places, row))
+    return SourceRows(
+        columns,
+        repeat_split_names(lengths),
+        describe_row=lambda row: _describe_row(places, row),
+        count=sum(lengths.values()),
+    )
 
 
-def _load_arrays(path: Path) -> _Arrays:
-    """Load every array of an archive; all kinds of damage are BmcliErrors."""
+def _load_arrays(path: Path, unreadable: _Unreadable) -> _Arrays:
+    """Load the arrays of an archive; all kinds of damage are BmcliErrors.
+
+    Args:
+        unreadable: Filled with the arrays that cannot be columns, such as single values and Python objects.
+    """
     import numpy as np
 
     with files.open_file(path) as file:
@@ -76,19 +88,25 @@ def _load_arrays(path: Path) -> _Arrays:
                 if times > 1:
                     raise files.file_error(path, f"two arrays are named {quoted(name.removesuffix('.npy'))}.")
                 for member in members:
-                    _check_member(path, archive, member)
+                    _check_member(path, archive, member, unreadable)
             file.seek(0)
             with np.load(file, allow_pickle=False) as loaded:
-                arrays = {name: loaded[name] for name in loaded.files}
+                arrays = {name: loaded[name] for name in loaded.files if name not in unreadable}
         except (BmcliError, OSError):
             raise
         except zipfile.BadZipFile as error:
             raise files.file_error(path, f"is not an intact NPZ archive: {brief(str(error))}.") from None
         except Exception as error:  # Damaged headers raise anything from TokenError to NotImplementedError.
             raise files.file_error(path, f"cannot be read: {type(error).__name__}: {brief(str(error))}.") from None
-    if not arrays:
-        raise files.file_error(path, "holds no arrays.")
-    return {name: _check_array(path, name, array) for name, array in arrays.items()}
+    checked = {}
+    for name, array in arrays.items():
+        try:
+            checked[name] = _check_array(path, name, array)
+        except UnreadableColumn as error:
+            unreadable[name] = error
+    if not checked:
+        raise next(iter(unreadable.values()), files.file_error(path, "holds no arrays."))
+    return checked
 
 
 class _BoundedFile:
@@ -113,7 +131,7 @@ class _BoundedFile:
         return True
 
 
-def _check_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+def _check_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, unreadable: _Unreadable) -> None:
     """Compare the header of an array with the size of its member, before the array is loaded."""
     import numpy as np
 
@@ -132,11 +150,9 @@ def _check_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo)
         shape, _, dtype = header(stream)
         header_bytes = stream.tell()
     if dtype.hasobject:
-        raise files.file_error(
-            path,
-            f"array {quoted(name)} contains Python objects, which are never loaded.",
-            "Save numbers, or text by `array.astype(str)`.",
-        )
+        message = f"array {quoted(name)} contains Python objects, which are never loaded."
+        unreadable[name] = _make_array_error(path, message, "Save numbers, or text by `array.astype(str)`.")
+        return
     if min(shape, default=1) < 0 or (shape and shape[0] and not math.prod(shape[1:]) * dtype.itemsize):
         raise files.file_error(
             path,
@@ -149,78 +165,94 @@ def _check_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo)
         )
 
 
+def _make_array_error(path: Path, message: str, suggestion: str = "") -> UnreadableColumn:
+    return UnreadableColumn.of(files.file_error(path, message, suggestion))
+
+
 def _check_array(path: Path, name: str, array: np.ndarray) -> np.ndarray:
+    """Convert an array to numbers or text; raise UnreadableColumn if it is no column."""
     if array.ndim == 0:
-        raise files.file_error(path, f"array {quoted(name)} is a single value, expected rows.")
+        raise _make_array_error(path, f"array {quoted(name)} is a single value, expected rows.")
     if array.dtype.kind not in "biufUS":
-        raise files.file_error(
+        raise _make_array_error(
             path, f"array {quoted(name)} has dtype {brief(str(array.dtype), MAX_SHOWN)}, expected numbers or text."
         )
     if array.dtype.kind in "US" and array.ndim > 1:
-        raise files.file_error(path, f"array {quoted(name)} has text of shape {array.shape}, expected one text a row.")
+        raise _make_array_error(path, f"array {quoted(name)} has text of shape {array.shape}, expected one text a row.")
     if array.dtype.kind not in "US":
         return array
     try:
         array = array.astype(str)
         "".join(array.tolist()).encode()
     except (UnicodeError, ValueError):
-        raise files.file_error(
+        raise _make_array_error(
             path, f"array {quoted(name)} contains bytes that are not text.", "Save it as text."
         ) from None
     return array
 
 
-def _group_by_suffix(path: Path, arrays: _Arrays) -> Mapping[str | None, _Arrays]:
+def _parse_name(name: str) -> tuple[str | None, str]:
+    """Return the split that the suffix of an array's name stands for, if any, and the name of its column."""
+    suffix = next((suffix for suffix in _SUFFIXES if name.endswith(suffix) and name != suffix), "")
+    return _SUFFIXES.get(suffix), name.removesuffix(suffix)
+
+
+def _group_by_suffix(path: Path, arrays: _Arrays, unreadable: _Unreadable) -> Mapping[str | None, _Arrays]:
     """Group arrays by the split in their suffix, and by column; without any suffix there is one group, None."""
     groups: dict[str | None, _Arrays] = {}
     for name, array in arrays.items():
-        suffix = next((suffix for suffix in _SUFFIXES if name.endswith(suffix) and name != suffix), "")
-        group = groups.setdefault(_SUFFIXES.get(suffix), {})
-        column = name.removesuffix(suffix)
+        split, column = _parse_name(name)
+        group = groups.setdefault(split, {})
         if column in group:
-            raise files.file_error(path, f"two arrays are the column {quoted(column)} of {_SUFFIXES[suffix]}.")
+            raise files.file_error(path, f"two arrays are the column {quoted(column)} of {split}.")
         group[column] = array
-    if None in groups and len(groups) > 1:
-        stray = next(iter(groups[None]))
-        raise files.file_error(
-            path,
-            f"array {quoted(stray)} belongs to no split, but others do.",
-            f"Name it {quoted(stray + '_train')}.",
-        )
+    if len(groups) > 1:
+        for name in groups.pop(None, {}):
+            unreadable[name] = _make_array_error(
+                path,
+                f"array {quoted(name)} belongs to no split, but others do.",
+                f"Name it {quoted(name + '_train')}.",
+            )
     order = {split: position for position, split in enumerate((None, *_SUFFIXES.values()))}
     return dict(sorted(groups.items(), key=lambda item: order[item[0]]))
 
 
-def _check_lengths(path: Path, group: _Arrays) -> None:
-    (first, array), *others = group.items()
-    if not len(array):
+def _select_rows(path: Path, group: _Arrays, unreadable: _Unreadable) -> _Arrays:
+    """Select the arrays with as many rows as most of them have; others, such as names of classes, are no columns."""
+    lengths = Counter(map(len, group.values()))
+    rows = max(lengths, key=lambda length: lengths[length])
+    first = next(name for name, array in group.items() if len(array) == rows)
+    if not rows:
         raise files.file_error(path, f"array {quoted(first)} has no rows.")
-    for name, other in others:
-        if len(other) != len(array):
-            raise files.file_error(
-                path, f"column {quoted(name)} has {len(other)} rows, column {quoted(first)} has {len(array)}."
-            )
+    for name, array in group.items():
+        if len(array) != rows:
+            message = f"column {quoted(name)} has {len(array)} rows, column {quoted(first)} has {rows}."
+            unreadable.setdefault(name, _make_array_error(path, message))
+    return {name: array for name, array in group.items() if len(array) == rows}
 
 
-def _concatenate_splits(groups: list[tuple[Path, _Arrays]]) -> dict[str, RawColumn]:
-    """Concatenate the columns of all splits, which must have the same names and shapes."""
+def _concatenate_splits(groups: list[tuple[Path, _Arrays]], unreadable: _Unreadable) -> dict[str, RawColumn]:
+    """Concatenate the columns that have the same names and shapes in all splits; others are unreadable."""
     import numpy as np
 
     path, first = groups[0]
     for other_path, group in groups[1:]:
-        differing = sorted(set(first) ^ set(group))
-        if differing:
-            lacks = other_path if differing[0] in first else path
-            raise files.file_error(lacks, f"column {quoted(differing[0])} is missing in a split.")
+        for name in sorted(set(first) ^ set(group)):
+            lacks = other_path if name in first else path
+            message = f"column {quoted(name)} is missing in a split."
+            unreadable.setdefault(name, _make_array_error(lacks, message))
         for name, array in group.items():
-            if array.shape[1:] != first[name].shape[1:] or (array.dtype.kind == "U") != (first[name].dtype.kind == "U"):
+            if name in first and (
+                array.shape[1:] != first[name].shape[1:] or (array.dtype.kind == "U") != (first[name].dtype.kind == "U")
+            ):
                 there = "another split" if path == other_path else files.format_path(path)
-                raise files.file_error(
-                    other_path,
+                message = (
                     f"column {quoted(name)} has rows of shape {array.shape[1:]}, {array.dtype}, "
-                    f"in {there} of shape {first[name].shape[1:]}, {first[name].dtype}.",
+                    f"in {there} of shape {first[name].shape[1:]}, {first[name].dtype}."
                 )
-    return {name: _to_column(np.concatenate([group[name] for _, group in groups])) for name in first}
+                unreadable.setdefault(name, _make_array_error(other_path, message))
+    names = [name for name in first if name not in unreadable]
+    return {name: _to_column(np.concatenate([group[name] for _, group in groups])) for name in names}
 
 
 def _to_column(array: np.ndarray) -> Any:

@@ -14,6 +14,7 @@ from bmcli.data.files import File
 from bmcli.data.sources import SourceRows, TableOptions, TablePaths
 from bmcli.errors import BmcliError
 from bmcli.quoting import brief, quoted
+from bmcli.raw_columns import UnreadableColumn
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,8 +39,9 @@ def read(options: Options) -> SourceRows:
     sources = options.tables()
     first = sources[0][1]
     types = _read_types(first)
+    unreadable: dict[str, UnreadableColumn] = {}
     for _, path in sources[1:]:
-        types = _unify_types(first, types, path, _read_types(path))
+        types = _unify_types(first, types, path, _read_types(path), unreadable)
     sizes = [_read_declared_sizes(path) for _, path in sources]
     tables.check_free_disk(sum(each.decoded_bytes for each in sizes))
     lengths: list[tuple[str | None, File, int]] = []
@@ -53,7 +55,13 @@ def read(options: Options) -> SourceRows:
             lengths.append((split, path, count))
 
     spilled = tables.spill_batches(batches())
-    return tables.build_rows(spilled, types, lengths, lambda path, row: f"{files.format_path(path)} row {row + 1}")
+    return tables.build_rows(
+        spilled,
+        types,
+        lengths,
+        lambda path, row: f"{files.format_path(path)} row {row + 1}",
+        unreadable=unreadable,
+    )
 
 
 def _read_types(path: File) -> dict[str, pa.DataType]:
@@ -87,20 +95,29 @@ def _read_types(path: File) -> dict[str, pa.DataType]:
 
 
 def _unify_types(
-    first: File, types: dict[str, pa.DataType], path: File, others: dict[str, pa.DataType]
+    first: File,
+    types: dict[str, pa.DataType],
+    path: File,
+    others: dict[str, pa.DataType],
+    unreadable: dict[str, UnreadableColumn],
 ) -> dict[str, pa.DataType]:
-    """Return the types that hold the columns of the files so far and of another file."""
+    """Return the types that hold the columns of the files so far and of another file.
+
+    Args:
+        unreadable: Filled with the columns that have no such type.
+    """
     tables.check_same_columns(first, types, path, others)
     common = {name: tables.find_common_type(kind, others[name]) for name, kind in types.items()}
     for name, kind in common.items():
         if kind is None:
-            raise files.file_error(
+            error = files.file_error(
                 path,
                 f"column {quoted(name)} is of type {brief(str(others[name]))}, "
                 f"in {files.format_path(first)} of type {brief(str(types[name]))}.",
                 "Save it with the same type in every file.",
             )
-    return common
+            unreadable.setdefault(name, UnreadableColumn.of(error))
+    return {name: kind or types[name] for name, kind in common.items()}
 
 
 def _count_levels(kind: pa.DataType) -> int:

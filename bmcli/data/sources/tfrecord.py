@@ -14,9 +14,10 @@ from pydantic import Field
 from bmcli import limits, parts, pictures
 from bmcli.data import files
 from bmcli.data.sources import SourceRows, TableOptions, TablePaths, locate_row, repeat_split_names
+from bmcli.data.tables import PartlyReadableColumns
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
-from bmcli.raw_columns import FileColumn, RawColumn
+from bmcli.raw_columns import FileColumn, RawColumn, UnreadableColumn
 from bmcli.recipe import fields
 from bmcli.recipe.nodes import write_scalar
 
@@ -105,9 +106,15 @@ def read(options: Options) -> SourceRows:
             raise files.file_error(file, "has no records.")
         by_file.append((file, len(records) - before))
         lengths[split] = lengths.get(split, 0) + by_file[-1][1]
-    columns = {name: column.to_column(len(records), records) for name, column in gathered.items()}
+    unreadable = {name: column.error for name, column in gathered.items() if column.error is not None}
+    columns = {
+        name: column.to_column(len(records), records) for name, column in gathered.items() if name not in unreadable
+    }
     return SourceRows(
-        columns, repeat_split_names(lengths), describe_row=lambda row: _describe_row(by_file, row), count=len(records)
+        PartlyReadableColumns(columns, unreadable),
+        repeat_split_names(lengths),
+        describe_row=lambda row: _describe_row(by_file, row),
+        count=len(records),
     )
 
 
@@ -197,6 +204,7 @@ class _FeatureColumn:
 
     def __init__(self, name: str, feature: FeatureOptions) -> None:
         self.name, self.feature = name, feature
+        self.error: UnreadableColumn | None = None  # why the cells have no common form
         self.rows: list[int] = []
         self.cells: list[Any] = []
 
@@ -301,13 +309,30 @@ def _add_features(
             continue
         if name not in gathered:
             gathered[name] = _FeatureColumn(name, _infer_feature(kind, values))
-        expected = _LISTS[gathered[name].feature.type]
-        if kind != expected:
-            raise _record_error(record, f"feature {quoted(name)}: expected a {expected}, received a {kind}.")
-        gathered[name].add(row, record, values)
+        if gathered[name].error is None:
+            _add_values(gathered[name], record, kind, values, row, is_requested=requested is not None)
     if len(gathered) > limits.MAX_COLUMNS:
         message = f"expected at most {limits.MAX_COLUMNS:,} features, received more."
         raise _record_error(record, message, _FEWER_FEATURES)
+
+
+def _add_values(
+    column: _FeatureColumn, record: _RecordPosition, kind: str | None, values: Any, row: int, is_requested: bool
+) -> None:
+    """Add the values of an example to their column, which is unreadable from then on if they do not fit.
+
+    Raises:
+        BmcliError: They do not fit a feature that is requested.
+    """
+    expected = _LISTS[column.feature.type]
+    try:
+        if kind != expected:
+            raise _record_error(record, f"feature {quoted(column.name)}: expected a {expected}, received a {kind}.")
+        column.add(row, record, values)
+    except BmcliError as error:
+        if is_requested:
+            raise
+        column.error = UnreadableColumn.of(error)
 
 
 def _infer_feature(kind: Any, values: Any) -> FeatureOptions:

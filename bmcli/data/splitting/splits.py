@@ -174,7 +174,8 @@ def _make_splitter(
         formats = dates.list_formats(options.time_format)
         return TimeSplitter(columns.read_column(rows, options.time, lambda column: read_times(column, formats)))
     if options.hash:
-        names = options.hash if isinstance(options.hash, tuple) else rows.columns
+        readable = columns.list_readable(rows.columns, rows.columns)
+        names = options.hash if isinstance(options.hash, tuple) else [name for name, _ in readable]
         return HashSplitter(hash_rows([columns.read_column(rows, name, hash_files) for name in sorted(names)], seed))
     if options.group is None:
         return RandomSplitter(seed, strata)

@@ -41,10 +41,68 @@ ONE_CLASS = True
 
 # Words of column names whose integers are codes of classes, and those whose integers are quantities.
 _CODE_WORDS = frozenset(
-    ["category", "class", "cluster", "code", "diagnosis", "grade", "group", "kind", "label", "level", "quality", "rating", "segment", "species", "stage", "star", "stars", "state", "status", "type"]
+    [
+        "category",
+        "class",
+        "cluster",
+        "code",
+        "diagnosis",
+        "grade",
+        "group",
+        "kind",
+        "label",
+        "level",
+        "quality",
+        "rating",
+        "segment",
+        "species",
+        "stage",
+        "star",
+        "stars",
+        "state",
+        "status",
+        "type",
+    ]
 )
 _QUANTITY_WORDS = frozenset(
-    ["age", "amount", "bathrooms", "bedrooms", "beds", "children", "clicks", "count", "counts", "days", "events", "freq", "frequency", "goals", "hours", "items", "months", "n", "num", "number", "orders", "people", "persons", "points", "price", "purchases", "qty", "quantity", "rings", "rooms", "sales", "total", "units", "views", "visits", "years"]
+    [
+        "age",
+        "amount",
+        "bathrooms",
+        "bedrooms",
+        "beds",
+        "children",
+        "clicks",
+        "count",
+        "counts",
+        "days",
+        "events",
+        "freq",
+        "frequency",
+        "goals",
+        "hours",
+        "items",
+        "months",
+        "n",
+        "num",
+        "number",
+        "orders",
+        "people",
+        "persons",
+        "points",
+        "price",
+        "purchases",
+        "qty",
+        "quantity",
+        "rings",
+        "rooms",
+        "sales",
+        "total",
+        "units",
+        "views",
+        "visits",
+        "years",
+    ]
 )
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _MAX_CODES = 10  # integers with gaps, in a column whose name says nothing

@@ -22,6 +22,8 @@ def to_json(result: PredictionResult) -> dict[str, Any]:
         "skipped": result.skipped,
         "unseen": dict(result.unseen),
         "left_out": list(result.left_out),
+        "formulas": result.formulas,
+        "notes": list(result.notes),
         "seconds": round(result.seconds, 3),
     }
 
@@ -29,6 +31,8 @@ def to_json(result: PredictionResult) -> dict[str, Any]:
 def print_result(console: Console, result: PredictionResult) -> None:
     for warning in result.warnings:
         console.log(warning)
+    for note in result.notes:
+        console.log(f"note: {note}")
     where = "standard output" if result.output is None else format_path(result.output)
     speed = result.rows / max(result.seconds, 1e-9)
     skipped = f", {result.skipped:,} skipped, which could not be read" if result.skipped else ""
@@ -38,3 +42,8 @@ def print_result(console: Console, result: PredictionResult) -> None:
 
         console.log(f"note: {describe_left_out(result.left_out)}")
     console.log(f"{result.rows:,} rows to {where}{lines}{skipped}; {result.seconds:.1f} s, {speed:,.0f} rows/s")
+    if result.formulas:
+        console.log(
+            f"note: {result.formulas:,} texts of the output begin like formulas, which a spreadsheet would run; for a "
+            "file to open in one, add --spreadsheet-safe."
+        )

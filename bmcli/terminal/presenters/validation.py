@@ -12,9 +12,17 @@ if TYPE_CHECKING:
 def to_json(result: ValidationResult) -> dict[str, Any]:
     if result.network is None:
         return {"valid": True}
-    return {"valid": True, "rows": dict(result.network.rows), "parameters": result.network.parameters}
+    network = result.network
+    return {
+        "valid": True,
+        "rows": dict(network.rows),
+        "parameters": network.parameters,
+        "notes": list(network.notes),
+    }
 
 
 def print_result(console: Console, result: ValidationResult) -> None:
     size = "" if result.network is None else f" {result.network.parameters:,} parameters."
+    for note in result.network.notes if result.network else ():
+        console.log(f"note: {note}")
     console.print_text(f"{result.recipe} is valid.{size}")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bmcli.data.profiling.discovery import detect_source
@@ -67,3 +70,58 @@ def test_what_parts_say_that_they_read_is_what_is_found(tmp_path: Path) -> None:
     assert prediction_table.list_formats() == {
         ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet"
     }  # fmt: skip
+
+
+def parquet() -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    stream = io.BytesIO()
+    pq.write_table(pa.table({"a": [1]}), stream)
+    return stream.getvalue()
+
+
+def archive() -> bytes:
+    stream = io.BytesIO()
+    np.savez(stream, x=[1])
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind"),
+    [
+        ("a.txt", b"a;b\n1;2\n", "csv"),
+        ("adult.data", b"39, Private\n", "csv"),
+        ("a.dat", b"1 2\n", "csv"),
+        ("a.psv", b"a|b\n1|2\n", "csv"),
+        ("table", b"a,b\n1,2\n", "csv"),
+        ("table", parquet(), "parquet"),
+        ("a.csv", parquet(), "parquet"),
+        ("a.csv.gz", gzip.compress(parquet()), "parquet"),
+        ("a.dat", archive(), "npz"),
+        ("a.txt", b'{"a": 1}\n', "jsonl"),
+        ("a.csv", b' {"a": 1}\n', "jsonl"),
+        ("a.json", b'[\n  {"a": 1}\n]\n', "jsonl"),
+        ("a.json", b'{"a": 1}\n', "jsonl"),
+        ("a.csv", b'"{""a"": 1}",b\n1,2\n', "csv"),
+    ],
+)
+def test_files_are_recognised_by_their_content(tmp_path: Path, name: str, content: bytes, kind: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert detect_source(tmp_path / name).kind == kind
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b"PK\x03\x04" + b"." * 26 + b"[Content_Types].xml", "is an Excel file"),
+        ("a.csv", b"\n<!DOCTYPE html><html>", "is a page of HTML or XML"),
+        ("a.csv", b"SQLite format 3\0", "is an SQLite database"),
+        ("a.jpg", b"\xff\xd8", "no source reads files ending in '.jpg'"),
+        ("program", b"\x7fELF\0\0", "no source reads files without an ending"),
+    ],
+)
+def test_other_files_are_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(BmcliError, match=message):
+        detect_source(tmp_path / name)

@@ -171,13 +171,9 @@ def test_two_columns_of_one_name_are_a_fault(file: Path) -> None:
     assert fault(file, "a,b,a\n1,2,3\n") == ":1  two columns are named 'a'."
 
 
-def test_a_column_without_a_name_is_a_fault(file: Path) -> None:
-    assert fault(file, ",a\n0,1\n") == ":1  column 1 has no name."
-
-
 @pytest.mark.parametrize("text", ['a,b\n1,x\n2,"y\n3,z\n4,u\n', 'a,b\n1,x\n"2,y\n3,z\n4,u\n'])
 def test_a_quote_that_is_never_closed_is_a_fault_with_its_line(file: Path, text: str) -> None:
-    assert fault(file, text).startswith(":3  ")
+    assert fault(file, text, quote='"').startswith(":3  ")
 
 
 def test_a_long_cell_is_read(file: Path) -> None:
@@ -219,7 +215,9 @@ def test_a_path_is_text_or_a_mapping_from_splits(path: Any, message: str) -> Non
 def test_the_delimiter_is_detected_and_reported(file: Path, delimiter: str) -> None:
     rows = read(file, "name,price,note\n".replace(",", delimiter) + f"x{delimiter}1{delimiter}a: b\n" * 3)
     assert list(rows.columns) == ["name", "price", "note"]
-    assert rows.detected_options == {"delimiter": delimiter, "encoding": "utf-8"}
+    assert rows.detected_options == {
+        "delimiter": delimiter, "encoding": "utf-8", "quote": '"', "skip_lines": 0, "header": True
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -236,7 +234,8 @@ def test_a_guess_is_not_led_astray_by_other_marks(file: Path, text: str, columns
 
 
 def test_options_that_are_set_are_not_detected(file: Path) -> None:
-    assert read(file, "a;b\n1;2\n", delimiter=",", encoding="utf-8").detected_options == {}
+    chosen = {"delimiter": ",", "encoding": "utf-8", "quote": '"', "skip_lines": 0, "header": True}
+    assert read(file, "a;b\n1;2\n", **chosen).detected_options == {}
 
 
 def test_a_table_without_a_header_has_numbered_or_named_columns(file: Path) -> None:
@@ -257,7 +256,7 @@ def test_names_must_be_as_many_as_the_columns(file: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"columns": ("a",)}, "has no effect with a header"),
+        ({"header": True, "columns": ("a",)}, "has no effect with a header"),
         ({"header": False, "columns": ("a", "a")}, "received 'a' twice"),
     ],
 )
@@ -281,7 +280,7 @@ def test_an_encoding_is_detected_by_its_mark(file: Path, encoding: str) -> None:
 
 def test_text_in_another_encoding_is_a_fault_that_names_one(file: Path) -> None:
     with pytest.raises(BmcliError, match=r":2  byte 0xe9 is not utf-8") as caught:
-        read(file, "a;b\né;1\n".encode("latin-1"))
+        read(file, "a;b\né;1\n".encode("latin-1"), encoding="utf-8")
     assert "encoding: latin-1" in caught.value.faults[0].suggestion
 
 
@@ -420,3 +419,154 @@ def test_a_row_too_long_for_the_parser_is_named_by_its_line(file: Path) -> None:
 
 def test_what_the_parser_says_is_cut_and_on_one_line(file: Path) -> None:
     assert len(fault(file, "a,b\n" + "z" * 100_000 + "\n")) < 200
+
+
+def cells(rows: SourceRows) -> dict[str, list[str | None]]:
+    return {name: column.to_pylist() for name, column in rows.columns.items()}
+
+
+def test_a_decimal_comma_is_not_cut_by_commas_in_the_header(file: Path) -> None:
+    rows = read(file, "t, C;h, %;y\n" + "0,5;0,5;kalt\n" * 60)
+    assert list(rows.columns) == ["t, C", "h, %", "y"]
+    assert rows.columns["t, C"][0].as_py() == "0,5"
+
+
+def test_quotes_that_begin_cells_and_do_not_end_them_are_characters(file: Path) -> None:
+    text = "label\tmsg\n" + "".join(
+        f"{'ham' if n % 2 else 'spam'}\t{chr(34) * (n in (40, 140))}word{n} and some more text here\n"
+        for n in range(300)
+    )
+    rows = read(file, text)
+    assert len(rows) == 300
+    assert rows.columns["msg"][40].as_py() == '"word40 and some more text here'
+    assert rows.detected_options["quote"] == "none"
+    assert rows.notes == (
+        f"{file}:42: a quote that begins a cell does not end it, so that quotes were read as ordinary characters "
+        "(`quote: none`), and every line is a row.",
+    )
+    assert rows.describe_row(299) == f"{file}:301"
+    assert len(read(file, text, quote='"')) == 200
+
+
+def test_one_quote_that_is_never_closed_is_a_character(file: Path) -> None:
+    rows = read(file, 'a,b\n1,x\n2,"y\n3,z\n4,u\n')
+    assert cells(rows)["b"] == ["x", '"y', "z", "u"]
+    assert f"{file}:3: a quote that begins a cell" in rows.notes[0]
+
+
+def test_cells_of_several_lines_stay_quoted(file: Path) -> None:
+    text = "id,text\n" + "".join(f'{n},"Dear Sir\nI write, with regard\nThanks"\n' for n in range(20))
+    rows = read(file, text)
+    assert len(rows) == 20
+    assert rows.notes == ()
+
+
+def test_a_cell_of_lines_that_may_be_rows_is_told(file: Path) -> None:
+    rows = read(file, 'id,text\n1,"Dear Sir\nThanks, Bob"\n2,short\n')
+    assert len(rows) == 2
+    assert "if they are rows, set `quote: none`" in rows.notes[0]
+
+
+def test_quotes_around_most_cells_are_not_taken_for_characters(file: Path) -> None:
+    message = fault(file, '"a","b"\n"1","x"\n"2","y\n"3","z"\n')
+    assert message == ":3  expected 2 cells, received 3."
+
+
+def test_a_file_without_a_header_keeps_its_first_row(file: Path) -> None:
+    rows = read(file, "5.1,3.5,setosa\n4.9,3.0,setosa\n6.1,2.9,virginica\n")
+    assert cells(rows)["column_1"] == ["5.1", "4.9", "6.1"]
+    assert rows.detected_options["header"] is False
+    assert f"{file}: read without a header" in rows.notes[0]
+    assert read(file, "5.1,3.5\n4.9,3.0\n", header=True).notes == ()
+
+
+def test_names_of_columns_stand_for_a_missing_header(file: Path) -> None:
+    assert cells(read(file, "a,b\n1,2\n", columns=("x", "y"))) == {"x": ["a", "1"], "y": ["b", "2"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [
+        (",a,b\n0,1,2\n1,4,5\n", ["Unnamed: 0", "a", "b"]),
+        ("a;b\nx 1;1;2\nx 2;3;4\n", ["Unnamed: 0", "a", "b"]),
+        ('"mpg" "cyl"\n"Mazda RX4" 21 6\n"Datsun" 22.8 4\n', ["Unnamed: 0", "mpg", "cyl"]),
+        ("a,b,\n1,2,\n3,4,\n", ["a", "b", "Unnamed: 2"]),
+        ("a;b\n1;2;\n3;4;\n", ["a", "b", "Unnamed: 2"]),
+        ("a,b,\n1,2\n3,4\n", ["a", "b"]),
+        (",Unnamed: 0,a\n0,0,1\n1,1,2\n", ["Unnamed: 0.1", "Unnamed: 0", "a"]),
+        ("# x y z\n1.0 2.0 3.0\n4 5 6\n", ["x", "y", "z"]),
+        ("# x,y\n1.0,2.0\n4,5\n", ["x", "y"]),
+    ],
+)
+def test_columns_without_a_name_are_named_as_pandas_does(file: Path, text: str, columns: list[str]) -> None:
+    rows = read(file, text)
+    assert list(rows.columns) == columns
+    assert len(rows) == 2
+    assert rows.describe_row(1) == f"{file}:3"
+
+
+def test_an_index_that_only_one_file_has_is_no_difference(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text(",a\n0,1\n1,4\n")
+    (tmp_path / "test.csv").write_text("a\n7\n")
+    rows = csv.read(csv.Options(path={name: str(tmp_path / f"{name}.csv") for name in ("train", "test")}))
+    assert cells(rows) == {"Unnamed: 0": ["0", "1", None], "a": ["1", "4", "7"]}
+
+
+@pytest.mark.parametrize(
+    "text", ["sep=;\na;b\n1;x\n2;y\n", "Report\n\na;b;c\n1;x;3\n2;y;4\n", "# by me\na|b\n1|x\n2|y\n"]
+)
+def test_lines_above_the_table_are_no_rows(file: Path, text: str) -> None:
+    rows = read(file, text)
+    assert cells(rows)["a"] == ["1", "2"]
+    assert rows.describe_row(1) == f"{file}:{text.count(chr(10))}"
+
+
+def test_blanks_in_any_number_separate_cells(tmp_path: Path) -> None:
+    file = tmp_path / "auto.data"
+    rows = read(file, "".join(f'{n}.5   8   {307 + n}.0 \t70  "chevrolet  {n}"  \n' for n in range(30)))
+    assert len(rows.columns) == 5
+    assert cells(rows)["column_5"][:2] == ["chevrolet  0", "chevrolet  1"]
+    assert rows.detected_options["delimiter"] == "whitespace"
+    assert rows.describe_row(29) == f"{file}:30"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_line_ends_of_every_system_are_read(file: Path, end: str) -> None:
+    rows = read(file, "\ufeffa,b\n1,x\n\n2,y\n".replace("\n", end))
+    assert cells(rows) == {"a": ["1", "2"], "b": ["x", "y"]}
+    assert rows.describe_row(1) == f"{file}:4"
+
+
+def test_western_european_text_is_read_with_a_word(file: Path) -> None:
+    rows = read(file, "name;y\nJosé;1\nZürich \N{EN DASH} “x”;2\n".encode("cp1252"))
+    assert cells(rows)["name"] == ["José", "Zürich \N{EN DASH} “x”"]
+    assert rows.detected_options["encoding"] == "cp1252"
+    assert "was read as cp1252 (Western European)" in rows.notes[0]
+
+
+def test_western_european_text_is_found_far_into_a_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bmcli.data.files.CHUNK", 64)
+    rows = read(file, b"a,b\n" + b"1,2\n" * 100_000 + "Zürich,3\n1,2\n".encode("cp1252") + b"1,2\n" * 100_000)
+    assert rows.columns["a"][100_000].as_py() == "Zürich"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"name,y\n\xef\xf0\xe8\xe2\xe5\xf2,1\n\xec\xe8\xf0,2\n",
+        "name,y\n你好,1\n世界,2\n".encode("gbk"),
+        "name,y\nZürich,1\n".encode() + "Genève,2\n".encode("cp1252"),
+    ],
+)
+def test_other_encodings_and_mixed_ones_are_a_fault(file: Path, data: bytes) -> None:
+    with pytest.raises(BmcliError, match="is not utf-8"):
+        read(file, data)
+
+
+def test_files_of_other_encodings_and_delimiters_are_one_table(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes("name,y\nZürich,1\n".encode())
+    (tmp_path / "b.csv").write_bytes("name;y\nGenève;2\n".encode("cp1252"))
+    rows = csv.read(csv.Options(path=str(tmp_path)))
+    assert cells(rows) == {"name": ["Zürich", "Genève"], "y": ["1", "2"]}
+    assert rows.detected_options == {"quote": '"', "skip_lines": 0, "header": True}
+    assert rows.describe_row(1) == f"{tmp_path / 'b.csv'}:2"

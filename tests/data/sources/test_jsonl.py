@@ -12,6 +12,7 @@ import pytest
 
 from bmcli.data.sources import SourceRows, jsonl
 from bmcli.errors import BmcliError
+from bmcli.raw_columns import UnreadableColumn
 
 
 @pytest.fixture
@@ -90,12 +91,18 @@ def test_whole_and_broken_numbers_in_a_column_are_numbers(
         ("null", ":3  expected an object, received null."),
         ('{"a": 1}{"a": 2}', ":3  is not JSON: Extra data."),
         ('{"a": 1, "a": 2}', ":3  is not JSON: the key 'a' is repeated."),
-        ('{"a": [1]}', ":3  column 'a': expected a number, as in line 1, received a list."),
         ("[" * 100_000, ":3  lists and objects are nested more than 60 levels deep."),
     ],
 )
 def test_a_broken_line_is_a_fault_with_its_number(file: Path, line: str, message: str) -> None:
     assert fault(file, f'{{"a": 1}}\n\n{line}\n{{"a": 2}}\n').startswith(message)
+
+
+def test_values_of_other_types_are_a_fault_where_the_column_is_used(file: Path) -> None:
+    rows = read(file, '{"a": 1, "b": 5}\n\n{"a": [1], "b": 6}\n{"a": 2, "b": 7}\n')
+    assert rows.columns["b"].tolist() == [5, 6, 7]
+    with pytest.raises(UnreadableColumn, match=r":3  column 'a': expected a number, as in line 1, received a list\."):
+        rows.columns["a"]
 
 
 def test_bytes_that_are_no_text_are_a_fault_with_their_line(file: Path) -> None:
@@ -233,3 +240,31 @@ def test_identifiers_of_many_digits_keep_them(file: Path) -> None:
         assert rows.columns["x"].tolist() == [0, 0.5, 1, 1.5]
     rows = read(file, lines({"id": 2**53 + 1}, {"id": None}, {"id": 2**53}))
     assert rows.columns["id"].to_pylist() == [str(2**53 + 1), None, str(2**53)]
+
+
+@pytest.mark.parametrize("block", [2**24, 7])
+@pytest.mark.parametrize(
+    "text", ['[{"a": 1, "b": "x"}, {"a": 2,\n "b": "y]"}]', '[\n  {"a": 1,\n "b": "x"},\n{"a": 2, "b": "y]"}\n]\n']
+)
+def test_a_list_of_objects_is_read(file: Path, text: str, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text(text)
+    start = text[: text.index("{") + 1]
+    monkeypatch.setattr("bmcli.data.files.CHUNK", max(block, len(start)))
+    rows = jsonl.read(jsonl.Options(path=str(file)))
+    assert rows.columns["a"].tolist() == [1, 2]
+    assert rows.columns["b"].to_pylist() == ["x", "y]"]
+    assert rows.describe_row(1) == f"{file} item 2"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[{"a": 1}, 5]', " item 2  expected an object, received a number."),
+        ('[{"a": 1}, {"a": 2]', ": item 2 of the list is not JSON, or the list does not end."),
+        ('[{"a": 1}, {"a": 2}', ": item 2 of the list is not JSON, or the list does not end."),
+        ('[{"a": 1}, {"a": 2, "a": 3}]', " item 2  is not JSON: the key 'a' is repeated."),
+        ("[]", ": is empty."),
+    ],
+)
+def test_a_broken_list_is_a_fault_with_the_item(file: Path, text: str, message: str) -> None:
+    assert fault(file, text) == message

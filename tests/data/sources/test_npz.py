@@ -12,6 +12,7 @@ import pytest
 
 from bmcli.data.sources import SourceRows, npz
 from bmcli.errors import BmcliError
+from bmcli.raw_columns import UnreadableColumn
 
 
 def read(path: Path, **arrays: Any) -> SourceRows:
@@ -24,6 +25,16 @@ def fault(path: Path, **arrays: Any) -> str:
         np.savez(path, **arrays)
     with pytest.raises(BmcliError) as caught:
         npz.read(npz.Options(path=str(path)))
+    return str(caught.value).removeprefix(f"{path}: ")
+
+
+def fault_of(name: str, path: Path, **arrays: Any) -> str:
+    """Return the fault of a column, beside others that can be read."""
+    rows = read(path, **arrays)
+    assert name in rows.columns
+    assert len(rows) == len(rows.columns[next(each for each in rows.columns if each != name)])
+    with pytest.raises(UnreadableColumn) as caught:
+        rows.columns[name]
     return str(caught.value).removeprefix(f"{path}: ")
 
 
@@ -76,21 +87,22 @@ class Hostile:
 
 def test_objects_are_a_fault_and_never_run(file: Path, tmp_path: Path) -> None:
     marker = tmp_path / "marker"
-    message = fault(file, x=np.array([Hostile(marker)], dtype=object))
+    message = fault_of("x", file, x=np.array([Hostile(marker)], dtype=object), y=[1])
     assert message == "array 'x' contains Python objects, which are never loaded."
     assert not marker.exists()
 
 
-def test_columns_of_different_lengths_are_a_fault(file: Path) -> None:
-    assert fault(file, x=[1, 2], y=[1]) == "column 'y' has 1 rows, column 'x' has 2."
+def test_an_array_of_another_length_is_a_fault_where_it_is_used(file: Path) -> None:
+    assert fault_of("names", file, names=["a"], x=[1, 2], y=[1, 2]) == "column 'names' has 1 rows, column 'x' has 2."
 
 
-def test_a_column_lacking_in_a_split_is_a_fault(file: Path) -> None:
-    assert fault(file, x_train=[1], y_train=[1], x_test=[1]) == "column 'y' is missing in a split."
+def test_a_column_lacking_in_a_split_is_a_fault_where_it_is_used(file: Path) -> None:
+    assert fault_of("y", file, x_train=[1], y_train=[1], x_test=[1]) == "column 'y' is missing in a split."
 
 
-def test_an_array_of_no_split_is_a_fault(file: Path) -> None:
-    assert fault(file, x_train=[1], x_test=[1], names=[1]).startswith("array 'names' belongs to no split")
+def test_an_array_of_no_split_is_a_fault_where_it_is_used(file: Path) -> None:
+    message = fault_of("names", file, x_train=[1], x_test=[1], names=[1])
+    assert message.startswith("array 'names' belongs to no split")
 
 
 def test_two_arrays_for_one_column_are_a_fault(file: Path) -> None:
@@ -98,7 +110,7 @@ def test_two_arrays_for_one_column_are_a_fault(file: Path) -> None:
 
 
 def test_splits_of_different_shapes_are_a_fault(file: Path) -> None:
-    message = fault(file, x_train=np.zeros((2, 3)), x_test=np.zeros((2, 4)))
+    message = fault_of("x", file, x_train=np.zeros((2, 3)), x_test=np.zeros((2, 4)), y_train=[1, 2], y_test=[1, 2])
     assert "rows of shape (4,), float64, in another split of shape (3,)" in message
 
 

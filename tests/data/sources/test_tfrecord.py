@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from bmcli.data.preparation import prepare
 from bmcli.data.sources import SourceRows, tfrecord
 from bmcli.errors import BmcliError
-from bmcli.raw_columns import FileColumn
+from bmcli.raw_columns import FileColumn, UnreadableColumn
 from bmcli.recipe.data import DataOptions
 from tests.pictures import encoded, pixels
 
@@ -166,16 +167,21 @@ def test_other_files_and_other_records_are_faults(tmp_path: Path) -> None:
     assert "no such file" in fault(tmp_path / "b.tfrecord")
 
 
-def test_examples_that_differ_are_faults_with_their_place(tmp_path: Path) -> None:
-    path = tmp_path / "a.tfrecord"
-    assert "a.tfrecord record 2: feature 'x': expected 2 numbers, received 3." in fault(
-        write(path, {"x": [1.0, 2.0]}, {"x": [1.0, 2.0, 3.0]})
-    )
-    assert "feature 'x': expected a float_list, received a bytes_list" in fault(
-        write(path, {"x": [1.0]}, {"x": [b"a"]})
-    )
-    assert "feature 'x': expected one text, received 2" in fault(write(path, {"x": [b"a", b"b"]}))
-    assert "feature 'x': is neither a picture nor text" in fault(write(path, {"x": [b"\xff\xfe"]}))
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        (([1.0, 2.0], [1.0, 2.0, 3.0]), "a.tfrecord record 2: feature 'x': expected 2 numbers, received 3."),
+        (([1.0], [b"a"]), "feature 'x': expected a float_list, received a bytes_list"),
+        (([b"a", b"b"],), "feature 'x': expected one text, received 2"),
+        (([b"\xff\xfe"],), "feature 'x': is neither a picture nor text"),
+    ],
+)
+def test_examples_that_differ_are_a_fault_where_the_feature_is_used(tmp_path: Path, cells: Any, message: str) -> None:
+    path = write(tmp_path / "a.tfrecord", *({"x": each, "y": [1.0]} for each in cells))
+    rows = read(path)
+    assert rows.columns["y"].tolist() == [1.0] * len(cells)
+    with pytest.raises(UnreadableColumn, match=re.escape(message)):
+        rows.columns["x"]
 
 
 @pytest.mark.parametrize("length", [2**62, 2**40, 5])

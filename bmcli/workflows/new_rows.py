@@ -1,0 +1,79 @@
+"""Rows of a file that is not the source of a run: read in its own format, as the training rows were where that fits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bmcli import parts
+from bmcli.data.profiling import discovery
+from bmcli.data.sources import SourceOptions, SourceRows, read_rows
+from bmcli.errors import BmcliError
+
+
+def read_new_rows(data: Path, trained: Mapping[str, Any], needed: Iterable[str], skip_malformed: bool) -> SourceRows:
+    """Read all rows of a file or folder.
+
+    A file of the format of the training rows is read with their options. If it lacks a column then, such as a file with
+    another delimiter, what is `auto` by default is detected anew.
+
+    Args:
+        trained: Options of the source of the training rows, as in a recipe.
+        needed: Columns that the rows should have.
+        skip_malformed: As in `read_rows`.
+
+    Raises:
+        BmcliError: The data cannot be read; its faults have no place in the recipe.
+    """
+    trained_class: type[SourceOptions] = parts.load("data.sources", trained["kind"]).Options
+    try:
+        found = discovery.detect_source(data)
+    except BmcliError as unknown:
+        return _read_unknown(data, trained_class, trained, skip_malformed, unknown)
+    options_class: type[SourceOptions] = parts.load("data.sources", found.kind).Options
+    fields = options_class.model_fields
+    if found.kind != trained["kind"] or "path" not in fields:
+        return _read(options_class, found.to_options(), skip_malformed)
+    anew = {name: value for name, value in trained.items() if fields[name].default != "auto"}
+    error, rows = None, None
+    try:
+        rows = _read(options_class, {**trained, **found.to_options()}, skip_malformed)
+    except BmcliError as failure:
+        error = failure
+    if rows is not None and (anew.keys() == trained.keys() or all(name in rows.columns for name in needed)):
+        return rows
+    try:
+        others = _read(options_class, {**anew, **found.to_options()}, skip_malformed)
+    except BmcliError:
+        others = None
+    if others is not None and all(name in others.columns for name in needed):
+        return others
+    if rows is None:
+        assert error is not None
+        raise error
+    return rows
+
+
+def _read_unknown(
+    data: Path,
+    trained_class: type[SourceOptions],
+    trained: Mapping[str, Any],
+    skip_malformed: bool,
+    unknown: BmcliError,
+) -> SourceRows:
+    """Read a file whose format is not recognised as the training rows; raise why it is not if that fails."""
+    if not data.exists() or "path" not in trained_class.model_fields:
+        raise unknown
+    try:
+        return _read(trained_class, {**trained, "path": str(data)}, skip_malformed)
+    except BmcliError:
+        raise unknown from None
+
+
+def _read(options_class: type[SourceOptions], options: Mapping[str, Any], skip_malformed: bool) -> SourceRows:
+    try:
+        return read_rows(options_class.model_validate(options), skip_malformed)
+    except BmcliError as error:
+        raise BmcliError(*(replace(fault, path="") for fault in error.faults)) from None
