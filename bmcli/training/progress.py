@@ -25,6 +25,7 @@ class TrainingProgress:
     selected_epoch: int | None = None
     waited: int = 0  # epochs since the last improvement
     overfitted: int = 0  # successive epochs in which only the training loss fell
+    lowest: dict[str, float] = field(default_factory=dict)  # lowest loss of each split so far, by its name
     row: dict[str, Any] = field(default_factory=dict)  # metrics of the selected epoch
     last: dict[str, Any] = field(default_factory=dict)  # metrics of the last epoch
     stop_reason: str | None = None
