@@ -57,6 +57,7 @@ class _Environment(TypedDict, total=False):
 class _Finding(TypedDict, total=False):
     __pydantic_config__ = {"extra": "allow"}  # type: ignore[misc]  # noqa: RUF012  # as above
 
+    check: str
     message: str
     suggestion: str
 
@@ -160,7 +161,7 @@ class Run:
 
     @property
     def checks(self) -> Path:
-        """Findings of the data checks before training."""
+        """Findings of the data checks before training, and of the check of its first epochs."""
         return self.folder / "checks.json"
 
     @property
@@ -314,9 +315,18 @@ class Run:
         return data
 
     def read_findings(self) -> list[_Finding]:
-        """Read the findings of the data checks. Raises as `record` does."""
+        """Read the findings of the checks. Raises as `record` does."""
         checks = self.record(self.checks, _Checks)
         return checks["findings"] if checks else []
+
+    def add_finding(self, finding: Mapping[str, Any]) -> None:
+        """Add a finding, which replaces an earlier one of the same check."""
+        try:
+            findings = self.read_findings()
+        except BmcliError:
+            findings = []  # the report lacks those of a damaged file in any case
+        others = [each for each in findings if each.get("check") != finding["check"]]
+        self.write(self.checks, {"findings": [*others, finding]})
 
     def set_status(self, state: str, **details: Any) -> None:
         self.write(self.status_file, {"state": state, "at": now(), **redact_details(details)})

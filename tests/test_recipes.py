@@ -159,3 +159,4 @@ def test_a_recipe_reaches_its_score(name: str, bmcli: Bmcli, tmp_path: Path) -> 
     done = bmcli("train", name, *_prepare(name, tmp_path), "--json")
     assert done.code == 0, done.err
     assert done.json()["metrics"][metric] >= score
+    assert "The network learns nothing." not in done.err

@@ -76,6 +76,20 @@ class TruthDistribution(NamedTuple):
     values: np.ndarray
 
 
+class Baseline(NamedTuple):
+    """The best prediction that is the same for every row, by which a person sees what a model has learned.
+
+    Args:
+        prediction: As in `always 'ham', the most frequent class`.
+        metrics: By name, of those that `list_metrics` lists; undefined ones are left out.
+        metric: The one of them for which the prediction is best; models are compared by it.
+    """
+
+    prediction: str
+    metrics: Mapping[str, float]
+    metric: str
+
+
 class AnswerTable(NamedTuple):
     """Answers as a table that a person reads.
 
@@ -191,6 +205,15 @@ class Answers(ABC):
         _, values, info = self.compute_row_metric(truth, predictions)
         return float(values.mean()) * (-1 if info.direction == "min" else 1)
 
+    def measure_baseline(self, truth: np.ndarray, top_k: int) -> Baseline | None:
+        """Measure the best prediction that is the same for every row; None for answers that have none."""
+        return None
+
+    def measure_constant(self, prediction: np.ndarray, truth: np.ndarray, top_k: int) -> dict[str, float]:
+        """Compute the metrics of one prediction, `output.shape`, for all rows; undefined ones are left out."""
+        predictions = np.broadcast_to(prediction, (len(truth), *np.shape(prediction)))
+        return self.make_weighted_metrics(truth, predictions, top_k).measure(len(truth))[0]
+
     def compute_class_metrics(self, truth: np.ndarray, predictions: np.ndarray) -> tuple[ClassMetrics, ...]:
         """Compute the metrics of each class or label; empty for answers without any."""
         return ()
@@ -227,10 +250,6 @@ class Answers(ABC):
 
     def compute_confidence(self, predictions: np.ndarray) -> np.ndarray | None:
         """Compute the probability of each answer, `(rows,)`; None for answers without probabilities."""
-        return None
-
-    def describe_majority(self, truth: np.ndarray) -> tuple[str, float] | None:
-        """Find the most frequent class and its share of the rows; None unless each row has one class."""
         return None
 
     def get_distribution(self, truth: np.ndarray) -> TruthDistribution | None:

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bmcli.answers import Answers, AnswerTable, ExampleScores, RowValues, ServedAnswer, ServedRole, TruthDistribution
+from bmcli.answers import (
+    Answers,
+    AnswerTable,
+    Baseline,
+    ExampleScores,
+    RowValues,
+    ServedAnswer,
+    ServedRole,
+    TruthDistribution,
+)
 from bmcli.answers.decisions import CalibratedOutput, Decision, TemperatureScaling
 from bmcli.answers.figures import AnswerFigure, Curve, Curves, make_reliability_diagram
 from bmcli.data import targets as target_kinds
@@ -215,9 +224,11 @@ class SingleClassAnswers(ClassAnswers):
     def compute_confidence(self, predictions: np.ndarray) -> np.ndarray:
         return self.get_true_probabilities(self.predict_points(predictions), predictions)
 
-    def describe_majority(self, truth: np.ndarray) -> tuple[str, float]:
-        counts = np.bincount(truth, minlength=len(self.classes))
-        return self.classes[int(counts.argmax())], float(counts.max() / counts.sum())
+    def measure_baseline(self, truth: np.ndarray, top_k: int) -> Baseline:
+        """Measure the shares of the classes as probabilities, so that the class with the largest one is predicted."""
+        shares = np.bincount(truth, minlength=len(self.classes)) / len(truth)
+        name = quoted(self.classes[int(self.predict_points(shares[np.newaxis])[0])])
+        return Baseline(f"always {name}", self.measure_constant(shares, truth, top_k), "accuracy")
 
     def make_truth_column(self, truth: np.ndarray) -> pa.Array:
         import pyarrow as pa
@@ -246,6 +257,13 @@ class CategoryAnswers(SingleClassAnswers):
     @property
     def state_types(self) -> Mapping[str, type]:
         return {**super().state_types, "threshold": float}
+
+    def measure_baseline(self, truth: np.ndarray, top_k: int) -> Baseline:
+        if "threshold" in self.output.state:
+            # A threshold is chosen for the model's probabilities; it could decide against the majority.
+            state = {name: value for name, value in self.output.state.items() if name != "threshold"}
+            return replace(self, output=replace(self.output, state=state)).measure_baseline(truth, top_k)
+        return super().measure_baseline(truth, top_k)
 
     def list_metrics(self, top_k: int) -> Mapping[str, MetricInfo]:
         return classification.list_metrics(len(self.classes), top_k)
@@ -352,6 +370,12 @@ class LabelAnswers(ClassAnswers):
 
     def get_true_probabilities(self, truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
         return np.where(truth, probabilities, 1 - probabilities)
+
+    def measure_baseline(self, truth: np.ndarray, top_k: int) -> Baseline:
+        """Measure the shares of the labels as probabilities, so that those of most rows are predicted."""
+        shares = truth.mean(axis=0)
+        labels = self.format_value(self.predict_points(shares))
+        return Baseline(f"always {labels}", self.measure_constant(shares, truth, top_k), "log_loss")
 
     def list_metrics(self, top_k: int) -> Mapping[str, MetricInfo]:
         return multi_label.METRICS

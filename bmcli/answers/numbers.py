@@ -12,6 +12,7 @@ import numpy as np
 from bmcli.answers import (
     Answers,
     AnswerTable,
+    Baseline,
     ExampleScores,
     ExampleTitles,
     RowValues,
@@ -103,6 +104,16 @@ class NumberAnswers(NumericAnswers):
     def compute_widths(self, predictions: np.ndarray) -> np.ndarray | None:
         return None
 
+    @property
+    def baseline_metric(self) -> str:
+        """The metric for which the mean is the best prediction."""
+        return "rmse"
+
+    def measure_baseline(self, truth: np.ndarray, top_k: int) -> Baseline:
+        mean = truth.mean(dtype=np.float64)
+        name = f"always {self.format_value(mean)}, the mean"
+        return Baseline(name, self.measure_constant(mean, truth, top_k), self.baseline_metric)
+
     def list_metrics(self, top_k: int) -> Mapping[str, MetricInfo]:
         return regression.METRICS
 
@@ -130,6 +141,10 @@ class NumberAnswers(NumericAnswers):
 class CountAnswers(NumberAnswers):
     """The rate of a count, `(rows,)`."""
 
+    @property
+    def baseline_metric(self) -> str:
+        return "poisson_deviance"
+
     def list_metrics(self, top_k: int) -> Mapping[str, MetricInfo]:
         return count.METRICS
 
@@ -154,6 +169,11 @@ class QuantileAnswers(NumericAnswers):
 
     def compute_widths(self, predictions: np.ndarray) -> np.ndarray | None:
         return predictions[:, -1] - predictions[:, 0] if len(self.quantiles) > 1 else None
+
+    def measure_baseline(self, truth: np.ndarray, top_k: int) -> Baseline:
+        levels = np.quantile(truth, self.quantiles)
+        name = f"always {', '.join(map(self.format_value, levels))}, the quantiles of the rows"
+        return Baseline(name, self.measure_constant(levels, truth, top_k), "pinball")
 
     def list_metrics(self, top_k: int) -> Mapping[str, MetricInfo]:
         return quantile.list_metrics(self.quantiles)

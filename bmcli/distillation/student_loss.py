@@ -23,6 +23,7 @@ from bmcli.quoting import quoted
 from bmcli.recipe.distill import DistillationOptions, EpochSchedule, expand_over_epochs
 from bmcli.recipe.fields import Kind, dump
 from bmcli.recipe.schema import Recipe
+from bmcli.specs import Split
 from bmcli.training.feed import unstack_inputs
 from bmcli.training.loss import ExampleLosses, LossProvider, StepLosses, compute_losses, example_weights
 from bmcli.training.objective_batch import Arrays
@@ -132,6 +133,9 @@ class DistillationLoss(LossProvider):
     def extra_weights(self) -> list[Any]:
         projections = [hint.projection for term in self._terms for hint in term.hints if hint.projection is not None]
         return [weight for projection in projections for weight in projection.trainable_variables]
+
+    def compute_constant_loss(self, train: Split, rows: Split) -> None:
+        """Return None: the loss has terms of the teachers too."""
 
     def _build_layer_outputs(self) -> Any:
         """Build the student with the compared layers as further outputs, so that one forward pass computes all."""

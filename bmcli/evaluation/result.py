@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from bmcli.evaluation.baseline import BaselineComparison
 from bmcli.evaluation.fairness import Fairness
 from bmcli.evaluation.slices import Slices
 from bmcli.metrics.calibration import Calibration
@@ -33,6 +34,7 @@ class Evaluation:
         calibration: By target of classes or labels.
         slices: Of each target, if the recipe has slices.
         fairness: Of each column of `evaluate.fairness`.
+        baselines: Comparison of each output that has a baseline.
 
     Raises:
         ValueError: A metric is not finite.
@@ -48,6 +50,7 @@ class Evaluation:
     calibration: Mapping[str, Calibration] = field(default_factory=dict)
     slices: tuple[Slices, ...] = ()
     fairness: tuple[Fairness, ...] = ()
+    baselines: tuple[BaselineComparison, ...] = ()
 
     def __post_init__(self) -> None:
         rows = [row for table in self.per_class.values() for row in table]
@@ -55,6 +58,11 @@ class Evaluation:
         for value in (*self.metrics.values(), *class_values):
             if value is not None and not math.isfinite(value):
                 raise ValueError(f"Expected finite metrics, received {value}")
+
+    @property
+    def baseline_metrics(self) -> dict[str, float]:
+        """Metrics of the baselines of all outputs, by the names of `metrics`."""
+        return {name: value for each in self.baselines for name, value in each.metrics.items()}
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values: text, finite numbers, None, lists and dicts."""
@@ -69,6 +77,7 @@ class Evaluation:
             "calibration": {name: each.to_json() for name, each in self.calibration.items()},
             "slices": [each.to_json() for each in self.slices],
             "fairness": [each.to_json() for each in self.fairness],
+            "baselines": [each.to_json() for each in self.baselines],
         }
 
     @classmethod

@@ -102,6 +102,18 @@ class TargetObjective(ABC):
             output: What `ObjectiveKind.build_head` built, `(batch, width)`; `(batch, views, width)` for several views.
         """
 
+    def list_constant_outputs(self, targets: np.ndarray, weights: np.ndarray) -> np.ndarray | None:
+        """List outputs of which one is the best for all rows alike, float32 `(candidates, width)`.
+
+        A training whose loss stays at the lowest of theirs learns nothing from the inputs. None, the default, for
+        objectives without such outputs.
+
+        Args:
+            targets: Encoded targets of the training rows, `(rows, ...)`.
+            weights: Of the rows, float32 `(rows,)`.
+        """
+        return None
+
     @abstractmethod
     def predict(self, output: Any) -> Any:
         """Predict probabilities `(batch, classes)`, or numbers in the target's unit, `(batch,)` or per quantile."""
@@ -386,6 +398,13 @@ def refuse_predictions(student: LearnedTarget) -> Converter:
         ValueError: Always.
     """
     raise ValueError(f"the outputs of the objective {student.output.objective} do not follow from predictions alone")
+
+
+def compute_logits(for_it: np.ndarray, against: np.ndarray) -> np.ndarray:
+    """Compute the logits of shares from the weights of the rows for and against something."""
+    import numpy as np
+
+    return np.log(np.maximum(for_it, _SMALL)) - np.log(np.maximum(against, _SMALL))
 
 
 def compute_log_odds(probabilities: Any, chosen: Any) -> Any:

@@ -49,6 +49,7 @@ FORM = "softmax"
 
 _EPSILON = 1e-7
 _MIN_PROBABILITY = 1e-30  # of a teacher before its logarithm
+_CERTAIN_LOGIT = 20.0  # above others, from which on a class has a probability of 1 in float32
 
 # Arguments of each loss: the target as class indices, one-hot vectors, 0 or 1 for the second of two classes, or -1 or 1
 # for it; the output as logits, probabilities, or the second logit minus the first.
@@ -218,6 +219,20 @@ class Classification(TargetObjective):
         if self.class_weights is None:
             return losses
         return losses * ops.take(ops.convert_to_tensor(self.class_weights), target)
+
+    def list_constant_outputs(self, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """List the logits of the shares of the classes, and those of the most frequent class alone.
+
+        Half of the former suit focal losses, for which certainty counts less; the latter suit losses such as hinge,
+        which need a margin, and absolute errors.
+        """
+        import numpy as np
+
+        weights = weights if self.class_weights is None else weights * self.class_weights[targets]
+        shares = np.bincount(targets, weights, len(self.target.classes)) / weights.sum()
+        most_frequent = np.eye(len(shares))[shares.argmax()]
+        logits = np.log(np.maximum(shares, _EPSILON))
+        return np.stack([logits, logits / 2, most_frequent, _CERTAIN_LOGIT * most_frequent]).astype("float32")
 
     def predict(self, output: Any) -> Any:
         from keras import ops

@@ -28,6 +28,8 @@ from bmcli.recipe.objective import ObjectiveOptions
 from bmcli.specs import Column, OutputSpec
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from bmcli.answers import Answers
 
 TARGETS = ("count",)
@@ -65,6 +67,13 @@ class Count(TargetObjective):
         count = ops.reshape(ops.cast(target, "float32"), (-1,))
         rate, log_rate = self._rate(output)
         return rate - count + count * (ops.log(ops.maximum(count, 1.0)) - log_rate)
+
+    def list_constant_outputs(self, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Compute the logarithm of the mean relative to that of the training rows."""
+        import numpy as np
+
+        mean = np.average(targets.reshape(-1), weights=weights)
+        return np.array([[math.log(max(mean, _TINY) / self.target.state["mean"])]], "float32")
 
     def predict(self, output: Any) -> Any:
         """Predict the rate, `(batch,)`."""

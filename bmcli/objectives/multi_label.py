@@ -24,6 +24,7 @@ from bmcli.objectives import (
     compute_balanced_weights,
     compute_binary_crossentropy,
     compute_log_odds,
+    compute_logits,
     convert_teacher_classes,
     create_metric_variables,
     describe_classes,
@@ -109,6 +110,16 @@ class MultiLabel(TargetObjective):
             absent, present = ops.convert_to_tensor(self.class_weights[:, 0]), self.class_weights[:, 1]
             losses = losses * (truth * ops.convert_to_tensor(present) + (1 - truth) * absent)
         return ops.mean(losses, axis=-1)
+
+    def list_constant_outputs(self, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Compute the logits of the shares of the labels, and half of them, which suit the focal loss."""
+        import numpy as np
+
+        present, every = weights @ targets.astype("float64"), weights.sum(dtype="float64")
+        counts = np.stack([every - present, present], axis=-1)
+        counts = counts if self.class_weights is None else counts * self.class_weights
+        logits = compute_logits(counts[:, 1], counts[:, 0])
+        return np.stack([logits, logits / 2]).astype("float32")
 
     def predict(self, output: Any) -> Any:
         from keras import ops

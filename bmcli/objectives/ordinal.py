@@ -21,6 +21,7 @@ from bmcli.objectives import (
     collect_metrics,
     compute_class_weights,
     compute_log_odds,
+    compute_logits,
     convert_teacher_classes,
     create_metric_variables,
     decide_ordered,
@@ -91,6 +92,15 @@ class Ordinal(TargetObjective):
         if self.class_weights is None:
             return losses
         return losses * ops.take(ops.convert_to_tensor(self.class_weights), target)
+
+    def list_constant_outputs(self, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Compute the logits of the shares of rows that pass a category among those that reach it."""
+        import numpy as np
+
+        weights = weights if self.class_weights is None else weights * self.class_weights[targets]
+        stopped = np.bincount(targets, weights, len(self.target.classes))
+        passed = stopped.sum() - stopped.cumsum()
+        return compute_logits(passed[:-1], stopped[:-1])[np.newaxis].astype("float32")
 
     def predict(self, output: Any) -> Any:
         """Predict probabilities `(batch, classes)`."""

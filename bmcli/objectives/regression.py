@@ -30,6 +30,8 @@ from bmcli.recipe.objective import ObjectiveOptions
 from bmcli.specs import Column, OutputSpec
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from bmcli.answers import Answers
 
 TARGETS = ("number",)
@@ -82,6 +84,13 @@ class Regression(TargetObjective):
         if self.in_original_unit:
             truth, prediction = unscale_target(self.target, truth), unscale_target(self.target, prediction)
         return self.keras_loss(ops.expand_dims(truth, -1), ops.expand_dims(prediction, -1))
+
+    def list_constant_outputs(self, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """List the mean, which is best for squared errors, and the median, for absolute ones."""
+        import numpy as np
+
+        values = targets.reshape(-1)
+        return np.array([[np.average(values, weights=weights)], [np.median(values)]], "float32")
 
     def predict(self, output: Any) -> Any:
         from keras import ops

@@ -24,7 +24,7 @@ from bmcli.metrics.classification import ClassMetrics
 from bmcli.metrics.proportions import Interval
 from bmcli.objectives import open_answers
 from bmcli.printable import clean
-from bmcli.quoting import MAX_SHOWN, brief, listed
+from bmcli.quoting import listed
 from bmcli.reports import artefacts, decisions, groups, pixels, run_figures, validation
 from bmcli.reports.artefacts import ArtefactSummary
 from bmcli.reports.costs import Cost
@@ -207,17 +207,16 @@ def _list_facts(data: RunReportData) -> Iterator[Fact]:
 
 
 def _describe_context(data: RunReportData, name: str) -> str:
-    """Describe the interval of a metric, and for the accuracy the share of the most frequent class."""
+    """Describe the interval of a metric, and its value for the best constant prediction."""
     interval = data.evaluation.intervals.get(name)
     if interval is None:
         bounds = "no confidence interval"
     else:
         bounds = f"{interval.percent} interval {format_number(interval.low)} to {format_number(interval.high)}"
-    first = next(iter(data.answers.values()))
-    majority = first.describe_majority(data.predicted_rows.truth[first.name]) if name == "accuracy" else None
-    if majority is None:
+    baseline = next((each for each in data.evaluation.baselines if each.metric == name), None)
+    if baseline is None:
         return bounds
-    return f"{bounds}; always predicting “{brief(majority[0], MAX_SHOWN)}” gives {format_number(majority[1])}"
+    return f"{bounds}; {clean(baseline.prediction)} gives {format_number(baseline.metrics[name])}"
 
 
 _MAX_COLUMNS = 300

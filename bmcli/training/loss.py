@@ -6,14 +6,18 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from bmcli.errors import BmcliError
 from bmcli.networks.network import Network
+from bmcli.objectives import TargetObjective
 from bmcli.quoting import quoted
+from bmcli.specs import Split
 from bmcli.training.objective_batch import Arrays, count_views, prepare_examples, run_network
 
 _NO_SCALES: Mapping[str, Any] = MappingProxyType({})
+_MAX_CONSTANT_ROWS = 100_000  # about the number of rows by which the loss of constant outputs is measured
 
 
 class UnitLosses(NamedTuple):
@@ -118,6 +122,33 @@ def regularization_loss(network: Network) -> Any:
     return tf.add_n([tf.cast(loss, tf.float32) for loss in network.model.losses] or [tf.zeros(())])
 
 
+def _compute_constant_loss(objective: TargetObjective, train: Split, rows: Split, name: str) -> float | None:
+    """Compute the weighted mean loss of the best constant output of one target; None if it has none."""
+    targets, weights = _sample_targets(train, name)
+    outputs = objective.list_constant_outputs(targets, weights)
+    if outputs is None:
+        return None
+    fitted = [_average_loss(objective, targets, weights, output) for output in outputs]
+    best = outputs[int(np.argmin(fitted))]
+    return objective.weight * _average_loss(objective, *_sample_targets(rows, name), best)
+
+
+def _sample_targets(rows: Split, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Take encoded targets and weights of rows in equal distances, if there are many."""
+    every = max(1, len(rows) // _MAX_CONSTANT_ROWS)
+    targets = np.asarray(rows.targets[name][::every])
+    weights = np.ones(len(targets), "float32") if rows.weights is None else np.asarray(rows.weights[::every])
+    return targets, weights
+
+
+def _average_loss(objective: TargetObjective, targets: np.ndarray, weights: np.ndarray, output: np.ndarray) -> float:
+    encoded = tf.constant(targets)
+    losses = weights * objective.loss(encoded, tf.tile(output[np.newaxis], [len(targets), 1])).numpy()
+    # As in the meters: per unit, such as a token, or per example.
+    divisor = weights @ objective.count_units(encoded).numpy() if objective.counts_units else len(targets)
+    return float(losses.sum(dtype="float64") / divisor)
+
+
 class StepLosses(NamedTuple):
     """Outputs and losses of some examples.
 
@@ -172,6 +203,23 @@ class LossProvider:
     def extra_weights(self) -> list[Any]:
         """Weights that are trained with those of the network, and not kept."""
         return []
+
+    def compute_constant_loss(self, train: Split, rows: Split) -> float | None:
+        """Compute the mean loss of the best outputs that are the same for all rows.
+
+        Args:
+            train: Training rows, to which the outputs are fitted.
+            rows: Those to measure.
+
+        Returns:
+            None if an objective has no such outputs, or the loss has other terms than those of the labels.
+        """
+        if self.changes_batch or self.compares_examples or self.network.model.losses:
+            return None
+        losses = [
+            _compute_constant_loss(objective, train, rows, name) for name, objective in self.network.objectives.items()
+        ]
+        return None if None in losses else float(sum(loss for loss in losses if loss is not None))
 
     def prepare(self, examples: Arrays, step: Any, size: Any, places: Any) -> Arrays:
         """Let the objectives change some examples of a batch, as `prepare_examples` does."""

@@ -26,6 +26,7 @@ class TrainingProgress:
     improved_value: float | None = None  # value of the watched metric at the last improvement by `min_delta`
     waited: int = 0  # epochs since then
     overfitted: int = 0  # successive epochs in which only the training loss fell
+    lowest: dict[str, float] = field(default_factory=dict)  # lowest loss of each split so far, by its name
     row: dict[str, Any] = field(default_factory=dict)  # metrics of the selected epoch
     last: dict[str, Any] = field(default_factory=dict)  # metrics of the last epoch
     stop_reason: str | None = None

@@ -23,6 +23,7 @@ from bmcli.recipe.schema import Recipe
 from bmcli.runs import Run
 from bmcli.training import checkpoint, compilation_cache
 from bmcli.training.callbacks import KerasCallbacks
+from bmcli.training.early_check import EarlyCheck
 from bmcli.training.evaluator import Evaluator, PassStopped
 from bmcli.training.feed import Feed
 from bmcli.training.graph_ops import CALL_S
@@ -75,6 +76,7 @@ class Trainer:
         profile: Recorder of a trace, or None.
         cache: Folder of compiled programs.
         start: Weights that the network took from another run.
+        early_check: Check of the first epochs; None for a training that is not checked.
     """
 
     def __init__(
@@ -94,8 +96,10 @@ class Trainer:
         profile: Profiler | None,
         cache: Path,
         start: TakenWeights | None = None,
+        early_check: EarlyCheck | None = None,
     ) -> None:
         self.start = start
+        self._early_check = early_check
         self.recipe, self.steps, self.feed, self.sampler, self.evaluator = recipe, steps, feed, sampler, evaluator
         self.selection, self.callbacks, self._finish_network = selection, callbacks, finish_network
         self.run, self._output, self._writer, self._profile, self._cache = run, output, writer, profile, cache
@@ -396,6 +400,9 @@ class Trainer:
         progress.batch = 0
         progress.overfitted = progress.overfitted + 1 if is_overfit(row, progress.last) else 0
         progress.last = row
+        for name in {"train/loss", "validation/loss"} & row.keys():
+            if row[name] is not None:
+                progress.lowest[name] = min(row[name], progress.lowest.get(name, math.inf))
         if selected:
             progress.best = row.get(self.selection.metric) if self._is_settled else None
             progress.selected_epoch, progress.row = progress.epoch, row
@@ -403,10 +410,20 @@ class Trainer:
         if self._output:
             self._output.append_epoch(row)
         callback.on_epoch_end(row, selected)
+        self._check_learning(callback)
         callback_stops = self.callbacks.after_epoch(progress.epoch, row)
         if cut_off:
             return "steps" if progress.step >= self.selection.steps else "time"
         return "callback" if callback_stops else self.selection.stop_reason(progress, row, self._is_settled)
+
+    def _check_learning(self, callback: ProgressCallback) -> None:
+        """Warn of a network that learns nothing in the first epochs, and keep the finding in the run."""
+        finding = self._early_check.find(self.progress) if self._early_check else None
+        if finding is None:
+            return
+        callback.on_note(f"warning: {finding}")
+        if self._output:
+            self._output.add_finding(finding.to_json())
 
     def _collect_metrics(self, should_stop: Callable[[], bool]) -> dict[str, Any]:
         progress = self.progress

@@ -22,7 +22,7 @@ from bmcli.recipe.schema import Recipe
 from bmcli.recipe.train import MOMENTUM_OPTIONS, ScheduleOptions, TrainOptions
 from bmcli.runs import Run
 from bmcli.specs import PreparedData
-from bmcli.training import augmentation, checkpoint, feed, optimizers
+from bmcli.training import augmentation, checkpoint, early_check, feed, optimizers
 from bmcli.training.autotune import batch_size, compilation, learning_rate
 from bmcli.training.averaging import (
     ExponentialMovingAverage,
@@ -33,6 +33,7 @@ from bmcli.training.averaging import (
 )
 from bmcli.training.batch_normalization import StatisticsEstimator
 from bmcli.training.callbacks import Directions, KerasCallbacks
+from bmcli.training.early_check import EarlyCheck
 from bmcli.training.evaluator import Evaluator
 from bmcli.training.feed import Feed
 from bmcli.training.hooks import LayerRates, StepHook
@@ -137,7 +138,22 @@ def build_trainer(
         profile=Profiler(events) if events and profile else None,
         cache=cache,
         start=start,
+        early_check=_build_early_check(recipe, loss, prepared, steps, steps_per_epoch),
     )
+
+
+def _build_early_check(
+    recipe: Recipe, loss: LossProvider, prepared: PreparedData, steps: int, steps_per_epoch: int
+) -> EarlyCheck:
+    def compute_baselines() -> dict[str, float] | None:
+        train = prepared.split("train")
+        splits = [name for name in ("train", "validation") if prepared.spec.counts.get(name)]
+        losses = {f"{name}/loss": loss.compute_constant_loss(train, prepared.split(name)) for name in splits}
+        known = {name: value for name, value in losses.items() if value is not None}
+        return known if len(known) == len(losses) else None
+
+    epoch = early_check.choose_epoch(recipe.train, steps, steps_per_epoch)
+    return EarlyCheck(epoch, compute_baselines, early_check.make_suggestion(recipe.train, recipe.model))
 
 
 ComponentsBuilder = Callable[..., StepComponents]

@@ -1,4 +1,4 @@
-"""Evaluate predictions: metrics with intervals, calibration, slices and fairness, as a recipe requires."""
+"""Evaluate predictions: metrics with intervals, baselines, calibration, slices and fairness, as a recipe requires."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def evaluate_predictions(
     predictions: Arrays,
     raw_columns: RawColumnReader,
 ) -> Evaluation:
-    """Compute the metrics of predictions, their intervals, calibration, slices and fairness.
+    """Compute the metrics of predictions, their intervals, baselines, calibration, slices and fairness.
 
     Args:
         answers: Of the outputs, by name.
@@ -93,11 +93,12 @@ def evaluate_predictions(
     """
     from bmcli.evaluation import metrics
     from bmcli.evaluation.agreement import measure_calibrations
+    from bmcli.evaluation.baseline import compare_with_baselines
     from bmcli.evaluation.intervals import compute_intervals, resample_metrics
     from bmcli.metrics.weighted_metrics import join_metrics
 
     arguments = (truth, predictions, answers, recipe.evaluate.top_k)
-    evaluation = metrics.measure(*arguments)
+    evaluation = compare_with_baselines(metrics.measure(*arguments), truth, answers, recipe.evaluate.top_k)
     resampling = make_resampling(recipe, raw_columns)
     fairness, weighted_group_metrics = _compare_groups(recipe, answers, truth, predictions, raw_columns)
     group_metrics, undefined = join_metrics(*weighted_group_metrics).measure(evaluation.count)

@@ -54,6 +54,10 @@ class EvaluationResult:
         """Return the metrics by full name, such as `test/accuracy`."""
         return {f"{self.on}/{name}": value for name, value in self.evaluation.metrics.items()}
 
+    def baseline_metrics(self) -> dict[str, float]:
+        """Return the metrics of the best constant predictions by full name."""
+        return {f"{self.on}/{name}": value for name, value in self.evaluation.baseline_metrics.items()}
+
     def intervals(self) -> dict[str, Interval]:
         """Return the intervals by full name, for metrics that have one."""
         return {f"{self.on}/{name}": interval for name, interval in self.evaluation.intervals.items()}

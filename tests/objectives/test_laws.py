@@ -211,3 +211,21 @@ def test_examples_that_do_not_count_change_no_metric_of_the_objective(name: str)
         part[key].update(tf.constant(truth[kept]), tf.constant(predictions[kept]))
         found, expected = (float(each[key].keras_metric.result()) for each in (some, part))
         assert found == pytest.approx(expected, rel=1e-4), key
+
+
+@every_case
+def test_no_other_constant_output_has_a_much_lower_loss(name: str) -> None:
+    case = CASES[name]
+    objective, truth, weights = case.build(), case.truth(), (1 + np.arange(ROWS) % 3).astype("float32")
+
+    def average(output: np.ndarray) -> float:
+        return float(np.average(loss_of(objective, truth, np.tile(output, (ROWS, 1))), weights=weights))
+
+    if case.kind == "quantile":
+        weights = np.ones(ROWS, "float32")  # which quantiles of rows leave out of account
+    outputs = objective.list_constant_outputs(truth, weights)
+    assert outputs is not None
+    assert (outputs.dtype, outputs.shape[1]) == (np.float32, case.width())
+    best = min(outputs, key=average)
+    steps = np.eye(case.width(), dtype="float32") * 0.2
+    assert min(average(best + step) for step in [*steps, *-steps]) > 0.99 * average(best)

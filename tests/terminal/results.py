@@ -40,6 +40,7 @@ from bmcli.data.profiling.column_profile import ColumnProfile
 from bmcli.data.profiling.roles import ColumnRole
 from bmcli.distillations import Distillation, DistillationComparison, DistillationGain, NetworkResult
 from bmcli.errors import BmcliError
+from bmcli.evaluation.baseline import BaselineComparison
 from bmcli.evaluation.comparison import Comparison, Contender
 from bmcli.evaluation.explanation_record import (
     Explanation,
@@ -127,6 +128,7 @@ def make_evaluation() -> Evaluation:
         calibration={"label": calibration},
         slices=(Slices("label", "accuracy", 0.8125, 6, 1, 1, slices),),
         fairness=(Fairness("sex", "label", "paid", groups, ()),),
+        baselines=(BaselineComparison("label", "always 'lost'", {"accuracy": 0.8125}, "accuracy", False),),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bmcli.disk import format_path
-from bmcli.terminal.formats import format_interval
+from bmcli.terminal.formats import format_interval, or_dash
 from bmcli.terminal.presenters import evaluation
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def to_json(result: CrossValidationRun) -> dict[str, Any]:
         "standard_deviation": {name: mean.standard_deviation for name, mean in means.items()},
         "folds": [dict(fold.metrics) for fold in folds.folds],
         "pooled": dict(folds.pooled.metrics),
+        "baseline": folds.pooled.baseline_metrics,
         **evaluation.missed_gates_to_json(result),
     }
 
@@ -41,13 +42,15 @@ def print_result(console: Console, result: CrossValidationRun) -> None:
             mean.mean,
             mean.standard_deviation,
             format_interval(mean),
+            or_dash(folds.pooled.baseline_metrics.get(name)),
             *(fold.metrics.get(name, "-") for fold in shown),
         ]
         for name, mean in folds.means.items()
     ]
     console.print_text(f"\n{len(folds.folds)} folds of {folds.pooled.count:,} rows, split {folds.splitter}")
-    columns = ["metric", "mean", "std", "95 % interval", *(f"fold {fold.number}" for fold in shown)]
+    columns = ["metric", "mean", "std", "95 % interval", "baseline", *(f"fold {fold.number}" for fold in shown)]
     console.print_table("", columns, rows)
+    evaluation.print_baselines(console, folds.pooled)
     console.log(f"intervals of means: {folds.method}", level=1)
     evaluation.print_details(console, folds.pooled)
     console.print_text(f"\nwrote {format_path(result.predictions)}, {format_path(result.run.report)}")

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bmcli.disk import format_path
-from bmcli.terminal.formats import format_interval, format_p_value, format_rate, or_dash
+from bmcli.quoting import MAX_SHOWN, brief
+from bmcli.terminal.formats import format_cell, format_interval, format_p_value, format_rate, or_dash
 
 if TYPE_CHECKING:
     from bmcli.evaluation.fairness import Fairness
@@ -31,10 +32,16 @@ def to_json(result: EvaluationResult) -> dict[str, Any]:
     return {
         "run": str(result.run.folder) if result.run else None,
         "metrics": result.metrics(),
+        **baseline_to_json(result),
         **intervals_to_json(result),
         "unseen": dict(result.unseen),
         **missed_gates_to_json(result),
     }
+
+
+def baseline_to_json(result: EvaluationResult | None) -> dict[str, Any]:
+    baseline = result.baseline_metrics() if result else {}
+    return {"baseline": baseline} if baseline else {}
 
 
 def intervals_to_json(result: EvaluationResult | None) -> dict[str, Any]:
@@ -49,6 +56,7 @@ def print_result(console: Console, result: EvaluationResult) -> None:
     run, evaluation = result.run, result.evaluation
     console.print_text("")
     console.print_table(f"{evaluation.count:,} rows of {result.on}", *_tabulate_metrics(result))
+    print_baselines(console, evaluation)
     for method in dict.fromkeys(interval.method for interval in evaluation.intervals.values()):
         console.log(f"intervals: {method}", level=1)
     for name, reason in evaluation.without_interval.items():
@@ -63,12 +71,25 @@ def print_result(console: Console, result: EvaluationResult) -> None:
 
 def _tabulate_metrics(result: EvaluationResult) -> tuple[list[str], list[list[object]]]:
     """Make columns and rows of a table of metrics."""
-    metrics, intervals = result.metrics(), result.intervals()
-    level = next((f"{100 * each.level:.3g} %" for each in intervals.values()), "")
-    if not level:
-        return ["metric", "value"], [list(item) for item in metrics.items()]
-    rows: list[list[object]] = [[name, value, format_interval(intervals.get(name))] for name, value in metrics.items()]
-    return ["metric", "value", f"{level} interval"], rows
+    metrics, intervals, baseline = result.metrics(), result.intervals(), result.baseline_metrics()
+    columns: dict[str, list[object]] = {"metric": [*metrics], "value": [*metrics.values()]}
+    if baseline:
+        columns["baseline"] = [or_dash(baseline.get(name)) for name in metrics]
+    if level := next((f"{100 * each.level:.3g} %" for each in intervals.values()), ""):
+        columns[f"{level} interval"] = [format_interval(intervals.get(name)) for name in metrics]
+    return [*columns], [list(row) for row in zip(*columns.values(), strict=True)]
+
+
+def print_baselines(console: Console, evaluation: Evaluation) -> None:
+    """Print the prediction of each baseline, and a sentence where the model is no better."""
+    for each in evaluation.baselines:
+        of = f" of {brief(each.output, MAX_SHOWN)}" if len(evaluation.baselines) > 1 else ""
+        console.print_text(f"baseline{of}: {each.prediction}")
+        if not each.is_beaten:
+            console.log(
+                f"warning: {each.metric} {format_cell(evaluation.metrics[each.metric])} is no better than that of the "
+                f"baseline, {format_cell(each.metrics[each.metric])}, which ignores the inputs."
+            )
 
 
 def print_details(console: Console, evaluation: Evaluation) -> None:

@@ -26,6 +26,7 @@ def to_json(result: TrainingResult) -> dict[str, Any]:
     return {
         "run": str(result.run.folder) if result.run else None,
         "metrics": result.metrics(),
+        **evaluation.baseline_to_json(result.evaluation),
         **evaluation.intervals_to_json(result.evaluation),
         "epochs": outcome.epochs,
         "selected_epoch": outcome.selected_epoch,
