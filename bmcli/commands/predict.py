@@ -17,6 +17,7 @@ from bmcli import disk, parts
 from bmcli import inputs as input_kinds
 from bmcli.data import files
 from bmcli.data.columns import missing_column_fault
+from bmcli.data.derivation import derive_columns, get_derivations
 from bmcli.data.preparation import encode_rows, to_serving_arrays
 from bmcli.data.profiling import discovery
 from bmcli.data.sources import SourceRows, read_rows
@@ -127,6 +128,7 @@ def predict(
     )
     spec = predictor.spec
     with _open_rows(request, predictor.source, spec) as rows:
+        rows = derive_columns(rows, get_derivations(spec), with_faults=not request.skip_bad_rows)
         keep = request.keep or (
             (FILE_COLUMN,) if FILE_COLUMN in rows.columns and FILE_COLUMN not in _list_inputs(spec) else ()
         )
@@ -276,7 +278,7 @@ def _check_columns(rows: SourceRows, spec: DataSpec, keep: Sequence[str]) -> Non
             f"--keep {quoted(name)}: the predictions have a column of this name.", suggestion="Rename it in the data."
         )
         for name in keep
-        if name in {column.name for column in spec.targets}
+        if name in {output.name for output in spec.outputs}
     ]
     if faults:
         raise BmcliError(*faults)
