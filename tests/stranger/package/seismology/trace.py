@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -95,6 +96,7 @@ class TraceTraits(InputTraits):
 
     noun = "readings separated by blanks"
     baseline = "zero_cell"
+    encoder_file = Path(__file__).with_name("trace_numpy.py")
 
     def summarize(self) -> str:
         return f"up to {self.column.shape[0]} readings around {self.column.state['mean']:.3g}"
