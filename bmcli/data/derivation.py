@@ -15,7 +15,6 @@ from bmcli.data.sources import SourceRows
 from bmcli.data.splitting.splits import read_times
 from bmcli.errors import BmcliError
 from bmcli.inputs import DerivedKind
-from bmcli.quoting import quoted
 from bmcli.raw_columns import RawColumn, RowFault
 from bmcli.recipe.data import DataOptions
 from bmcli.recipe.fields import convert_lists
@@ -53,22 +52,22 @@ def get_derivations(spec: DataSpec) -> dict[str, Derivation]:
     """Get how inputs are made, from the state that `add_derivation` keeps.
 
     Raises:
-        BmcliError: It is damaged; an artefact may come from anywhere.
+        ValueError: It is none that a training can keep; an artefact may come from anywhere.
     """
     kept = {column.name: column.state[_KEY] for column in spec.inputs if _KEY in column.state}
     return {name: _parse_derivation(name, values) for name, values in kept.items()}
 
 
 def _parse_derivation(name: str, values: Mapping[str, Any]) -> Derivation:
-    kind = str(values["options"].get("kind"))
+    kind = values["options"].get("kind")
+    if kind not in parts.names("inputs"):
+        raise ValueError(f"the input {name!r} is made by no kind {kind!r}")
     try:
-        if kind not in parts.names("inputs"):
-            raise ValueError(f"no kind {quoted(kind)}")
         options = parts.load("inputs", kind).Options.model_validate(convert_lists(values["options"]))
-        if not options.reads:
-            raise ValueError(f"{quoted(kind)} reads no other rows")
-    except (ValueError, ValidationError) as error:
-        raise BmcliError(f"input {quoted(name)}: its description is damaged ({error}).") from None
+    except ValidationError as error:
+        raise ValueError(f"the input {name!r} is made by wrong options: {error.errors()[0]['msg']}") from None
+    if not options.reads:
+        raise ValueError(f"the input {name!r} is made by {kind!r}, which reads no other rows")
     return Derivation(options, values["time"])
 
 

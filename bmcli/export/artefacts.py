@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from bmcli import inputs as input_kinds
 from bmcli import parts, trust
 from bmcli.answers import Answers, fits_shape
+from bmcli.data.derivation import get_derivations
 from bmcli.errors import ArtefactRejected
 from bmcli.export import Signature, card, operators, rows, runner
 from bmcli.export.encoder_files import load_encoder
@@ -165,7 +167,7 @@ def _check_source(source: Mapping[str, Any]) -> None:
 
 
 def _check_columns(artefact: LoadedArtefact) -> None:
-    """Raise ValueError unless card and preprocessing have the same columns."""
+    """Raise ValueError unless card and preprocessing have the same columns, which a training can make."""
     for columns, key in ((artefact.spec.inputs, "columns"), (artefact.spec.learned, "targets")):
         names = [column.name for column in columns]
         if len(set(names)) < len(names) or names != [each["name"] for each in artefact.card[key]]:
@@ -175,6 +177,9 @@ def _check_columns(artefact: LoadedArtefact) -> None:
         raise ValueError("its inputs differ from the signature of the card")
     if [output.name for output in artefact.spec.outputs] != [column.name for column in artefact.spec.learned]:
         raise ValueError("its outputs differ from its targets")
+    get_derivations(artefact.spec)
+    for column in artefact.spec.inputs:
+        input_kinds.get_traits(column).check_state()
     roles = {(each.target, each.role) for each in outputs}
     for name, answers in artefact.answers.items():
         answers.check_output()

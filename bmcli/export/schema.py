@@ -336,7 +336,7 @@ class ImageColumn(_ColumnRecord):
 class OtherColumn(_ColumnRecord):
     """A column of a kind that is not built in.
 
-    The part of an input checks its state itself. That of a target is not read: artefacts predict, and have no truth to
+    The traits of an input check its state. That of a target is not read: artefacts predict, and have no truth to
     decode; nor is that of what an objective learns without a target.
     """
 

@@ -306,6 +306,15 @@ class InputTraits:
         """Build the layer from the bytes of files, `(batch,)`, to encoded cells, where `accepts_files` is true."""
         raise NotImplementedError
 
+    def check_state(self) -> None:
+        """Require a state that `fit` can make; that of an artefact may come from anywhere.
+
+        The states of built-in kinds are checked by `bmcli.export.schema` before.
+
+        Raises:
+            ValueError: A value is missing, or of another type.
+        """
+
     def derive_state(self) -> Mapping[str, Any]:
         """Derive what `bmcli.export.encoder` needs beside the state of the column, as plain JSON values."""
         return {}

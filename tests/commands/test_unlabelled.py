@@ -104,7 +104,7 @@ def test_inputs_are_reconstructed_from_training_to_a_served_model(waves: Any, tm
     np.testing.assert_allclose(served, expected, rtol=1e-4, atol=1e-4)
 
     waves("report", "waves")
-    assert "reconstruct" in (run / "exports" / "litert" / "README.md").read_text()
+    assert "learned" in (run / "report.html").read_text()
 
 
 def test_a_streaming_training_gives_the_weights_of_a_resident_one(waves: Any) -> None:

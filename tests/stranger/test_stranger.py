@@ -21,6 +21,7 @@ from bmcli.networks.network import load_serving_model
 from bmcli.runs import Run
 from tests.commands.conftest import Bmcli
 from tests.commands.test_kill import Killed
+from tests.export.forging import forge_preprocessing
 from tests.stranger.traces import RECIPE, ROWS, mark_readings
 
 PARTS = {
@@ -159,6 +160,10 @@ def test_a_format_without_texts_has_the_encoder_of_the_package_beside_it(bmcli: 
         with open(name, newline="") as file:
             confidences.append([float(row["marks_confidence"]) for row in csv.DictReader(file)])
     np.testing.assert_allclose(*confidences, atol=1e-4)
+    forge_preprocessing(folder, lambda values: values["inputs"][0]["state"].update(mean="much"))
+    rejected = bmcli("predict", folder, "quakes.csv", "--trust-artefact")
+    assert rejected.code == 4
+    assert "the trace 'trace' has no mean and scale" in rejected.err
 
 
 @pytest.mark.slow
