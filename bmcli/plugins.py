@@ -42,7 +42,7 @@ _REQUIRED: Mapping[str, tuple[str, ...]] = {
     ),
     "models": ("convolves", "forms", "build"),
     "objectives": (
-        *("Options.decides", "TARGETS", "REQUEST", "FORM", "METRICS", "describe", "make_answers", "build_head"),
+        *("Options.decides", "TARGETS", "REQUEST", "FORM", "METRICS", "make_answers", "build_head"),
         *("build", "convert_teacher", "invert_predictions"),
     ),
 }
@@ -170,7 +170,11 @@ def _find_part_problem(name: str, part: Any) -> str:
         return "" if callable(getattr(part, "list_layers", None)) else "has no function list_layers"
     if not hasattr(getattr(part, "Options", None), "model_validate"):
         return "has no Options, a class derived from bmcli.recipe.fields.Kind"
-    missing = [each for each in _REQUIRED.get(name.rpartition(".")[0], ()) if not _has(part, each)]
+    room = name.rpartition(".")[0]
+    required = list(_REQUIRED.get(room, ()))
+    if room == "objectives" and _has(part, "TARGETS"):
+        required.append("describe" if part.TARGETS else "describe_inputs")
+    missing = [each for each in required if not _has(part, each)]
     return f"lacks {', '.join(missing)}" if missing else ""
 
 

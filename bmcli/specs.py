@@ -13,7 +13,7 @@ from bmcli.records import validate_as
 if TYPE_CHECKING:
     import numpy as np
 
-    from bmcli.windows import EncodedRows
+    from bmcli.windows import EncodedRows, EncodedTarget
 
 SPLITS = ("train", "validation", "test")
 
@@ -48,7 +48,7 @@ class OutputSpec:
     """Meaning of one output of a network. Its objective makes it, and alone reads its state.
 
     Args:
-        name: Of the output: that of its target, or of an input if there are no labels.
+        name: Of the output: that of its target, or of its own if it has none.
         objective: Kind of the objective.
         shape: Shape of a prediction without the batch axis; None is any size.
         dtype: NumPy dtype of a prediction.
@@ -56,6 +56,7 @@ class OutputSpec:
         activation: Keras activation from the network's outputs to probabilities, `softmax` over all or `sigmoid` of
             each; `linear` if the outputs are no logits.
         state: Values that predictions depend on, such as a temperature or quantiles, as plain JSON values.
+        inputs: Inputs from which the objective learns without a target; empty if it has one.
     """
 
     name: str
@@ -65,6 +66,7 @@ class OutputSpec:
     names: tuple[str, ...] = ()
     activation: Literal["softmax", "sigmoid", "linear"] = "linear"
     state: Mapping[str, Any] = field(default_factory=dict)
+    inputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class DataSpec:
         notes: Sentences about what had to be guessed when the source was read.
         crosses: Crosses of the inputs in `state["of"]`, which the network computes itself.
         outputs: What a network learns from these data, by the objectives of a recipe; empty before they are known.
+        derived: What objectives learn from inputs in place of a target, described as one; known with `outputs`.
     """
 
     inputs: tuple[Column, ...]
@@ -105,14 +108,20 @@ class DataSpec:
     notes: tuple[str, ...] = ()
     crosses: tuple[Column, ...] = ()
     outputs: tuple[OutputSpec, ...] = ()
+    derived: tuple[Column, ...] = ()
+
+    @property
+    def learned(self) -> tuple[Column, ...]:
+        """All that is learned: targets, and what is derived from inputs; in the order of the outputs."""
+        return (*self.targets, *self.derived)
 
     def input(self, name: str) -> Column:
         """Return the input of a name."""
         return next(column for column in self.inputs if column.name == name)
 
     def target(self, name: str) -> Column:
-        """Return the target of a name."""
-        return next(column for column in self.targets if column.name == name)
+        """Return what the output of a name learns: its target, or what is derived from inputs."""
+        return next(column for column in self.learned if column.name == name)
 
     def output(self, name: str) -> OutputSpec:
         """Return the output of a name."""
@@ -124,7 +133,7 @@ class DataSpec:
 
     def to_json(self) -> dict[str, Any]:
         """Convert to plain JSON values, which `from_json` reads."""
-        lists = ("inputs", "targets", "crosses", "outputs")
+        lists = ("inputs", "targets", "crosses", "outputs", "derived")
         return {**vars(self), **{name: [vars(each) for each in getattr(self, name)] for name in lists}}
 
     @classmethod
@@ -186,6 +195,20 @@ class Split:
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
+
+    def read_target(self, output: OutputSpec, rows: np.ndarray | None = None) -> EncodedTarget:
+        """Read the encoded target of an output, or the inputs by name that it learns from.
+
+        Args:
+            rows: Positions of the rows, in increasing order; None for all.
+        """
+
+        def take(array: EncodedRows) -> EncodedRows:
+            return array if rows is None else array[rows]
+
+        if output.inputs:
+            return {name: take(self.inputs[name]) for name in output.inputs}
+        return take(self.targets[output.name])
 
 
 @dataclass(frozen=True)

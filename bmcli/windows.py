@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
 EncodedRows: TypeAlias = "np.ndarray | WindowedArray"
 """Rows as a kind of input or target encodes them, `(rows, ...)`."""
+
+EncodedTarget: TypeAlias = "EncodedRows | Mapping[str, EncodedRows]"
+"""Rows of a target, or of the inputs by name that an objective without a target learns from."""
 
 
 @dataclass(frozen=True, eq=False)

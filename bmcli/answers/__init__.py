@@ -6,10 +6,9 @@ never depend on the kind of a target. `Answers` has a default for everything tha
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -20,9 +19,9 @@ from bmcli.errors import RunFailed
 from bmcli.metrics.calibration import Calibration
 from bmcli.metrics.classification import ClassMetrics, ConfusionMatrix
 from bmcli.metrics.info import UNKNOWN, MetricInfo
-from bmcli.metrics.weighted_metrics import WeightedMetrics
-from bmcli.specs import Column, OutputSpec
-from bmcli.windows import EncodedRows
+from bmcli.metrics.weighted_metrics import WeightedMetrics, make_weighted_means
+from bmcli.specs import Column, OutputSpec, Split
+from bmcli.windows import EncodedTarget
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,6 +39,13 @@ class RowValues(NamedTuple):
     name: str
     values: np.ndarray
     info: MetricInfo = UNKNOWN
+
+
+class Quality(NamedTuple):
+    """A metric of some predictions that is higher for better ones."""
+
+    name: str
+    value: float
 
 
 class ExampleScores(NamedTuple):
@@ -133,10 +139,13 @@ def fits_shape(values: np.ndarray, shape: tuple[int | None, ...]) -> bool:
 
 
 @dataclass(frozen=True)
-class Answers(ABC):
+class Answers:
     """The answers of one output.
 
     Throughout, `truth` is decoded, and `predictions` are what the objective predicts, `(rows, *output.shape)`.
+
+    The defaults suit predictions that are numbers in the form of the truth, with metrics that are means over the rows;
+    the first of these, from `compute_terms`, then also orders examples and compares slices and artefacts.
 
     Args:
         target: The column of the truth.
@@ -145,13 +154,25 @@ class Answers(ABC):
     output: OutputSpec
     target: Column
 
+    means: ClassVar[Mapping[str, MetricInfo]] = {}
+    """Metrics that are means of `compute_terms`, the headline first."""
+    state_names: ClassVar[tuple[str, ...]] = ()
+    """Names of the values in the state of the output."""
+
     @property
     def name(self) -> str:
         """Name of the output."""
         return self.output.name
 
-    def decode(self, encoded: EncodedRows) -> np.ndarray:
-        """Decode encoded targets to the truth, in the unit of the target."""
+    def read_truth(self, split: Split, rows: np.ndarray | None = None) -> np.ndarray:
+        """Read the truth of a split, or of the rows at some positions of it, in the unit of the target."""
+        return self.decode(split.read_target(self.output, rows))
+
+    def decode(self, encoded: EncodedTarget) -> np.ndarray:
+        """Decode encoded targets, or the inputs by name that are learned from, to the truth in the unit of the target.
+
+        By default by the kind of the target.
+        """
         return target_kinds.kind_of(self.target).decode(np.asarray(encoded), self.target)
 
     def check(self, truth: np.ndarray, predictions: np.ndarray) -> None:
@@ -174,31 +195,43 @@ class Answers(ABC):
                 suggestion="The training diverged: lower its learning_rate, or limit gradients with clipnorm.",
             )
 
-    @abstractmethod
     def predict_points(self, predictions: np.ndarray) -> np.ndarray:
-        """Reduce predictions to one answer for each row, in the form of the truth."""
+        """Reduce predictions to one answer for each row, in the form of the truth; by default as they are."""
+        return predictions
 
-    @abstractmethod
     def format_value(self, value: np.ndarray) -> str:
-        """Format one truth, or one point prediction, for a person."""
+        """Format one truth, or one point prediction, for a person; by default its numbers."""
+        return ", ".join(f"{float(number):.5g}" for number in np.ravel(value))
 
     # Evaluation
 
-    @abstractmethod
+    def compute_terms(self, truth: np.ndarray, predictions: np.ndarray) -> Mapping[str, np.ndarray]:
+        """Compute the terms of the metrics `means`, each `(rows,)`; bool for a share of the rows."""
+        raise NotImplementedError(f"{type(self).__name__} has no means")
+
+    def make_weighted_means(self, truth: np.ndarray, predictions: np.ndarray) -> WeightedMetrics:
+        """Make the metrics `means` as functions of the weights of rows."""
+        terms = self.compute_terms(truth, predictions)
+        shares = {name: values for name, values in terms.items() if values.dtype == bool}
+        return WeightedMetrics(make_weighted_means(terms), shares, info=self.means)
+
     def list_metrics(self, top_k: int) -> Mapping[str, MetricInfo]:
         """List the metrics by name, in the order of display; the first is the headline."""
+        return self.means
 
-    @abstractmethod
     def make_weighted_metrics(self, truth: np.ndarray, predictions: np.ndarray, top_k: int) -> WeightedMetrics:
         """Make the metrics as functions of the weights of rows, with the names of `list_metrics`."""
+        return self.make_weighted_means(truth, predictions)
 
-    @abstractmethod
     def compute_row_metric(self, truth: np.ndarray, predictions: np.ndarray) -> RowValues:
         """Compute the terms of a metric that is a mean over rows, by which slices are compared."""
+        name, info = next(iter(self.means.items()))
+        return RowValues(name, self.compute_terms(truth, predictions)[name], info)
 
-    @abstractmethod
     def compute_row_losses(self, truth: np.ndarray, predictions: np.ndarray) -> RowValues:
         """Compute the loss of each row, for permutation importance."""
+        name, values, info = self.compute_row_metric(truth, predictions)
+        return RowValues(name, values) if info.direction == "min" else RowValues(f"1 - {name}", 1.0 - values)
 
     def measure_correctness(self, truth: np.ndarray, predictions: np.ndarray) -> float:
         """Compute one number that is higher for better predictions, for permutation importance."""
@@ -237,9 +270,10 @@ class Answers(ABC):
 
     # Examples and reports
 
-    @abstractmethod
     def score_rows(self, truth: np.ndarray, predictions: np.ndarray) -> ExampleScores:
-        """Score rows for the selection of examples."""
+        """Score rows for the selection of examples; by default the half with the smaller losses is correct."""
+        losses = self.compute_row_losses(truth, predictions).values
+        return ExampleScores(losses, None, losses <= np.median(losses))
 
     @property
     def example_titles(self) -> ExampleTitles:
@@ -268,19 +302,21 @@ class Answers(ABC):
 
     # Prediction
 
-    @abstractmethod
     def make_columns(self, predictions: np.ndarray) -> AnswerTable:
-        """Make the columns that `predict` writes."""
+        """Make the columns that `predict` writes; by default one of the points."""
+        return AnswerTable({self.name: self.make_truth_column(self.predict_points(predictions))})
 
-    @abstractmethod
     def make_truth_column(self, truth: np.ndarray) -> pa.Array:
-        """Make the column of the truth as a person reads it."""
+        """Make the column of the truth as a person reads it; by default of texts."""
+        import pyarrow as pa
+
+        return pa.array([self.format_value(value) for value in truth], pa.string())
 
     # Explanation
 
-    @abstractmethod
     def choose_scores(self, predictions: np.ndarray) -> np.ndarray:
         """Choose the score of each row to explain, int32 `(rows,)`; `TargetObjective.explain` computes it."""
+        return np.zeros(len(predictions), "int32")
 
     def name_score(self, index: int) -> str:
         """Name a score."""
@@ -294,21 +330,21 @@ class Answers(ABC):
         Raises:
             ValueError: A field has another value.
         """
-        if self.output.names or self.output.state or self.target.classes:
+        if self.output.names or set(self.output.state) != set(self.state_names) or self.target.classes:
             raise ValueError(f"classes or a state do not fit the output {self.name!r} of {self.output.objective}")
 
-    @abstractmethod
     def list_served(self) -> tuple[ServedAnswer, ...]:
-        """List the tensors of an exported model, those of texts included."""
+        """List the tensors of an exported model, those of texts included; by default the predictions alone."""
+        return (ServedAnswer(self.served_prediction, "", self.output.shape, "float32"),)
 
     @property
-    @abstractmethod
     def served_prediction(self) -> ServedRole:
         """Role of the tensor that holds the predictions."""
+        return "prediction"
 
-    @abstractmethod
     def describe_decision(self) -> str:
         """Describe for a card how the answer follows from the predictions, as part of a sentence."""
+        return "the prediction"
 
     def name_decisions(self, predictions: np.ndarray) -> np.ndarray | None:
         """Make the decisions of an exported model, bytes in an object array `(rows,)`; None without names."""
@@ -318,7 +354,6 @@ class Answers(ABC):
         """Get the scale in which differences of predictions are measured: 1 for probabilities."""
         return 1.0
 
-    @abstractmethod
     def agree(
         self, expected: np.ndarray, predicted: np.ndarray, differences: np.ndarray, tolerance: float
     ) -> np.ndarray:
@@ -328,14 +363,16 @@ class Answers(ABC):
             differences: Absolute differences in units of `get_scale`, `(rows, numbers)`.
             tolerance: Largest difference of equal numbers.
         """
+        return np.asarray((differences <= tolerance).all(axis=1))
 
-    @abstractmethod
-    def compute_quality(self, truth: np.ndarray, predictions: np.ndarray) -> RowValues | None:
+    def compute_quality(self, truth: np.ndarray, predictions: np.ndarray) -> Quality | None:
         """Compute a metric that is higher for better predictions, to compare an artefact with its model.
 
-        Returns:
-            Its name and the value `()`; None where it is undefined.
+        None where it is undefined.
         """
+        name, values, info = self.compute_row_metric(truth, predictions)
+        mean = float(values.mean())
+        return Quality(f"negative {name}", -mean) if info.direction == "min" else Quality(name, mean)
 
     # Decisions after training
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from bmcli.answers import (
     AnswerTable,
     Baseline,
     ExampleScores,
+    Quality,
     RowValues,
     ServedAnswer,
     ServedRole,
@@ -40,7 +41,7 @@ _FLOOR = 1e-7  # of a probability before its logarithm
 _TIE_TOLERANCE = 1e-4  # a tie of probabilities can be decided either way
 
 
-class ClassAnswers(Answers):
+class ClassAnswers(Answers, ABC):
     """What answers with probabilities `(rows, classes)` have in common."""
 
     @property
@@ -138,8 +139,8 @@ class ClassAnswers(Answers):
         is_equal = is_equal.all(axis=1) if is_equal.ndim == 2 else is_equal
         return np.asarray(is_equal | (differences <= _TIE_TOLERANCE).all(axis=1))
 
-    def compute_quality(self, truth: np.ndarray, predictions: np.ndarray) -> RowValues:
-        return RowValues("accuracy", np.asarray((self.predict_points(predictions) == truth).mean()))
+    def compute_quality(self, truth: np.ndarray, predictions: np.ndarray) -> Quality:
+        return Quality("accuracy", float((self.predict_points(predictions) == truth).mean()))
 
     def calibrate(self, options: Any, truth: np.ndarray | None, predictions: np.ndarray | None) -> CalibratedOutput:
         """Fit the temperature, if the options have `calibrate: temperature`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from bmcli.answers import (
     Baseline,
     ExampleScores,
     ExampleTitles,
+    Quality,
     RowValues,
     ServedAnswer,
     ServedRole,
@@ -25,13 +26,13 @@ from bmcli.metrics import count, quantile, regression
 from bmcli.metrics.calibration import Calibration
 from bmcli.metrics.info import ERROR, MetricInfo
 from bmcli.metrics.levels import find_median_index
-from bmcli.metrics.weighted_metrics import WeightedMetrics
+from bmcli.metrics.weighted_metrics import WeightedMetrics, join_metrics
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-class NumericAnswers(Answers):
+class NumericAnswers(Answers, ABC):
     """What answers with a number for each row have in common."""
 
     @abstractmethod
@@ -88,10 +89,10 @@ class NumericAnswers(Answers):
     ) -> np.ndarray:
         return np.asarray((differences <= tolerance).all(axis=1))
 
-    def compute_quality(self, truth: np.ndarray, predictions: np.ndarray) -> RowValues | None:
+    def compute_quality(self, truth: np.ndarray, predictions: np.ndarray) -> Quality | None:
         if len(truth) < 2 or np.ptp(truth) == 0 or not np.isfinite(predictions).all():
             return None
-        return RowValues("r2", np.asarray(1 - np.square(truth - self.predict_points(predictions)).mean() / truth.var()))
+        return Quality("r2", float(1 - np.square(truth - self.predict_points(predictions)).mean() / truth.var()))
 
 
 @dataclass(frozen=True)
@@ -115,12 +116,15 @@ class NumberAnswers(NumericAnswers):
         return Baseline(name, self.measure_constant(mean, truth, top_k), self.baseline_metric)
 
     def list_metrics(self, top_k: int) -> Mapping[str, MetricInfo]:
-        return regression.METRICS
+        return {**self.means, **regression.METRICS}
 
     def make_weighted_metrics(self, truth: np.ndarray, predictions: np.ndarray, top_k: int) -> WeightedMetrics:
-        return regression.make_weighted_metrics(np.asarray(truth), np.asarray(predictions))
+        usual = regression.make_weighted_metrics(np.asarray(truth), np.asarray(predictions))
+        return join_metrics(self.make_weighted_means(truth, predictions), usual) if self.means else usual
 
     def compute_row_metric(self, truth: np.ndarray, predictions: np.ndarray) -> RowValues:
+        if self.means:
+            return super().compute_row_metric(truth, predictions)
         return RowValues("mae", np.abs(truth - predictions.astype(np.float64)), ERROR)
 
     def compute_row_losses(self, truth: np.ndarray, predictions: np.ndarray) -> RowValues:

@@ -201,7 +201,7 @@ def _make_comparison(evaluated_runs: Sequence[_EvaluatedRun], split: str, metric
 
 def _require_same_targets(evaluated_runs: Sequence[_EvaluatedRun]) -> None:
     targets = {
-        evaluated.contender.name: ", ".join(column.name for column in evaluated.spec.targets)
+        evaluated.contender.name: ", ".join(output.name for output in evaluated.spec.outputs)
         for evaluated in evaluated_runs
     }
     if len(set(targets.values())) > 1:
@@ -266,7 +266,7 @@ def _explain_unpaired(first: _EvaluatedRun, other: _EvaluatedRun) -> str:
     """Explain why two runs were not evaluated on the same rows; empty if they were."""
     import numpy as np
 
-    names = [column.name for column in first.spec.targets]
+    names = [output.name for output in first.spec.outputs]
     pair = f"{first.contender.name} and {other.contender.name}"
     if first.spec.fingerprint != other.spec.fingerprint:
         return f"{pair} were trained on different data."

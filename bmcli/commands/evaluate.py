@@ -59,6 +59,7 @@ def evaluate(
 
 
 def _evaluate_file(loaded: LoadedRecipe, run: Run, data: Path, cache: Path, log: ReportCallback) -> EvaluationResult:
+    from bmcli.data.derivation import derive_columns, get_derivations
     from bmcli.data.preparation import encode_rows
 
     recipe = loaded.recipe
@@ -67,7 +68,7 @@ def _evaluate_file(loaded: LoadedRecipe, run: Run, data: Path, cache: Path, log:
     placement = training.place_on_devices(recipe, cache) if training.needs_specific_devices(recipe.runtime) else None
     model = run.require_model()
     training.set_environment_variables(recipe, cache)
-    raw = _read_file(recipe, spec, data, log)
+    raw = derive_columns(_read_file(recipe, spec, data, log), get_derivations(spec), with_faults=True)
     rows = encode_rows(raw, spec, with_targets=True)
     placement = placement or training.place_on_devices(recipe, cache)
     network = training.load_trained_network(recipe, spec, rows.targets, model, placement)

@@ -260,11 +260,11 @@ def verify_artefact(
 
 
 def _write_preprocessing(written: WrittenModel, recipe: Recipe, spec: DataSpec, folder: Path) -> None:
-    from bmcli.export import encoder
+    from bmcli.export import encoder_files
 
     records.write_record(folder / card.PREPROCESSING, card.describe_preprocessing(spec, recipe))
     if any(tensor.form == "encoded" for tensor in written.signatures[0].inputs):
-        disk.write_atomically(folder / card.ENCODER, Path(encoder.__file__).read_bytes())
+        encoder_files.write_files(spec.inputs, folder)
 
 
 @contextlib.contextmanager

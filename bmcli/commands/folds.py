@@ -136,7 +136,7 @@ def _evaluate_folds(
     from bmcli.evaluation.metrics import list_metrics
 
     tested_rows = np.concatenate([raw.indices[fold.job.name] for fold in finished])
-    names = [column.name for column in spec.targets]
+    names = [output.name for output in spec.outputs]
     truth, predictions = (
         {name: np.concatenate([getattr(fold, arrays)[TESTED_SPLIT][name] for fold in finished]) for name in names}
         for arrays in ("truth", "predictions")

@@ -18,6 +18,7 @@ from bmcli import disk
 from bmcli import inputs as input_kinds
 from bmcli.data import files, picture_folders
 from bmcli.data.columns import missing_column_fault
+from bmcli.data.derivation import derive_columns, get_derivations
 from bmcli.data.preparation import encode_rows, to_serving_arrays
 from bmcli.data.sources import SourceRows
 from bmcli.errors import BmcliError, Fault, prefix_faults
@@ -147,6 +148,7 @@ def predict(
     )
     spec = predictor.spec
     with _open_rows(request, predictor.source, spec) as rows:
+        rows = derive_columns(rows, get_derivations(spec), with_faults=not request.skip_bad_rows)
         keep = request.keep or (
             (FILE_COLUMN,) if FILE_COLUMN in rows.columns and FILE_COLUMN not in _list_inputs(spec) else ()
         )
@@ -308,18 +310,20 @@ def _check_columns(rows: SourceRows, spec: DataSpec, keep: Sequence[str]) -> Non
     ]
     shown = [_name_kept_column(name, spec) for name in keep]
     faults += [
-        Fault(f"--keep {quoted(name)}: another kept column is named {quoted(as_name)} in the output.",
-              suggestion="Rename it in the data.")
+        Fault(
+            f"--keep {quoted(name)}: another kept column is named {quoted(as_name)} in the output.",
+            suggestion="Rename it in the data.",
+        )
         for name, as_name in zip(keep, shown, strict=True)
         if name != as_name and shown.count(as_name) > 1
-    ]  # fmt: skip
+    ]
     if faults:
         raise BmcliError(*faults)
 
 
 def _name_kept_column(name: str, spec: DataSpec) -> str:
     """Return the name of a kept column in the output: that of a target stands beside its prediction."""
-    return f"{name}_true" if name in {column.name for column in spec.targets} else name
+    return f"{name}_true" if name in {output.name for output in spec.outputs} else name
 
 
 def _write_predictions(

@@ -42,7 +42,9 @@ _MAX_WORDS_OF_IDENTIFIERS = 1.5  # mean number of words of a cell
 
 def check_names(rows: SourceRows, options: DataOptions, targets: Mapping[str, Kind]) -> None:
     """Raise one BmcliError with every column that the recipe names and the source lacks."""
-    named = {f"data.inputs.{name}": name for name in options.inputs or ()}
+    inputs = options.inputs or {}
+    named = {f"data.inputs.{name}": name for name, kind in inputs.items() if not kind.reads}
+    derived = {name: kind for name, kind in inputs.items() if kind.reads}
     for target, kind in targets.items():
         sources = get_target_columns(target, kind)
         places = [f"data.targets.{target}.columns.{position}" for position in range(len(sources))]
@@ -65,6 +67,15 @@ def check_names(rows: SourceRows, options: DataOptions, targets: Mapping[str, Ki
               path=f"data.targets.{target}", suggestion="Give the target a name that no column has.")
         for target, kind in targets.items()
         if target in rows.columns and get_target_columns(target, kind) != (target,)
+    ]  # fmt: skip
+    faults += [
+        missing_column_fault(column, f"data.inputs.{name}", rows)
+        for name, kind in derived.items() for column in kind.reads if column not in rows.columns
+    ]  # fmt: skip
+    faults += [
+        Fault(f"input {quoted(name)} is made of {quoted(kind.reads[0])}, but the data has a column {quoted(name)}.",
+              path=f"data.inputs.{name}", suggestion="Give the input a name that no column has.")
+        for name, kind in derived.items() if name in rows.columns
     ]  # fmt: skip
     if faults:
         raise BmcliError(*faults)
@@ -151,6 +162,9 @@ def _list_free_columns(
     split = options.split
     taken = {*options.drop, options.weight, split.column, split.group, split.time}
     taken |= {column for name, kind in targets.items() for column in get_target_columns(name, kind)}
+    if not targets:
+        # An objective that learns from inputs is not to see the labels of a source.
+        taken |= set(options.source.default_targets())  # type: ignore[attr-defined]  # every source has it
     return [name for name in training if name not in taken]
 
 

@@ -56,7 +56,7 @@ class _MaskedColumns(Mapping[str, RawColumn]):
 
     def __getitem__(self, name: str) -> RawColumn:
         column = self._source_columns[name]
-        return _mask_cells(column, self._masks[name]) if name in self._masks else column
+        return mask_cells(column, self._masks[name]) if name in self._masks else column
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._source_columns)
@@ -86,6 +86,8 @@ def apply_invalid_policy(
     inputs = columns.resolve_inputs(rows.columns, options, targets)
     checks = dict(_list_checks(inputs, targets, options.weight))
     read_from = {name: get_target_columns(name, kind) for name, kind in targets.items()}
+    derived = {name: kind.reads[:1] for name, kind in inputs.items() if kind.reads}  # a cell of these is many rows'
+    read_from |= derived
     unreadable = {
         name: mask
         for name, check in checks.items()
@@ -94,10 +96,13 @@ def apply_invalid_policy(
     filled = {
         name: mask
         for name, mask in unreadable.items()
-        if options.invalid == "fill" and name in inputs and _accepts_missing(rows.columns[name], mask, checks[name])
+        if options.invalid == "fill"
+        and name in inputs
+        and name not in derived
+        and _accepts_missing(rows.columns[name], mask, checks[name])
     }
     skipped = np.zeros(len(rows), bool)
-    for name in unreadable.keys() - filled.keys():
+    for name in unreadable.keys() - filled.keys() - derived.keys():
         skipped |= unreadable[name]
     if skipped.all():
         worst = max(unreadable, key=lambda name: int(unreadable[name].sum()))
@@ -160,7 +165,7 @@ def find_unreadable(column: RawColumn, check: Callable[[RawColumn], object], lim
 
 def _accepts_missing(column: RawColumn, mask: np.ndarray, check: Callable[[RawColumn], object]) -> bool:
     """Whether the kind of a column accepts missing cells, which a number with `missing: fault` does not."""
-    return _find_fault(_mask_cells(column, mask), check) is None
+    return _find_fault(mask_cells(column, mask), check) is None
 
 
 def _find_fault(column: RawColumn, check: Callable[[RawColumn], object]) -> RowFault | None:
@@ -171,7 +176,7 @@ def _find_fault(column: RawColumn, check: Callable[[RawColumn], object]) -> RowF
     return None
 
 
-def _mask_cells(column: RawColumn, mask: np.ndarray) -> RawColumn:
+def mask_cells(column: RawColumn, mask: np.ndarray) -> RawColumn:
     """Make the cells missing where `mask` is true."""
     import numpy as np
     import pyarrow as pa

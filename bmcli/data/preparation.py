@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from bmcli import inputs as input_kinds
 from bmcli import parts, plugins
-from bmcli.data import columns, files, foreign_cells, invalid, store
+from bmcli.data import columns, derivation, files, foreign_cells, invalid, store
 from bmcli.data import targets as target_kinds
 from bmcli.data.raw_rows import read_valid_rows, reread_rows
 from bmcli.data.sources import SourceOptions, SourceRows, describe_left_out, get_source
@@ -178,6 +178,7 @@ def _encode_source(
     )
     source = get_source(options)
     training_files = source.describe_files("train")
+    derived = derivation.list_derivations(options)
     # Files are numbered, never named after columns: a column's name is foreign text and could name any path.
     items: dict[_ColumnKey, tuple[str, Kind]] = {
         ("inputs", name): (f"inputs-{i}", kind) for i, (name, kind) in enumerate(inputs.items())
@@ -190,6 +191,8 @@ def _encode_source(
         with prefix_faults(training_files):
             is_known = role == "inputs" and name in known
             column = known[name] if is_known else _fit_column(role, name, kind, raw, indices["train"])
+            if name in derived and not is_known:
+                column = derivation.add_derivation(column, derived[name])
         is_stacked = role == "inputs" and len(inputs) >= MANY_COLUMNS
         _write_column(role, raw, column, indices, draft, file, is_stacked)
         return column

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bmcli.data import columns, invalid
+from bmcli.data import columns, derivation, invalid
 from bmcli.data.sources import SourceRows, get_source, read_rows
 from bmcli.data.splitting import splits
 from bmcli.errors import prefix_faults
@@ -132,6 +132,8 @@ def read_valid_rows(options: DataOptions, targets: Mapping[str, Kind]) -> tuple[
     rows = read_rows(get_source(options), skip_malformed=options.invalid != "error")
     with prefix_faults(rows.origin):
         columns.check_names(rows, options, targets)
+        derivations = derivation.list_derivations(options)
+        rows = derivation.derive_columns(rows, derivations, with_faults=options.invalid == "error")
         return invalid.apply_invalid_policy(rows, options, targets)
 
 

@@ -26,7 +26,7 @@ from bmcli.recipe.schema import Recipe
 from bmcli.specs import Split
 from bmcli.training.feed import unstack_inputs
 from bmcli.training.loss import ExampleLosses, LossProvider, StepLosses, compute_losses, example_weights
-from bmcli.training.objective_batch import Arrays
+from bmcli.training.objective_batch import Arrays, weigh_places
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ class DistillationLoss(LossProvider):
         label_loss = compute_losses(self.network, examples, outputs, scales)
         weights = example_weights(examples, label_loss)
         value_at_step = partial(self._value_at_step, step)
-        target_outputs, layers = self._collect_outputs(examples, outputs), iter(results["layers"])
+        target_outputs, layers = self._collect_outputs(examples, outputs, scales), iter(results["layers"])
         losses, total = {}, tf.zeros_like(label_loss)
         for term in self._terms:
             pairs = [(next(layers), examples["teacher"]["layers"][hint.teacher]) for hint in term.hints]
@@ -189,13 +189,16 @@ class DistillationLoss(LossProvider):
             total = total + weight * term_loss
         return StepLosses(outputs, ExampleLosses(total, {}), losses)
 
-    def _collect_outputs(self, examples: Arrays, outputs: Mapping[str, Any]) -> dict[str, TargetOutputs]:
+    def _collect_outputs(
+        self, examples: Arrays, outputs: Mapping[str, Any], scales: Mapping[str, Any]
+    ) -> dict[str, TargetOutputs]:
         if "teacher" not in examples:
             return {}
         return {
             name: TargetOutputs(
                 tf.cast(outputs[name], tf.float32), examples["teacher"]["outputs"][name], self._teacher_weights,
                 self._output_forms[name], objective.weight,
+                weigh_places(self.network, name, examples, scales.get(name)),
             )
             for name, objective in self.network.objectives.items()
         }  # fmt: skip

@@ -159,7 +159,7 @@ def _load_teacher_file(
                 suggestion=parts.did_you_mean(output.name, list(map(str, outputs))),
             )  # fmt: skip
         shape = tuple(outputs[output.name].shape[1:])
-        if output.names and shape != output.shape:
+        if output.names and not _fits(shape, output.shape):
             raise BmcliError(
                 f"teacher {display_path} predicts {shape[-1] if shape else 1} classes of {quoted(output.name)}, "
                 f"expected {len(output.names)}.",
@@ -170,6 +170,13 @@ def _load_teacher_file(
         names = ", ".join(map(str, model.input)) if isinstance(model.input, dict) else "an input without a name"
         raise BmcliError(f"the inputs of teacher {display_path} are not columns of these data: {names}.", path=path)
     return TeacherNetwork(display_path, model, None, None, digest, converters)
+
+
+def _fits(shape: tuple[int | None, ...], expected: tuple[int | None, ...]) -> bool:
+    """Whether shapes may be the same; None is any size."""
+    return len(shape) == len(expected) and all(
+        None in sizes or sizes[0] == sizes[1] for sizes in zip(shape, expected, strict=True)
+    )
 
 
 def _build_prediction_converter(student: LearnedTarget, path: str) -> Converter:

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from bmcli import parts, raw_columns
-from bmcli.data import columns, preparation, raw_rows, store
+from bmcli.data import columns, derivation, preparation, raw_rows, store
 from bmcli.data.invalid import take_source_rows
 from bmcli.data.sources import SourceRows, read_rows
 from bmcli.distillation.teachers import BATCH_SIZE, TeacherNetwork, TeacherPredictor
@@ -25,7 +25,7 @@ from bmcli.raw_columns import RawColumn
 from bmcli.recipe.distill import DistillationOptions, TransferOptions
 from bmcli.recipe.fields import dump
 from bmcli.recipe.schema import Recipe
-from bmcli.specs import PreparedData, Split, get_base_name, load_rows
+from bmcli.specs import DataSpec, PreparedData, Split, get_base_name, load_rows
 from bmcli.windows import EncodedRows, WindowedArray, concatenate_rows
 
 CACHE_VERSION = 1
@@ -220,10 +220,15 @@ def _read_unlabelled(options: TransferOptions, prepared: PreparedData) -> Split 
     if options.unlabelled is None:
         return None
     try:
-        rows = read_rows(options.unlabelled, skip_malformed=False)  # type: ignore[arg-type]  # checked to be a source
-        return preparation.encode_rows(rows, prepared.spec, with_targets=False)
+        return preparation.encode_rows(_read_unlabelled_rows(options, prepared.spec), prepared.spec, with_targets=False)
     except BmcliError as error:
         raise BmcliError(*(replace(each, path="distillation.transfer.unlabelled") for each in error.faults)) from None
+
+
+def _read_unlabelled_rows(options: TransferOptions, spec: DataSpec) -> SourceRows:
+    """Read the rows without labels, with the inputs of the student that are made of several rows."""
+    rows = read_rows(options.unlabelled, skip_malformed=False)  # type: ignore[arg-type]  # checked to be a source
+    return derivation.derive_columns(rows, derivation.get_derivations(spec), with_faults=True)
 
 
 class TeacherInputs:
@@ -246,7 +251,7 @@ class TeacherInputs:
         encode = self._build_encoder(teacher)
         pieces = [encode(self._read_raw_rows(split))]
         if split == "train" and self._transfer.unlabelled is not None:
-            pieces.append(encode(read_rows(self._transfer.unlabelled, skip_malformed=False)))  # type: ignore[arg-type]  # a source
+            pieces.append(encode(_read_unlabelled_rows(self._transfer, self._prepared.spec)))
         return {name: concatenate_rows([piece[name] for piece in pieces]) for name in pieces[0]}
 
     def _build_encoder(self, teacher: TeacherNetwork) -> Callable[[SourceRows], Mapping[str, EncodedRows]]:

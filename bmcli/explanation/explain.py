@@ -327,7 +327,7 @@ def _find_neighbours(
     positions, cosines = activations.find_nearest(
         embeddings, activations.compute_embeddings(context.network, train), _MAX_NEIGHBOURS
     )
-    decoded = answers.decode(train.targets[answers.name])
+    decoded = answers.read_truth(train)
     return tuple(
         NearestNeighbours(
             row,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from bmcli.answers import Answers
     from bmcli.inputs import Preprocessing
     from bmcli.networks.network import Network
+    from bmcli.windows import EncodedTarget
 
 InputForm = Literal["raw", "encoded", "encoded_image"]
 """Form of a column at the input of an artefact: raw cells, preprocessed values, or the bytes of a picture file."""
@@ -159,13 +160,13 @@ class ExportRows:
         positions: Of the rows in the split.
         raw: Inputs of a served model: text and bytes in object arrays, other arrays with NaN for missing values.
         encoded: Inputs of the network.
-        truth: Encoded targets.
+        truth: Encoded targets by output, as `Split.read_target` reads them.
     """
 
     positions: np.ndarray
     raw: Mapping[str, np.ndarray]
     encoded: Mapping[str, np.ndarray]
-    truth: Mapping[str, np.ndarray]
+    truth: Mapping[str, EncodedTarget]
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -223,7 +224,7 @@ def choose_form(column: Column, supported: Collection[Preprocessing]) -> InputFo
     traits = inputs.get_traits(column)
     if traits.preprocessing in supported:
         return "raw"
-    if not traits.has_numpy_encoder:
+    if not traits.has_numpy_encoder and traits.encoder_file is None:
         raise BmcliError(
             f"the format cannot hold the preprocessing of {quoted(column.name)}, and its kind {column.kind} has none "
             "outside of TensorFlow.",

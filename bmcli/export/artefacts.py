@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from bmcli import inputs as input_kinds
 from bmcli import parts, trust
 from bmcli.answers import Answers, fits_shape
+from bmcli.data.derivation import get_derivations
 from bmcli.errors import ArtefactRejected
-from bmcli.export import Signature, card, encoder, operators, rows, runner
+from bmcli.export import Signature, card, operators, rows, runner
+from bmcli.export.encoder_files import load_encoder
 from bmcli.native_output import hide_native_stderr
 from bmcli.objectives import open_answers
 from bmcli.quoting import quoted
+from bmcli.recipe.fields import convert_lists
 from bmcli.specs import DataSpec, OutputSpec
 
 if TYPE_CHECKING:
@@ -59,7 +63,7 @@ class LoadedArtefact:
         """
         try:
             with hide_native_stderr():
-                loaded = runner.ArtefactRunner(self.folder, encoder)
+                loaded = runner.ArtefactRunner(self.folder, load_encoder(self.spec.inputs))
         except Exception as error:  # runtimes raise exceptions of any type
             raise ArtefactRejected(f"{self.folder}: cannot be loaded: {_format_reason(error)}") from None
         return lambda raw: self._predict_batches(loaded, raw)
@@ -116,7 +120,7 @@ def open_artefact(folder: Path, trust_artefact: bool = False) -> LoadedArtefact:
     if not (trust_artefact or card.is_sealed_by_user(values)):
         _refuse_program(folder, values)
     preprocessing = card.read_preprocessing(folder)
-    source = _convert_lists(preprocessing.pop("source"))
+    source = convert_lists(preprocessing.pop("source"))
     try:
         _check_source(source)
         artefact = LoadedArtefact(folder, values, DataSpec.from_json(preprocessing), source)
@@ -163,25 +167,21 @@ def _check_source(source: Mapping[str, Any]) -> None:
 
 
 def _check_columns(artefact: LoadedArtefact) -> None:
-    """Raise ValueError unless card and preprocessing have the same columns."""
-    for columns, key in ((artefact.spec.inputs, "columns"), (artefact.spec.targets, "targets")):
+    """Raise ValueError unless card and preprocessing have the same columns, which a training can make."""
+    for columns, key in ((artefact.spec.inputs, "columns"), (artefact.spec.learned, "targets")):
         names = [column.name for column in columns]
         if len(set(names)) < len(names) or names != [each["name"] for each in artefact.card[key]]:
             raise ValueError(f"its columns differ from the {key} of the card")
     inputs, outputs = artefact.signature.inputs, artefact.signature.outputs
     if sorted(each.column for each in inputs) != sorted(column.name for column in artefact.spec.inputs):
         raise ValueError("its inputs differ from the signature of the card")
-    if [output.name for output in artefact.spec.outputs] != [column.name for column in artefact.spec.targets]:
+    if [output.name for output in artefact.spec.outputs] != [column.name for column in artefact.spec.learned]:
         raise ValueError("its outputs differ from its targets")
+    get_derivations(artefact.spec)
+    for column in artefact.spec.inputs:
+        input_kinds.get_traits(column).check_state()
     roles = {(each.target, each.role) for each in outputs}
     for name, answers in artefact.answers.items():
         answers.check_output()
         if (name, answers.served_prediction) not in roles:
             raise ValueError(f"the signature of the card has no output for the target {name!r}")
-
-
-def _convert_lists(value: Any) -> Any:
-    """Convert the lists of a JSON value to tuples, which options require."""
-    if isinstance(value, dict):
-        return {key: _convert_lists(each) for key, each in value.items()}
-    return tuple(_convert_lists(each) for each in value) if isinstance(value, list) else value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from bmcli import inputs
 from bmcli.errors import ArtefactRejected
+from bmcli.export.encoder_files import write_files
 from bmcli.export.worker import ArtefactWorker, WorkerFailed, start_worker
 from bmcli.reports.costs import Cost, Latency
 from bmcli.specs import DataSpec
@@ -68,7 +70,8 @@ def measure_costs(candidates: Sequence[BenchmarkTarget], repeats: int) -> list[C
 
 def _start_worker(candidate: BenchmarkTarget, stack: contextlib.ExitStack) -> tuple[ArtefactWorker, dict[int, Path]]:
     try:
-        worker = stack.enter_context(start_worker(candidate.folder))
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bmcli-")))
+        worker = stack.enter_context(start_worker(candidate.folder, write_files(candidate.spec.inputs, scratch)))
     except WorkerFailed as error:
         raise ArtefactRejected(f"{candidate.folder}: cannot be loaded: {error}.") from None
     try:

@@ -8,14 +8,17 @@ otherwise, with NaN or None for a missing value; and pictures as arrays `(height
 channels)`, of any size. Decode the picture files of a model that takes files first, in upright orientation and with
 transparency: to uint8, or to uint16 if `column["state"]["bits"]` is 16.
 
-This file is self-contained: it is copied to every artefact with preprocessing outside the model.
+This file is copied to every artefact with preprocessing outside the model. It is self-contained; the encoders of kinds
+that are not built in are files beside it, such as `encoder_trace.py`.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,8 +40,19 @@ MASK_64 = 2**64 - 1
 
 def encode(column: Mapping[str, Any], cells: Any) -> np.ndarray:
     """Encode cells of one column as an array `(rows, *column["shape"])` of `column["dtype"]`."""
-    encoded = _ENCODERS[column["kind"]](column, cells)
+    kind = column["kind"]
+    if kind not in _ENCODERS:
+        add_encoder(kind, Path(__file__).with_name(f"encoder_{kind}.py"))
+    encoded = _ENCODERS[kind](column, cells)
     return np.asarray(encoded, column["dtype"]).reshape(-1, *column["shape"])
+
+
+def add_encoder(kind: str, file: Path) -> None:
+    """Add the encoder of a kind that has its own file, whose function `encode` takes a column and its cells."""
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]  # a .py file always has a spec
+    spec.loader.exec_module(module)  # type: ignore[union-attr]  # and a loader
+    _ENCODERS[kind] = module.encode
 
 
 def _encode_number(column: Mapping[str, Any], cells: Any) -> Any:
@@ -490,7 +504,7 @@ def _read_cell(cell: Any) -> str:
     return str(cell)
 
 
-_ENCODERS = {
+_ENCODERS: dict[str, Callable[[Mapping[str, Any], Any], Any]] = {
     "number": _encode_number,
     "category": _encode_category,
     "boolean": _encode_boolean,

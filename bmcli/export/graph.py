@@ -45,7 +45,7 @@ def make_outputs(exportable: ExportableModel, with_text: bool) -> tuple[Signatur
     Args:
         with_text: Whether to add the tensors of texts, such as the names of classes.
     """
-    names = input_kinds.make_tensor_names(exportable.spec.targets)
+    names = input_kinds.make_tensor_names(exportable.spec.learned)
     outputs = [
         SignatureOutput(names[output] + served.suffix, output, served.role, served.shape, served.dtype)
         for output, answers in exportable.answers.items()

@@ -54,7 +54,7 @@ def read_split_rows(recipe: Recipe, prepared: PreparedData, counts: Mapping[str,
             positions[name],
             raw[name],
             {column: np.asarray(array[positions[name]]) for column, array in split.inputs.items()},
-            {column: np.asarray(array[positions[name]]) for column, array in split.targets.items()},
+            {output.name: split.read_target(output, positions[name]) for output in prepared.spec.outputs},
         )
         for name, split in splits.items()
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
@@ -49,18 +50,6 @@ def _check_unique_paths(files: tuple[CardFile, ...]) -> tuple[CardFile, ...]:
     if len({file.path for file in files}) < len(files):
         raise ValueError("a file is listed twice")
     return files
-
-
-def _check_input_kind(kind: str) -> str:
-    if kind not in parts.names("inputs"):
-        raise ValueError(f"no kind {kind!r}")
-    return kind
-
-
-def _check_target_kind(kind: str) -> str:
-    if kind not in parts.names("data.targets"):
-        raise ValueError(f"no kind of target {kind!r}")
-    return kind
 
 
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -204,6 +193,13 @@ Numbers = tuple[float, ...]
 Curves = tuple[Numbers, ...]
 
 
+class DerivationRecord(_StrictRecord):
+    """How the cells of an input are made of other rows; the options are checked when rows are read."""
+
+    options: dict[str, JsonValue]
+    time: str | None
+
+
 class NumberState(_StrictRecord):
     fill: Numbers
     offset: Annotated[Numbers, Field(min_length=1)]
@@ -221,6 +217,7 @@ class NumberState(_StrictRecord):
     notation: dict[Literal["decimal", "thousands", "unit"], str] = {}
     missing_cells: tuple[str, ...] = ()
     marked: dict[str, Count] = {}
+    derivation: DerivationRecord | None = None
 
 
 class CategoryState(_StrictRecord):
@@ -361,10 +358,14 @@ class ImageColumn(_ColumnRecord):
         return self
 
 
-class PluginColumn(_ColumnRecord):
-    """An input of a kind that a plug-in adds, whose part checks its state itself."""
+class OtherColumn(_ColumnRecord):
+    """A column of a kind that is not built in.
 
-    kind: Annotated[str, AfterValidator(_check_input_kind)]
+    The traits of an input check its state. That of a target is not read: artefacts predict, and have no truth to
+    decode; nor is that of what an objective learns without a target.
+    """
+
+    kind: str
     dtype: Dtype
     raw_dtype: Dtype
     state: dict[str, JsonValue]
@@ -386,15 +387,6 @@ class TargetColumn(_ColumnRecord):
     state: TargetState
 
 
-class PluginTargetColumn(_ColumnRecord):
-    """A target of a kind that a plug-in adds. Its state is not read: artefacts predict, and have no truth to decode."""
-
-    kind: Annotated[str, AfterValidator(_check_target_kind)]
-    dtype: Dtype
-    raw_dtype: Dtype
-    state: dict[str, JsonValue]
-
-
 class OutputRecord(_StrictRecord):
     """An output; its objective checks its state."""
 
@@ -405,6 +397,7 @@ class OutputRecord(_StrictRecord):
     names: tuple[str, ...]
     activation: Literal["softmax", "sigmoid", "linear"]
     state: dict[str, JsonValue]
+    inputs: tuple[str, ...] = ()
 
     @field_validator("objective")
     @classmethod
@@ -422,6 +415,12 @@ def _get_target_tag(values: Any) -> str:
     return "built-in" if _find_built_in("data.targets", values) else "plugin"
 
 
+def _check_kind(room: str, column: OtherColumn) -> OtherColumn:
+    if column.kind not in parts.names(room):
+        raise ValueError(f"{room} has no kind {column.kind!r}")
+    return column
+
+
 def _find_built_in(room: str, values: Any) -> str:
     """Return the kind of a column if it is built in, else an empty text."""
     kind = values.get("kind") if isinstance(values, Mapping) else None
@@ -435,13 +434,14 @@ InputColumn = Annotated[
     | Annotated[DateColumn, Tag("date")]
     | Annotated[TextColumn, Tag("text")]
     | Annotated[ImageColumn, Tag("image")]
-    | Annotated[PluginColumn, Tag("plugin")],
+    | Annotated[OtherColumn, AfterValidator(partial(_check_kind, "inputs")), Tag("plugin")],
     Discriminator(_get_input_tag),
 ]
 
 
 AnyTargetColumn = Annotated[
-    Annotated[TargetColumn, Tag("built-in")] | Annotated[PluginTargetColumn, Tag("plugin")],
+    Annotated[TargetColumn, Tag("built-in")]
+    | Annotated[OtherColumn, AfterValidator(partial(_check_kind, "data.targets")), Tag("plugin")],
     Discriminator(_get_target_tag),
 ]
 
@@ -450,9 +450,10 @@ class PreprocessingRecord(_StrictRecord):
     """`preprocessing.json`."""
 
     inputs: Annotated[tuple[InputColumn, ...], Field(min_length=1)]
-    targets: Annotated[tuple[AnyTargetColumn, ...], Field(min_length=1)]
+    targets: tuple[AnyTargetColumn, ...]
     crosses: tuple[CrossColumn, ...]
     outputs: Annotated[tuple[OutputRecord, ...], Field(min_length=1)]
+    derived: tuple[OtherColumn, ...] = ()
     counts: dict[str, Count]
     fingerprint: str
     key: str

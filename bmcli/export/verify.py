@@ -331,4 +331,4 @@ def _compare_quality(
     model, artefact = (answers.compute_quality(truth, each) for each in (reference.expected[answers.name], predictions))
     if model is not None and artefact is not None:
         prefix = f"{answers.name}/" if len(reference.answers) > 1 else ""
-        yield prefix + model.name, float(model.values), float(artefact.values)
+        yield prefix + model.name, model.value, artefact.value

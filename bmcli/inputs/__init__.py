@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
 from bmcli import parts
@@ -124,6 +125,10 @@ class InputTraits:
 
     has_numpy_encoder: ClassVar[bool] = False
     """Whether `bmcli.export.encoder` encodes its cells for formats that lack its preprocessing."""
+
+    encoder_file: ClassVar[Path | None] = None
+    """The same for a plug-in: a Python file that imports NumPy alone, and is copied beside such an artefact. Its
+    function `encode(column, cells)` takes the column as in `preprocessing.json`, and the cells of a served model."""
 
     derived_state: ClassVar[tuple[str, ...]] = ()
     """Names of all that `derive_state` may return."""
@@ -351,6 +356,15 @@ class InputTraits:
         """Build the layer from the bytes of files, `(batch,)`, to encoded cells, where `accepts_files` is true."""
         raise NotImplementedError
 
+    def check_state(self) -> None:
+        """Require a state that `fit` can make; that of an artefact may come from anywhere.
+
+        The states of built-in kinds are checked by `bmcli.export.schema` before.
+
+        Raises:
+            ValueError: A value is missing, or of another type.
+        """
+
     def derive_state(self) -> Mapping[str, Any]:
         """Derive what `bmcli.export.encoder` needs beside the state of the column, as plain JSON values."""
         return {}
@@ -401,6 +415,28 @@ class InputKind(Protocol):
 
     def get_traits(self, column: Column) -> InputTraits:
         """Return the properties of a fitted column by which other rooms treat it."""
+
+
+class DerivedKind(InputKind, Protocol):
+    """Interface of a module whose cells are made of all rows of a source, such as the past values of a column.
+
+    `Options.reads` names the columns. The name of the input is no column; `fit`, `encode` and a served model take what
+    `derive` returns. `check` takes the cells of the first column.
+    """
+
+    def derive(self, columns: Sequence[RawColumn], options: Any, times: np.ndarray | None) -> RawColumn:
+        """Make the cells of all rows from columns in the order of the source: an array `(rows, ...)`, or windows.
+
+        Splits are cut out of the result, so that the past of their first rows is in other splits. A row must not hold
+        what is known only after its answer.
+
+        Args:
+            columns: Those that `Options.reads` names, of all rows.
+            times: Of the rows, `(rows,)`, if the recipe splits by time: rows in another order are to be refused.
+
+        Raises:
+            RowFault: A cell cannot be read, or the order of the rows is wrong.
+        """
 
 
 def kind_of(column: Column) -> InputKind:

@@ -71,7 +71,7 @@ def forms(options: Options, spec: DataSpec) -> tuple[FeatureRequest, ...]:
 
 def build(options: Options, spec: DataSpec, requests: Collection[FeatureRequest]) -> Backbone:
     layers = graph.read_layers(options.layers)
-    outputs = _outputs(options, layers, [target.name for target in spec.targets])
+    outputs = _outputs(options, layers, [column.name for column in spec.learned])
     _check_links(layers, inputs.make_tensor_names([*spec.inputs, *spec.crosses]))
     logits = [outputs[output.name] for output in spec.outputs if output.activation != "linear"]
     layers = tuple(_strip_probabilities(layer, layers) if layer.name in logits else layer for layer in layers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,13 @@ class Network:
         model: Maps encoded inputs to one output per target, as a single graph of all layers.
         objectives: Loss, metrics and predictions of each target; empty for a network that is not trained.
         boundaries: Where the head of each target begins in the graph.
+        unlabelled: Inputs that the objectives without a target learn from, by output.
     """
 
     model: keras.Model
     objectives: Mapping[str, TargetObjective]
     boundaries: Mapping[str, Boundary]
+    unlabelled: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def predict(self, outputs: Mapping[str, Any]) -> dict[str, Any]:
         """Convert outputs to predictions by target: probabilities, or numbers in the target's unit."""
@@ -60,7 +62,7 @@ def assemble_network(recipe: Recipe, spec: DataSpec, train_targets: Mapping[str,
     options = recipe.objectives()
     kinds = {name: parts.load("objectives", each.kind) for name, each in options.items()}
     objectives = {
-        name: kind.build(options[name], spec.output(name), spec.target(name), train_targets[name])
+        name: kind.build(options[name], spec.output(name), spec.target(name), train_targets.get(name))
         for name, kind in kinds.items()
     }
     network = build_network(recipe, spec)
@@ -68,7 +70,8 @@ def assemble_network(recipe: Recipe, spec: DataSpec, train_targets: Mapping[str,
         raise BmcliError(
             "no layer has weights to train.", path="model", suggestion="Add one, such as {kind: dense, units: 32}."
         )
-    return replace(network, objectives=objectives)
+    unlabelled = {output.name: output.inputs for output in spec.outputs if output.inputs}
+    return replace(network, objectives=objectives, unlabelled=unlabelled)
 
 
 def build_network(recipe: Recipe, spec: DataSpec) -> Network:

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from bmcli import parts
 from bmcli.data import targets as target_kinds
 from bmcli.errors import BmcliError
-from bmcli.models import FeatureRequest, Features
+from bmcli.models import VECTOR, FeatureRequest, Features, build_linear_head
 from bmcli.quoting import quoted
 from bmcli.recipe.fields import FieldType, KerasObject, Kind, check_mapping, fault, fault_at
 from bmcli.recipe.nodes import format_value
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 Direction = Literal["min", "max"]
 
 _SMALL = 1e-7  # of a probability before its logarithm
+_LEAST_PROBABILITY = 1e-30  # of a teacher before its logarithm
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class Batch:
 
     Args:
         inputs: Encoded inputs by name, `(batch, ...)`; `(batch, views, ...)` for an objective of several views.
-        target: Encoded target, `(batch, ...)`, or a nested structure of such tensors.
+        target: Encoded target, `(batch, ...)`, or a nested structure of such tensors. For an objective without a target
+            it is a mapping of the inputs that it learns from, augmented in training.
     """
 
     inputs: Mapping[str, Any]
@@ -48,8 +50,8 @@ class Batch:
 class TargetObjective(ABC):
     """The objective of one target.
 
-    `prepare` and `count_units` run inside a training step, in which the size of a batch may be known only at run time.
-    All other methods accept eager, graph and symbolic Keras tensors.
+    `prepare`, `weigh_places` and `count_units` run inside a training step, in which the size of a batch may be known
+    only at run time. All other methods accept eager, graph and symbolic Keras tensors.
     """
 
     weight: float
@@ -63,13 +65,16 @@ class TargetObjective(ABC):
     where it is computed in parts or on several devices."""
     changes_batch: ClassVar[bool] = False
     """Whether the class has its own `prepare`."""
+    weighs_places: ClassVar[bool] = False
+    """Whether the class has its own `weigh_places`."""
     counts_units: ClassVar[bool] = False
-    """Whether the class has its own `count_units`."""
+    """Whether the class has its own `count_units` or `weigh_places`."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         cls.changes_batch = cls.prepare is not TargetObjective.prepare
-        cls.counts_units = cls.count_units is not TargetObjective.count_units
+        cls.weighs_places = cls.weigh_places is not TargetObjective.weigh_places
+        cls.counts_units = cls.weighs_places or cls.count_units is not TargetObjective.count_units
 
     def prepare(self, batch: Batch, draws: RandomSource, training: bool) -> Batch:
         """Change a batch before the network computes it, for instance by noise, masks, or targets that are shifted.
@@ -81,8 +86,21 @@ class TargetObjective(ABC):
         """
         return batch
 
+    def weigh_places(self, target: Any) -> Any:
+        """Weigh the places of the output, such as steps, `(batch, ...)` in float32: 0 for padding.
+
+        An output `(batch, ..., width)` has such places, of which each has a unit in the target. Losses between student
+        and teacher are averaged by these weights, as `loss` is by its units.
+
+        Args:
+            target: Encoded target, as `prepare` returned it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no places")
+
     def count_units(self, target: Any) -> Any:
-        """Count the units of each example, such as tokens or boxes, `(batch,)` in float32; by default 1.
+        """Count the units of each example, such as tokens or boxes, `(batch,)` in float32.
+
+        By default they are the sum of `weigh_places`, or 1 without such weights.
 
         The losses of a whole batch are divided by the sum of its units. If units have weights, it is their sum.
 
@@ -91,6 +109,9 @@ class TargetObjective(ABC):
         """
         from keras import ops, tree
 
+        if self.weighs_places:
+            weights = self.weigh_places(target)
+            return ops.sum(weights, axis=tuple(range(1, len(weights.shape))))
         return ops.ones((ops.shape(tree.flatten(target)[0])[0],))
 
     @abstractmethod
@@ -118,16 +139,18 @@ class TargetObjective(ABC):
     def predict(self, output: Any) -> Any:
         """Predict probabilities `(batch, classes)`, or numbers in the target's unit, `(batch,)` or per quantile."""
 
-    @abstractmethod
     def metrics(self, extra: tuple[KerasObject, ...] = ()) -> Mapping[str, Metric]:
         """Make new metrics by name, for passes over one split: those of the objective, then the extra ones.
+
+        By default there are none beside the loss.
 
         Raises:
             BmcliError: A metric does not suit the target.
         """
+        return {}
 
     def explain(self, prediction: Any, chosen: Any) -> Any:
-        """Compute the score that attributions explain, `(batch,)` float32; by default the prediction, one number.
+        """Compute the score that attributions explain, `(batch,)` float32; by default the sum of the predicted numbers.
 
         Args:
             prediction: Result of `predict`.
@@ -135,7 +158,9 @@ class TargetObjective(ABC):
         """
         from keras import ops
 
-        return ops.cast(prediction, "float32")
+        score = ops.cast(prediction, "float32")
+        axes = tuple(range(1, len(score.shape)))
+        return ops.sum(score, axis=axes) if axes else score
 
     def serve(self, prediction: Any, role: ServedRole) -> Any:
         """Compute a tensor of an exported model, one of `Answers.list_served`; by default the prediction in float32.
@@ -153,6 +178,33 @@ class TargetObjective(ABC):
         By default the same one, for predictions that do not depend on it.
         """
         return self
+
+
+@dataclass(frozen=True)
+class PlainObjective(TargetObjective):
+    """An objective of nothing but its output, target and weight, such as those of `ObjectivePart`.
+
+    By default it predicts its outputs in float32.
+    """
+
+    output: OutputSpec
+    target: Column
+    weight: float
+
+    def predict(self, output: Any) -> Any:
+        from keras import ops
+
+        return ops.cast(output, "float32")
+
+    def with_output(self, output: OutputSpec) -> TargetObjective:
+        return replace(self, output=output)
+
+
+class NumberObjective(PlainObjective):
+    """An objective of a target of kind `number`: outputs are scaled as the encoded target, `(batch, 1)`."""
+
+    def predict(self, output: Any) -> Any:
+        return unscale_target(self.target, output[:, 0])
 
 
 class Metric(Protocol):
@@ -179,7 +231,7 @@ class ObjectiveKind(Protocol):
     """The interface of a module in this folder."""
 
     Options: type[Kind]
-    TARGETS: tuple[str, ...]  # kinds of target
+    TARGETS: tuple[str, ...]  # kinds of target; none for an `UnlabelledKind`
     REQUEST: FeatureRequest  # features that `build_head` reads
     FORM: Literal["softmax", "sigmoid", "number"]  # logits of one distribution, of one for each output, or numbers
     METRICS: Mapping[str, Direction]  # Keras metrics that suit these targets, and the direction in which each is better
@@ -212,7 +264,31 @@ class ObjectiveKind(Protocol):
 
         Args:
             output: Result of `describe`, or that of a run.
-            train_targets: Encoded targets of the training split, from which class weights are computed.
+            train_targets: Encoded targets of the training split, from which class weights are computed; None without a
+                target.
+        """
+
+
+class UnlabelledKind(ObjectiveKind, Protocol):
+    """The interface of a module whose objective learns from inputs, and has no target: `TARGETS` is empty.
+
+    In the other methods, `target` is the column that `describe_inputs` made. The encoded target, of which
+    `Answers.decode` makes the truth, is a mapping of the inputs `OutputSpec.inputs`.
+    """
+
+    def describe_inputs(self, options: Any, name: str, inputs: Sequence[Column]) -> LearnedTarget:
+        """Choose the inputs to learn from, and describe the output; called instead of `describe`.
+
+        Args:
+            name: Of the output.
+            inputs: All of the data, as they were fitted.
+
+        Returns:
+            The output with its `inputs`, and a column of the same name that describes the truth: its shape, and values
+            of the fitted inputs that the objective needs.
+
+        Raises:
+            BmcliError: The objective cannot learn from these inputs.
         """
 
 
@@ -220,8 +296,67 @@ Converter = Callable[[Any], Any]
 """From tensors of one meaning to tensors of another, of the same batch."""
 
 
+class ObjectivePart:
+    """Base class of an objective of a plug-in, an instance of which is an `ObjectiveKind`.
+
+    A class has `Options`, `TARGETS`, and the classes of its two halves. The defaults suit outputs that are numbers in
+    the shape of the target, from a vector of features.
+    """
+
+    Options: ClassVar[type[ObjectiveOptions]]
+    TARGETS: ClassVar[tuple[str, ...]] = ()
+    REQUEST: ClassVar[FeatureRequest] = VECTOR
+    FORM: ClassVar[Literal["softmax", "sigmoid", "number"]] = "number"
+    METRICS: ClassVar[Mapping[str, Direction]] = {}
+    objective: ClassVar[type[PlainObjective]]
+    answers: ClassVar[type[Answers]]
+
+    def describe(self, options: Any, target: Column) -> OutputSpec:
+        """Describe numbers in the shape of the target, with `make_state`."""
+        return OutputSpec(target.name, options.kind, target.shape, state=self.make_state(options, target))
+
+    def make_state(self, options: Any, target: Column) -> Mapping[str, Any]:
+        """Make the values that predictions or answers depend on, as plain JSON values; `Answers.state_names`."""
+        return {}
+
+    def build_head(self, options: Any, target: Column, features: Features) -> Any:
+        """Build a linear map from a vector, `(batch, *target.shape)`, or `(batch, 1)` for single numbers."""
+        import keras
+
+        output = build_linear_head(features, math.prod(target.shape))
+        return keras.layers.Reshape(target.shape)(output) if len(target.shape) > 1 else output
+
+    def make_answers(self, output: OutputSpec, target: Column) -> Answers:
+        return self.answers(output, target)
+
+    def build(self, options: Any, output: OutputSpec, target: Column, train_targets: Any) -> TargetObjective:
+        return self.objective(output, target, options.weight)
+
+    def convert_teacher(self, student: LearnedTarget, teacher: LearnedTarget) -> Converter:
+        """Keep the outputs of a teacher that learned the same; refuse others."""
+        own, other = ((each.output.shape, each.output.names, each.target.state) for each in (student, teacher))
+        if own != other:
+            raise ValueError(f"learned another {quoted(student.output.name)} than its student")
+        return keep
+
+    def invert_predictions(self, student: LearnedTarget) -> Converter:
+        return refuse_predictions(student)
+
+
+class NumberPart(ObjectivePart):
+    """Base class of a part whose objective is a `NumberObjective`."""
+
+    TARGETS: ClassVar[tuple[str, ...]] = ("number",)
+
+    def convert_teacher(self, student: LearnedTarget, teacher: LearnedTarget) -> Converter:
+        return convert_teacher_numbers(student, teacher)
+
+    def invert_predictions(self, student: LearnedTarget) -> Converter:
+        return invert_number(student)
+
+
 class LearnedTarget(NamedTuple):
-    """An output with the column of its target."""
+    """An output with the column of its target, or of what is learned without one."""
 
     output: OutputSpec
     target: Column
@@ -328,13 +463,31 @@ def describe_outputs(options: Mapping[str, Any], spec: DataSpec) -> DataSpec:
     """Describe what a network learns from data.
 
     Args:
-        options: Of the objective of each target.
+        options: Of the objective of each output.
+
+    Raises:
+        BmcliError: An objective without a target cannot learn from the inputs, or has the name of one.
     """
-    outputs = [
-        parts.load("objectives", options[target.name].kind).describe(options[target.name], target)
-        for target in spec.targets
-    ]
-    return replace(spec, outputs=tuple(outputs))
+    outputs, derived = [], []
+    for name, each in options.items():
+        kind = parts.load("objectives", each.kind)
+        if kind.TARGETS:
+            outputs.append(kind.describe(each, spec.target(name)))
+            continue
+        learned = _describe_inputs(kind, each, name, spec)
+        outputs.append(learned.output)
+        derived.append(learned.target)
+    return replace(spec, outputs=tuple(outputs), derived=tuple(derived))
+
+
+def _describe_inputs(kind: UnlabelledKind, options: Any, name: str, spec: DataSpec) -> LearnedTarget:
+    """Describe what an objective learns from inputs."""
+    if name in (column.name for column in spec.inputs):
+        raise BmcliError(
+            f"the output of {options.kind} is named {quoted(name)}, as an input is.", path="objective",
+            suggestion=f"Give it another name: {{learned: {{kind: {options.kind}}}}}.",
+        )  # fmt: skip
+    return kind.describe_inputs(options, name, spec.inputs)
 
 
 def open_answers(spec: DataSpec) -> dict[str, Answers]:
@@ -405,6 +558,27 @@ def compute_logits(for_it: np.ndarray, against: np.ndarray) -> np.ndarray:
     import numpy as np
 
     return np.log(np.maximum(for_it, _SMALL)) - np.log(np.maximum(against, _SMALL))
+
+
+def invert_softmax(student: LearnedTarget) -> Converter:
+    """Take logarithms of probabilities, which are logits up to a constant that the softmax removes."""
+    from keras import ops
+
+    return lambda probabilities: ops.log(ops.maximum(ops.cast(probabilities, "float32"), _LEAST_PROBABILITY))
+
+
+def invert_number(student: LearnedTarget) -> Converter:
+    """Scale numbers as the values of a number target are encoded."""
+    state = student.target.state
+
+    def scale(values: Any) -> Any:
+        from keras import ops
+
+        values = ops.reshape(ops.cast(values, "float32"), (-1, 1))
+        values = ops.log1p(ops.maximum(values, 0.0)) if state.get("log") else values
+        return (values - float(state["mean"])) / float(state["scale"])
+
+    return scale
 
 
 def compute_log_odds(probabilities: Any, chosen: Any) -> Any:

@@ -30,6 +30,7 @@ from bmcli.objectives import (
     create_metric_variables,
     decide_ordered,
     describe_classes,
+    invert_softmax,
     make_keras_metric,
     serve_classes,
 )
@@ -48,7 +49,6 @@ REQUEST = VECTOR
 FORM = "softmax"
 
 _EPSILON = 1e-7
-_MIN_PROBABILITY = 1e-30  # of a teacher before its logarithm
 _CERTAIN_LOGIT = 20.0  # above others, from which on a class has a probability of 1 in float32
 
 # Arguments of each loss: the target as class indices, one-hot vectors, 0 or 1 for the second of two classes, or -1 or 1
@@ -315,11 +315,7 @@ def convert_teacher(student: LearnedTarget, teacher: LearnedTarget) -> Converter
     return convert_teacher_classes(student, teacher)
 
 
-def invert_predictions(student: LearnedTarget) -> Converter:
-    """Take logarithms of probabilities, which are logits up to a constant that the softmax removes."""
-    from keras import ops
-
-    return lambda probabilities: ops.log(ops.maximum(ops.cast(probabilities, "float32"), _MIN_PROBABILITY))
+invert_predictions = invert_softmax
 
 
 def build(options: Options, output: OutputSpec, target: Column, train_targets: Any) -> Classification:

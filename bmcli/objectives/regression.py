@@ -21,6 +21,7 @@ from bmcli.objectives import (
     collect_metrics,
     convert_teacher_numbers,
     create_metric_variables,
+    invert_number,
     make_keras_metric,
     unscale_target,
 )
@@ -138,18 +139,7 @@ def convert_teacher(student: LearnedTarget, teacher: LearnedTarget) -> Converter
     return convert_teacher_numbers(student, teacher)
 
 
-def invert_predictions(student: LearnedTarget) -> Converter:
-    """Scale numbers as the target's values are encoded."""
-    state = student.target.state
-
-    def scale(values: Any) -> Any:
-        from keras import ops
-
-        values = ops.reshape(ops.cast(values, "float32"), (-1, 1))
-        values = ops.log1p(ops.maximum(values, 0.0)) if state.get("log") else values
-        return (values - float(state["mean"])) / float(state["scale"])
-
-    return scale
+invert_predictions = invert_number
 
 
 def build(options: Options, output: OutputSpec, target: Column, train_targets: Any) -> Regression:

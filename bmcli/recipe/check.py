@@ -93,7 +93,7 @@ _ALTERNATIVE = re.compile(r".*\[.*|constrained-.*|[A-Z].*|str|int|float|bool|non
 def _locate_error(detail: Mapping[str, Any], tree: Node) -> _LocatedError:
     steps: KeyPath = ()
     value: KeyPath | None = None
-    for step in detail["loc"]:
+    for step in detail.get("ctx", {}).get("steps", detail["loc"]):
         # Keys of users, such as names of columns, can look like names of alternatives: what the recipe has is a key.
         exists = tree.find((*steps, step)) is not None
         if not exists and isinstance(step, str) and _ALTERNATIVE.fullmatch(step):

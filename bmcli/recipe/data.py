@@ -211,7 +211,8 @@ class DataOptions(Options):
     targets: Mapping[str, Annotated[Kind, PartField("data.targets")]] | None = Field(
         default=None,
         validate_default=True,
-        description="Columns to predict, by name; optional for sources that define their target.",
+        description="Columns to predict, by name; optional for sources that define their target, and for objectives "
+        "that learn from inputs.",
     )
     sample: Share | Annotated[int, Field(ge=1)] | SampleOptions | None = Field(
         default=None,
@@ -252,14 +253,8 @@ class DataOptions(Options):
 
     @field_validator("targets")
     @classmethod
-    def _targets_are_known(cls, value: Any, info: ValidationInfo) -> Any:
+    def _source_targets_are_no_inputs(cls, value: Any, info: ValidationInfo) -> Any:
         source = info.data.get("source")
-        if not value and source is not None and not source.default_targets():
-            raise fault(
-                "targets",
-                f"a {source.kind} source has no default target.",
-                "Write targets: {COLUMN: {kind: category}} or {kind: number}.",
-            )
         if not value and source is not None:
             for name in source.default_targets():
                 if name in (info.data.get("inputs") or ()):

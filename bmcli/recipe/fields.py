@@ -91,6 +91,23 @@ def fault_at(loc: tuple[str | int, ...], message: str, suggestion: str = "") -> 
     return ValidationError.from_exception_data("options", [detail])
 
 
+def fault_elsewhere(steps: tuple[str | int, ...], message: str, suggestion: str = "") -> PydanticCustomError:
+    """Make an error whose place is not below the checked value, such as that of an option that another one needs.
+
+    Args:
+        steps: Path in the recipe.
+    """
+    context = {"text": message, "suggestion": suggestion, "steps": steps}
+    return PydanticCustomError("elsewhere", "{text}", context)
+
+
+def convert_lists(value: Any) -> Any:
+    """Convert the lists of a JSON value to tuples, which options require."""
+    if isinstance(value, dict):
+        return {key: convert_lists(each) for key, each in value.items()}
+    return tuple(convert_lists(each) for each in value) if isinstance(value, list) else value
+
+
 class Kind(Options):
     """Options of one kind of part; the kind is the file name of the part's module."""
 

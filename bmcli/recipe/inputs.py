@@ -26,6 +26,14 @@ class InputOptions(Kind):
     encoded numbers; or a word of a plug-in. None for a kind that no augmentation fits."""
 
     @property
+    def reads(self) -> tuple[str, ...]:
+        """Columns from all rows of which `DerivedKind.derive` makes the cells; empty if they are those of one column.
+
+        The cells of the first one are those that the kind checks.
+        """
+        return ()
+
+    @property
     def can_be_crossed(self) -> bool:
         """Whether each cell is encoded as one of a known number of positions, so that crosses can combine them."""
         return False

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
 from bmcli import parts
 from bmcli.recipe.fields import FieldType, Kind, PartField, check_mapping
+
+if TYPE_CHECKING:
+    from bmcli.recipe.data import DataOptions
 
 
 @dataclass(frozen=True)
@@ -48,16 +51,31 @@ class ObjectiveOptions(Kind):
     )
 
 
+def learns_from_inputs(objective: Kind) -> bool:
+    """Whether an objective learns from inputs alone, without a target."""
+    return not parts.load("objectives", objective.kind).TARGETS
+
+
+def resolve_targets(objective: Any, data: DataOptions) -> Mapping[str, Kind]:
+    """Resolve the targets: those of the recipe or of its source; none if its only objective learns from inputs."""
+    if isinstance(objective, Kind) and learns_from_inputs(objective):
+        return data.targets or {}
+    return data.targets_by_name()
+
+
 def resolve_objectives(objective: Any, targets: Mapping[str, Kind]) -> dict[str, ObjectiveOptions]:
-    """Resolve the objective of each target.
+    """Resolve the objective of each output: of each target, then of those without one.
 
     Args:
-        objective: Objective of all targets, or objectives by target; missing ones follow from the kind of the target.
+        objective: Objective of all targets; one that learns from inputs, whose output has the name of its kind; or
+            objectives by output. Missing ones follow from the kind of the target.
     """
+    if isinstance(objective, ObjectiveOptions) and not targets:
+        return {objective.kind: objective}
     by_name = dict.fromkeys(targets, objective) if isinstance(objective, Kind) else objective or {}
     usual = {name: parts.load("data.targets", target.kind).OBJECTIVE for name, target in targets.items()}
     # Any, since the options of a part are known by its room alone.
     resolved: dict[str, Any] = {
         name: by_name.get(name) or PartField("objectives").check(kind) for name, kind in usual.items()
     }
-    return resolved
+    return {**resolved, **{name: each for name, each in by_name.items() if name not in resolved}}

@@ -21,10 +21,16 @@ from bmcli.recipe.data import DataOptions
 from bmcli.recipe.distill import DistillationOptions, DistillOptions, find_target_problem
 from bmcli.recipe.evaluate import EvaluateOptions
 from bmcli.recipe.export import ExportOptions
-from bmcli.recipe.fields import KerasObject, Kind, Options, fault, fault_at
+from bmcli.recipe.fields import KerasObject, Kind, Options, fault, fault_at, fault_elsewhere
 from bmcli.recipe.model import ModelField
-from bmcli.recipe.nodes import format_value
-from bmcli.recipe.objective import ObjectiveField, ObjectiveOptions, resolve_objectives
+from bmcli.recipe.nodes import format_value, write_scalar
+from bmcli.recipe.objective import (
+    ObjectiveField,
+    ObjectiveOptions,
+    learns_from_inputs,
+    resolve_objectives,
+    resolve_targets,
+)
 from bmcli.recipe.plugins import PluginOptions, require_plugins
 from bmcli.recipe.runtime import STRATEGY_OPTIONS, RuntimeOptions
 from bmcli.recipe.search import TuneOptions
@@ -71,8 +77,10 @@ class Recipe(Options):
     model: Annotated[Kind, ModelField()] = Field(description="The network.")
     objective: Annotated[Any, ObjectiveField()] = Field(
         default=None,
+        validate_default=True,
         description="Learning objective; by default the usual one for the kind of target. With several targets, a "
-        "mapping from target to objective.",
+        "mapping from target to objective. One that learns from inputs needs no target; in a mapping it has a name of "
+        "its own.",
     )
     train: TrainOptions = Field(default=TrainOptions(), description="How the network is trained.")
     runtime: RuntimeOptions = Field(default=RuntimeOptions(), description="Devices and execution.")
@@ -130,10 +138,10 @@ class Recipe(Options):
 
     def targets(self) -> Mapping[str, Kind]:
         """The options of each target; those of the source if the recipe names no targets."""
-        return self.data.targets_by_name()
+        return resolve_targets(self.objective, self.data)
 
     def objectives(self) -> dict[str, ObjectiveOptions]:
-        """The objective of each target: that of the recipe, or the default of the target's kind."""
+        """The objective of each output: that of the recipe, or the default of the target's kind."""
         return resolve_objectives(self.objective, self.targets())
 
     def metrics(self) -> dict[str, tuple[KerasObject, ...]]:
@@ -173,7 +181,7 @@ class Recipe(Options):
     def _metrics_suit_a_target(cls, value: TrainOptions, info: ValidationInfo) -> TrainOptions:
         if "data" not in info.data or "objective" not in info.data:
             return value
-        objectives = resolve_objectives(info.data["objective"], info.data["data"].targets_by_name())
+        objectives = _resolve_objectives(info)
         suitable = {name for each in objectives.values() for name in parts.load("objectives", each.kind).METRICS}
         for position, metric in enumerate(value.metrics):
             if metric.kind not in suitable:
@@ -199,18 +207,30 @@ class Recipe(Options):
     def _objectives_fit_targets(cls, value: Any, info: ValidationInfo) -> Any:
         if "data" not in info.data:
             return value
-        targets = info.data["data"].targets_by_name()
+        data = info.data["data"]
+        targets = resolve_targets(value, data)
+        if not targets and not _has_own_outputs(value):
+            raise fault_elsewhere(
+                ("data", "targets"),
+                f"a {data.source.kind} source has no default target.",
+                "Write targets: {COLUMN: {kind: category}} or {kind: number}.",
+            )
         if isinstance(value, Mapping):
-            for name in value:
-                if name not in targets:
+            for name, objective in value.items():
+                if name not in targets and not learns_from_inputs(objective):
                     raise fault_at((name,), f"no target {quoted(name)}.", parts.did_you_mean(name, targets))
-        for name, objective in resolve_objectives(value, targets).items():
-            suitable = parts.load("objectives", objective.kind).TARGETS
-            if targets[name].kind not in suitable:
+        objectives = resolve_objectives(value, targets)
+        for name, target in targets.items():
+            kind = objectives[name].kind
+            suitable = parts.load("objectives", kind).TARGETS
+            if target.kind not in suitable:
                 raise fault_at(
                     (name,) if isinstance(value, Mapping) else (),
-                    f"{objective.kind} does not suit target {quoted(name)} of kind {targets[name].kind}.",
-                    f"It suits targets of kind {' or '.join(suitable)}.",
+                    f"{kind} does not suit target {quoted(name)} of kind {target.kind}.",
+                    f"It suits targets of kind {' or '.join(suitable)}."
+                    if suitable
+                    else "It learns from inputs alone: "
+                    f"leave out data.targets, or name the objectives: {{{write_scalar(name)}: ..., features: {kind}}}.",
                 )
         return value
 
@@ -219,8 +239,20 @@ class Recipe(Options):
     def _check_distillation_targets(cls, value: Any, info: ValidationInfo) -> Any:
         if value is None or "data" not in info.data or "objective" not in info.data:
             return value
-        objectives = resolve_objectives(info.data["objective"], info.data["data"].targets_by_name())
+        objectives = _resolve_objectives(info)
         problem = find_target_problem(value, {name: options.kind for name, options in objectives.items()})
         if problem is not None:
             raise fault_at(*problem)
         return value
+
+
+def _resolve_objectives(info: ValidationInfo) -> dict[str, ObjectiveOptions]:
+    """Resolve the objectives of a recipe whose data and objective are valid."""
+    objective = info.data["objective"]
+    return resolve_objectives(objective, resolve_targets(objective, info.data["data"]))
+
+
+def _has_own_outputs(objective: Any) -> bool:
+    """Whether the section `objective` has an objective that learns from inputs alone."""
+    each = objective.values() if isinstance(objective, Mapping) else [objective] if objective else []
+    return any(map(learns_from_inputs, each))

@@ -196,7 +196,7 @@ def _describe_compared_rows(summaries: Sequence[ArtefactSummary]) -> str:
 
 def _list_facts(data: RunReportData) -> Iterator[Fact]:
     """Yield the headline numbers."""
-    metrics, has_several = data.evaluation.metrics, len(data.spec.targets) > 1
+    metrics, has_several = data.evaluation.metrics, len(data.spec.outputs) > 1
     for name in validation.select_headlines(list(metrics), 6 if has_several else 4):
         yield Fact(clean(name), format_number(metrics[name]), _describe_context(data, name))
     status = data.status
@@ -228,6 +228,7 @@ _COLUMN_HEADINGS = [
 
 def _list_columns(spec: DataSpec) -> Iterator[tuple[str, Column]]:
     yield from (("target", column) for column in spec.targets)
+    yield from (("learned", column) for column in spec.derived)
     yield from (("input", column) for column in spec.inputs)
 
 
@@ -289,10 +290,7 @@ def _draw_target_distributions(data: RunReportData) -> Iterator[tuple[str, Marku
     """Draw the distribution of each target in the splits."""
     splits = [split for split in SPLITS if data.spec.counts[split]]
     for index, (name, answers) in enumerate(data.answers.items()):
-        drawn = {
-            split: answers.get_distribution(answers.decode(data.prepared.split(split).targets[name]))
-            for split in splits
-        }
+        drawn = {split: answers.get_distribution(answers.read_truth(data.prepared.split(split))) for split in splits}
         distributions = {split: each for split, each in drawn.items() if each is not None}
         if not distributions:
             continue
@@ -319,8 +317,8 @@ def _sample_rows(data: RunReportData) -> _SampleRows:
     split, spec = data.prepared.split("train"), data.spec
     rows = np.unique(np.linspace(0, len(split) - 1, EXAMPLES).astype(int))
     target_texts = []
-    for name, answers in data.answers.items():
-        values = answers.decode(split.targets[name][rows])
+    for answers in data.answers.values():
+        values = answers.read_truth(split, rows)
         target_texts.append([clean(answers.format_value(value)) for value in values])
     image = _find_picture(spec)
     if image is not None:
@@ -331,7 +329,7 @@ def _sample_rows(data: RunReportData) -> _SampleRows:
         )
     names = [column.name for column in spec.inputs if column.name in data.raw.columns][:EXAMPLE_COLUMNS]
     cells = [data.raw.cells(name, "train", rows) for name in names]
-    head = [Heading(clean(name)) for name in (*(column.name for column in spec.targets), *names)]
+    head = [Heading(clean(name)) for name in (*data.answers, *names)]
     cells_by_row = zip(
         zip(*target_texts, strict=True), zip(*cells, strict=True) if cells else [()] * len(rows), strict=True
     )

@@ -98,9 +98,14 @@ def _sum_losses(network: Network, examples: Arrays, outputs: Mapping[str, Any], 
 
 def _label_losses(network: Network, examples: Arrays, outputs: Mapping[str, Any], names: Iterable[str]) -> Any:
     targets, objectives = examples["targets"], network.objectives
-    total = tf.add_n([objectives[name].weight * objectives[name].loss(targets[name], outputs[name]) for name in names])
+    losses = {name: objectives[name].weight * objectives[name].loss(targets[name], outputs[name]) for name in names}
     if "labelled" in examples:
-        total = total * examples["labelled"]
+        # Rows without labels have what is learned from inputs alone.
+        labelled = {
+            name: loss * examples["labelled"] for name, loss in losses.items() if name not in network.unlabelled
+        }
+        losses |= labelled
+    total = tf.add_n(list(losses.values()))
     return total * examples["weights"] if "weights" in examples else total
 
 

@@ -57,6 +57,7 @@ class Meters:
         self._placement = placement
         with placement.strategy.scope():
             self._loss = keras.metrics.Mean(name="loss")
+            self._unlabelled = frozenset(network.unlabelled)
             several = len(network.objectives) > 1
             self._metrics = {
                 (target, f"{target}/{name}" if several else name): metric
@@ -97,11 +98,12 @@ class Meters:
             self._unit_losses[target].update_state(each.losses, each.units)
         for name, values in (terms or {}).items():
             self._terms[name].update_state(values, sample_weight=counts)
+        with_label = counts
         if labelled is not None:
             known = tf.cast(labelled > 0, tf.float32)
-            counts = known if counts is None else known * counts
+            with_label = known if counts is None else known * counts
         for (target, _), metric in self._metrics.items():
-            metric.update(targets[target], predictions[target], counts)
+            metric.update(targets[target], predictions[target], counts if target in self._unlabelled else with_label)
 
     def results(self) -> dict[str, float]:
         values = {name: metric.keras_metric.result() for (_, name), metric in self._metrics.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -34,8 +35,9 @@ def prepare_examples(
         count them.
     """
     changing = {name: objective for name, objective in network.objectives.items() if objective.changes_batch}
-    if changing:
+    if changing or network.unlabelled:
         examples = separate_columns(examples)
+    examples = _add_learned_inputs(network, examples)
     for name, objective in changing.items():
         purpose = f"{'training' if training else 'measuring'} {quoted(name)}"
         make_draws = partial(StatelessRandom, seed, purpose, step, size, places)
@@ -43,7 +45,26 @@ def prepare_examples(
     counting = {name: objective for name, objective in network.objectives.items() if objective.counts_units}
     if not counting:
         return examples
-    return {**examples, "units": {name: _count_units(each, name, examples) for name, each in counting.items()}}
+    units = {
+        name: _count_units(objective, name, examples, name not in network.unlabelled)
+        for name, objective in counting.items()
+    }
+    return {**examples, "units": units}
+
+
+def _add_learned_inputs(network: Network, examples: Arrays) -> Arrays:
+    """Add the inputs that objectives without a target learn from to the targets."""
+    if not network.unlabelled:
+        return examples
+    learned = {
+        output: {name: examples["inputs"][name] for name in names} for output, names in network.unlabelled.items()
+    }
+    added = {"targets": {**examples["targets"], **learned}}
+    if "others" in examples:
+        # A mixture is one row of inputs, so that it is the truth of both.
+        others = examples["others"]
+        added["others"] = {**others, "targets": {**others["targets"], **learned}}
+    return {**examples, **added}
 
 
 def _prepare_target(
@@ -65,15 +86,37 @@ def _prepare_target(
     return {**examples, **changed}
 
 
-def _count_units(objective: TargetObjective, name: str, examples: Arrays) -> Any:
-    """Count the units of a target in each example, `(examples,)`; examples without a known target have none."""
+def _count_units(objective: TargetObjective, name: str, examples: Arrays, has_target: bool) -> Any:
+    """Count the units of an output in each example, `(examples,)`; examples without a known target have none."""
     units = tf.cast(objective.count_units(examples["targets"][name]), tf.float32)
-    if "labelled" in examples:
+    if has_target and "labelled" in examples:
         units = units * examples["labelled"]
     if "others" not in examples:
         return units
     share = examples["share"]
-    return share * units + (1.0 - share) * _count_units(objective, name, examples["others"])
+    return share * units + (1.0 - share) * _count_units(objective, name, examples["others"], has_target)
+
+
+def weigh_places(network: Network, name: str, examples: Arrays, scale: Any) -> Any:
+    """Weigh the places of an output in some examples, `(examples, ...)`; None for an objective without such weights.
+
+    Args:
+        scale: Examples per unit in the whole batch, so that the mean over the examples of the sum of weights is 1.
+    """
+    objective = network.objectives[name]
+    if not objective.weighs_places:
+        return None
+    weights = tf.cast(objective.weigh_places(examples["targets"][name]), tf.float32)
+    if "others" in examples:
+        others = tf.cast(objective.weigh_places(examples["others"]["targets"][name]), tf.float32)
+        share = tf.reshape(examples["share"], [-1] + [1] * (weights.shape.rank - 1))
+        weights = share * weights + (1.0 - share) * others
+    weights = scale * weights
+    if "labelled" not in examples or name in network.unlabelled:
+        return weights
+    # Which places of a row without labels are padding is not known.
+    is_labelled = tf.reshape(examples["labelled"] > 0, [-1] + [1] * (weights.shape.rank - 1))
+    return tf.where(is_labelled, weights, 1.0 / math.prod(weights.shape[1:]))
 
 
 def sum_units(examples: Arrays, counts: Any, replicas: int) -> dict[str, Any]:

@@ -365,7 +365,7 @@ def _write_predictions(
         arrays = {}
         # By number: names of columns are foreign, and could not all be names of files in an archive.
         for number, (name, answers) in enumerate(open_answers(session.prepared.spec).items()):
-            arrays[f"truth-{number}"] = answers.decode(rows.targets[name])
+            arrays[f"truth-{number}"] = answers.read_truth(rows)
             arrays[f"prediction-{number}"] = predictions[name]
         path = run.folder / f"{split}.npz"
         with disk.convert_write_errors(path, sum(array.nbytes for array in arrays.values())):
@@ -385,7 +385,7 @@ def _read_result(job: TrainingJob, run: Run, status: Mapping[str, Any]) -> Finis
     predictions: dict[str, dict[str, np.ndarray]] = {}
     for split in job.splits:
         arrays = _read_arrays(run.folder / f"{split}.npz", status.get("files", {}).get(f"{split}.npz"))
-        names = [column.name for column in spec.targets]
+        names = [output.name for output in spec.outputs]
         truth[split] = {name: arrays[f"truth-{number}"] for number, name in enumerate(names)}
         predictions[split] = {name: arrays[f"prediction-{number}"] for number, name in enumerate(names)}
     return FinishedJob(job, spec, status["metrics"], status["epochs"], status["seconds"], truth, predictions)

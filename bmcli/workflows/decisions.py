@@ -54,7 +54,7 @@ def calibrate_network(
         predictions = predict(network, rows, recipe.runtime, placement)
     objectives, decisions = dict(network.objectives), []
     for name, options in options_by_target.items():
-        truth = answers[name].decode(rows.targets[name]) if predictions else None
+        truth = answers[name].read_truth(rows) if predictions else None
         calibrated = answers[name].calibrate(options, truth, predictions.get(name))
         for message in calibrated.messages:
             log(introduce(name, message))

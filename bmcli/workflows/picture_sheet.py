@@ -78,7 +78,7 @@ def _augment_pictures(
     draw = input_kinds.get_traits(column).draw
     pixels = np.stack([draw(each) for each in augmentation.augment_pictures(recipe, prepared, rows)[column.name]])
     answers = next(iter(open_answers(prepared.spec).values()))
-    values = answers.decode(np.asarray(split.targets[answers.name][rows]))
+    values = answers.read_truth(split, rows)
     return pixels, [_shorten(answers.format_value(value)) for value in values]
 
 

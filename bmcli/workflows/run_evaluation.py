@@ -141,7 +141,7 @@ def predict_rows(
 
 def decode_targets(spec: DataSpec, rows: Split) -> dict[str, np.ndarray]:
     """Decode the targets of encoded rows, by name."""
-    return {name: each.decode(rows.targets[name]) for name, each in open_answers(spec).items()}
+    return {name: each.read_truth(rows) for name, each in open_answers(spec).items()}
 
 
 def read_evaluation(run: Run, split: str, log: ReportCallback) -> Evaluation | None:

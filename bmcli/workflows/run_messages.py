@@ -41,8 +41,10 @@ def describe_data(spec: DataSpec) -> str:
     counts = ", ".join(f"{count:,} {split}" for split, count in spec.counts.items() if count)
     kinds = Counter(column.kind for column in spec.inputs)
     inputs = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-    targets = ", ".join(column.name for column in spec.targets)
-    return f"{counts} rows; inputs: {inputs}; target: {targets}{_describe_moved(spec)}{_describe_invalid(spec)}"
+    targets, derived = (", ".join(column.name for column in columns) for columns in (spec.targets, spec.derived))
+    learned = [f"target: {targets}"] if targets else []
+    learned += [f"learned from inputs: {derived}"] if derived else []
+    return f"{counts} rows; inputs: {inputs}; {'; '.join(learned)}{_describe_moved(spec)}{_describe_invalid(spec)}"
 
 
 def _describe_moved(spec: DataSpec) -> str:

@@ -1,19 +1,17 @@
 """A target whose answers differ in length, with its objective: colours named in a cell, such as `red blue red`."""
 
-from dataclasses import dataclass, replace
 from types import ModuleType
-from typing import Literal
+from typing import ClassVar, Literal
 
 import keras
 import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
-from bmcli.answers import Answers, AnswerTable, ExampleScores, RowValues, ServedAnswer
+from bmcli.answers import Answers, AnswerTable
 from bmcli.metrics.info import SHARE
-from bmcli.metrics.weighted_metrics import WeightedMetrics, make_weighted_means
-from bmcli.models import VECTOR, build_linear_head
-from bmcli.objectives import TargetObjective, keep, refuse_predictions
+from bmcli.models import build_linear_head
+from bmcli.objectives import ObjectivePart, PlainObjective
 from bmcli.raw_columns import RowFault, to_texts
 from bmcli.recipe.fields import Kind
 from bmcli.recipe.objective import ObjectiveOptions
@@ -68,13 +66,9 @@ class ColourAccuracy:
         self.keras_metric.update_state(hits, sample_weight=weights)
 
 
-@dataclass(frozen=True)
-class Colouring(TargetObjective):
-    output: OutputSpec
-    weight: float = 1.0
-
-    def count_units(self, target):
-        return tf.reduce_sum(tf.cast(target != PADDING, tf.float32), axis=-1)
+class Colouring(PlainObjective):
+    def weigh_places(self, target):
+        return tf.cast(target != PADDING, tf.float32)
 
     def loss(self, target, output):
         logits = tf.cast(output[..., : len(COLOURS)], tf.float32)
@@ -87,13 +81,11 @@ class Colouring(TargetObjective):
     def metrics(self, extra=()):
         return {"colour_accuracy": ColourAccuracy()}
 
-    def with_output(self, output):
-        return replace(self, output=output)
 
-
-@dataclass(frozen=True)
 class ColourAnswers(Answers):
     """Probabilities of the colours at each place; the places are those of the truth."""
+
+    means: ClassVar = {"colour_accuracy": SHARE}
 
     def predict_points(self, predictions):
         return predictions.argmax(axis=-1)
@@ -101,41 +93,16 @@ class ColourAnswers(Answers):
     def format_value(self, value):
         return " ".join(COLOURS[index] for index in value if index != PADDING)
 
-    def list_metrics(self, top_k):
-        return {"colour_accuracy": SHARE}
-
-    def _compute_shares(self, truth, predictions):
+    def compute_terms(self, truth, predictions):
         known = truth != PADDING
-        return ((self.predict_points(predictions) == truth) & known).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
-
-    def make_weighted_metrics(self, truth, predictions, top_k):
-        shares = {"colour_accuracy": self._compute_shares(truth, predictions)}
-        return WeightedMetrics(make_weighted_means(shares), info=self.list_metrics(top_k))
-
-    def compute_row_metric(self, truth, predictions):
-        return RowValues("colour_accuracy", self._compute_shares(truth, predictions), SHARE)
-
-    def compute_row_losses(self, truth, predictions):
-        return RowValues("error", 1 - self._compute_shares(truth, predictions))
-
-    def score_rows(self, truth, predictions):
-        errors = 1 - self._compute_shares(truth, predictions)
-        return ExampleScores(errors, None, errors == 0)
+        hits = ((self.predict_points(predictions) == truth) & known).sum(axis=1)
+        return {"colour_accuracy": hits / np.maximum(known.sum(axis=1), 1)}
 
     def make_columns(self, predictions):
         points = self.predict_points(predictions)
         rows = np.repeat(np.arange(len(points)), MOST)
         colours = pa.array([COLOURS[index] for index in points.reshape(-1)], pa.string())
         return AnswerTable({"place": pa.array(np.tile(np.arange(MOST), len(points))), self.name: colours}, rows)
-
-    def make_truth_column(self, truth):
-        return pa.array([self.format_value(row) for row in truth], pa.string())
-
-    def choose_scores(self, predictions):
-        return np.zeros(len(predictions), "int32")
-
-    def list_served(self):
-        return (ServedAnswer("probabilities", "", (MOST, len(COLOURS)), "float32"),)
 
     served_prediction = "probabilities"
 
@@ -145,8 +112,16 @@ class ColourAnswers(Answers):
     def agree(self, expected, predicted, differences, tolerance):
         return (self.predict_points(expected) == self.predict_points(predicted)).all(axis=1)
 
-    def compute_quality(self, truth, predictions):
-        return self.compute_row_metric(truth, predictions)
+
+class Objective(ObjectivePart):
+    Options, TARGETS, FORM = Options, ("colours",), "softmax"
+    objective, answers = Colouring, ColourAnswers
+
+    def describe(self, options, target):
+        return OutputSpec(target.name, "colouring", (MOST, len(COLOURS)), names=COLOURS)
+
+    def build_head(self, options, target, features):
+        return keras.layers.Reshape((MOST, len(COLOURS)))(build_linear_head(features, MOST * len(COLOURS)))
 
 
 def make_part(name, **members):
@@ -160,14 +135,5 @@ PARTS = {
         "colours", Options=TargetOptions, OBJECTIVE="colouring", ONE_CLASS=False, guess=lambda profile: None, fit=fit,
         check=check, encode=encode, decode=lambda encoded, column: encoded, count_classes=lambda truth, column: None,
     ),
-    "objectives.colouring": make_part(
-        "colouring", Options=Options, TARGETS=("colours",), REQUEST=VECTOR, FORM="softmax", METRICS={},
-        build_head=lambda options, target, features: keras.layers.Reshape((MOST, len(COLOURS)))(
-            build_linear_head(features, MOST * len(COLOURS))
-        ),
-        describe=lambda options, target: OutputSpec(target.name, "colouring", (MOST, len(COLOURS)), names=COLOURS),
-        make_answers=ColourAnswers,
-        build=lambda options, output, target, train_targets: Colouring(output, options.weight),
-        convert_teacher=lambda student, teacher: keep, invert_predictions=refuse_predictions,
-    ),
+    "objectives.colouring": Objective(),
 }  # fmt: skip

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 from bmcli import plugins
+from bmcli.disk import compute_sha256
+from bmcli.networks.network import load_serving_model
 
 from .conftest import Bmcli
 
@@ -90,6 +95,27 @@ def test_answers_of_any_length_go_through_folds_and_searches(colours: Any, tmp_p
         "tune", "recipe.yaml", "train.epochs=1", "tune.trials=2", "tune.space={model.dropout: {choice: [0.0, 0.1]}}"
     )
     assert [trial["state"] for trial in found["trials"]] == ["done", "done"]
+
+
+@pytest.mark.slow
+def test_a_student_of_answers_of_any_length_is_the_same_on_two_replicas(colours: Any, tmp_path: Path) -> None:
+    teacher = Path(colours("train", "recipe.yaml", "train.epochs=2")["run"])
+    model = teacher / "model.keras"
+    teachers = [{"model": str(model), "run": str(teacher), "sha256": compute_sha256(model)}]
+    losses = [{"kind": kind} for kind in ("hard", "logits", "soft", "dist")]
+    recipe = {**RECIPE, "name": "student", "distillation": {"teachers": teachers, "losses": losses}}
+    (tmp_path / "student.yaml").write_text(yaml.safe_dump(recipe))
+    one = Path(colours("train", "student.yaml", "train.epochs=2")["run"])
+    command = [sys.executable, "-m", "bmcli", "train", "student.yaml", "train.epochs=2", "--strategy", "mirrored"]
+    done = subprocess.run(
+        [*command, "--replicas", "2", "--json"], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    first, second = (
+        load_serving_model(run / "model.keras").weights for run in (one, Path(json.loads(done.stdout)["run"]))
+    )
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
 
 
 @pytest.mark.slow

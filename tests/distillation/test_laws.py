@@ -87,6 +87,57 @@ def test_correlations_are_between_the_classes_of_each_place() -> None:
     np.testing.assert_allclose(found, one, rtol=1e-5)
 
 
+def given_places(places: int, seed: int = 1) -> TargetOutputs:
+    """Outputs of some places, which weigh the same."""
+    each = [given(seed=seed + place).outputs["label"] for place in range(places)]
+    student = tf.stack([one.student for one in each], axis=1)
+    return replace(each[0], student=student, teachers=tf.stack([one.teachers for one in each], axis=2))
+
+
+def weigh(outputs: TargetOutputs, weights: Any) -> LossInputs:
+    weighted = replace(outputs, places=None if weights is None else tf.constant(weights, tf.float32))
+    return replace(given(), outputs={"label": weighted})
+
+
+@pytest.mark.parametrize("options", OF_OUTPUTS, ids=str)
+def test_padding_has_no_part_in_the_loss_of_an_example(options: dict[str, Any]) -> None:
+    whole, strange = given_places(3), given_places(2, seed=8)
+    padded = replace(
+        whole,
+        student=tf.concat([whole.student, 5 * strange.student], axis=1),
+        teachers=tf.concat([whole.teachers, strange.teachers], axis=2),
+    )
+    alike, weighted, with_padding = (
+        loss(options, each)
+        for each in (
+            weigh(whole, None),
+            weigh(whole, np.full((ROWS, 3), 1 / 3)),
+            weigh(padded, [[1 / 3] * 3 + [0, 0]] * ROWS),
+        )
+    )
+    np.testing.assert_allclose(weighted, alike, rtol=1e-5)
+    np.testing.assert_allclose(with_padding, weighted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("options", [each for each in OF_OUTPUTS if each["kind"] != "dist"], ids=str)
+def test_an_example_weighs_as_much_as_it_has_places(options: dict[str, Any]) -> None:
+    outputs, lengths = given_places(3), np.arange(ROWS) % 4
+    is_there = np.arange(3) < lengths[:, None]
+    found = loss(options, weigh(outputs, is_there * ROWS / is_there.sum()))
+    by_place = np.stack(
+        [
+            loss(
+                options,
+                weigh(replace(outputs, student=outputs.student[:, n], teachers=outputs.teachers[:, :, n]), None),
+            )
+            for n in range(3)
+        ],
+        axis=1,
+    )
+    assert found.mean() == pytest.approx(by_place[is_there].mean(), rel=1e-5)
+    assert not found[lengths == 0].any()
+
+
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_a_loss_is_one_number_an_example_and_never_below_0(options: dict[str, Any]) -> None:
     values = loss(options, given())

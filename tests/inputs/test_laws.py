@@ -98,6 +98,7 @@ CASES = {
     "number, uniform bins of text": Case("number", NUMBERS, text("5", None), {"bins": 3, "binning": "uniform"}),
     "number, bins of padded sequences": Case("number", PADDED, PADDED[::-1], {"bins": 3}),
     "number, learned": Case("number", NUMBERS, text("5", None, ""), {"missing": "learned", "log": True}),
+    "lags": Case("lags", VECTORS, np.where(VECTORS > 104, NAN, VECTORS), {"of": "load", "steps": (1, 2, 3)}),
     "number, learned in padded sequences": Case("number", PADDED, PADDED[::-1], {"missing": "learned", "flag": True}),
     "category": Case("category", LETTERS, MORE_LETTERS),
     "category, spellings": Case("category", SPELLINGS, MORE_SPELLINGS),

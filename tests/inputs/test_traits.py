@@ -93,7 +93,7 @@ def test_pictures_are_drawn_and_changed_between_0_and_1(case: Case) -> None:
 def test_a_column_is_described(case: Case) -> None:
     traits = inputs.get_traits(case.fit())
     assert traits.describe_cells()
-    assert isinstance(traits.summarize(), str) == (case.kind != "number")
+    assert isinstance(traits.summarize(), str) == (traits.column.kind != "number")
 
 
 @pytest.mark.parametrize("name", ["text, sequence", "text, characters"])

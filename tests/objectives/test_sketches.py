@@ -28,22 +28,22 @@ BOXES = np.array(
 )
 DICE = np.random.default_rng(5)
 
-# Features of the form that a sketch needs, its target, and the state of the target.
-CASES: dict[str, tuple[Any, np.ndarray, dict[str, Any]]] = {
+# Features of the form that a sketch needs, its target, and the state of the target; None without a target.
+CASES: dict[str, tuple[Any, np.ndarray | None, dict[str, Any]]] = {
     "next_token": ((6, 8), TOKENS, {"tokens": list("-abcd")}),
     "detection": (((8, 8, 4), (4, 4, 6)), BOXES, {"classes": ["cat", "dog"]}),
     "ctc": ((16, 8), TOKENS, {"letters": list("abcd")}),
-    "contrastive": ((8,), np.zeros(ROWS, "float32"), {}),
+    "contrastive": ((8,), None, {}),
 }
 
 
-def make_objective(code: str) -> tuple[TargetObjective, Any]:
-    """Run a sketch: its objective, with what it leaves out, and its head."""
+def make_objective(code: str) -> tuple[TargetObjective, dict[str, Any]]:
+    """Run a sketch: its objective, with what it leaves out, and its functions."""
     names: dict[str, Any] = {}
     exec(code, names)
     (sketch,) = (each for each in names.values() if isinstance(each, type) and each.__module__ == "builtins")
     whole: Any = type(sketch.__name__, (sketch,), dict.fromkeys(sketch.__abstractmethods__))
-    return whole(), names["build_head"]
+    return whole(), names
 
 
 def test_there_is_a_sketch_of_each_case() -> None:
@@ -54,17 +54,21 @@ def test_there_is_a_sketch_of_each_case() -> None:
 def test_a_sketch_learns(name: str) -> None:
     keras.utils.set_random_seed(3)
     shapes, target, state = CASES[name]
-    objective, build_head = make_objective(SKETCHES[name])
+    objective, functions = make_objective(SKETCHES[name])
     inputs = tuple(map(keras.Input, shapes)) if isinstance(shapes[0], tuple) else keras.Input(shapes)
-    head = build_head(None, Column("goal", "any", target.shape[1:], target.dtype.name, state=state), Features(inputs))
-    network = keras.Model(inputs, head)
+    if target is None:
+        output, column = functions["describe_inputs"](None, "goal", [Column("0", "number", shapes, "float32")])
+        assert functions["TARGETS"] == ()
+        assert output.inputs == ("0",)
+    else:
+        column = Column("goal", "any", target.shape[1:], target.dtype.name, state=state)
+    network = keras.Model(inputs, functions["build_head"](None, column, Features(inputs)))
     values = [tf.constant(DICE.normal(size=(ROWS, *each.shape[1:])), tf.float32) for each in network.inputs]
+    learned = {"0": values[0]} if target is None else tf.constant(target)
     optimizer, losses = keras.optimizers.Adam(0.05), []
     for step in range(60):
         draws = StatelessRandom(1, name, step, ROWS, None)
-        batch = objective.prepare(
-            Batch({str(i): each for i, each in enumerate(values)}, tf.constant(target)), draws, True
-        )
+        batch = objective.prepare(Batch({str(i): each for i, each in enumerate(values)}, learned), draws, True)
         with tf.GradientTape() as tape:
             given = [batch.inputs[str(position)] for position in range(len(values))]
             merged = [tf.reshape(each, (-1, *each.shape[-1:])) for each in given] if objective.views > 1 else given

@@ -21,6 +21,7 @@ from bmcli.networks.network import load_serving_model
 from bmcli.runs import Run
 from tests.commands.conftest import Bmcli
 from tests.commands.test_kill import Killed
+from tests.export.forging import forge_preprocessing
 from tests.stranger.traces import RECIPE, ROWS, mark_readings
 
 PARTS = {
@@ -137,6 +138,40 @@ def test_artefacts_of_its_format_and_of_bmcli_are_verified(bmcli: Bmcli, run: Ru
     assert sum(sizes) == 947
     assert bmcli("report", run.folder).code == 0
     assert "archive" in (run.folder / "report.html").read_text()
+
+
+def test_a_format_without_texts_has_the_encoder_of_the_package_beside_it(bmcli: Bmcli, run: Run) -> None:
+    done = bmcli("export", run.folder, "--formats", "litert", "--json")
+    assert done.code == 0, done.err
+    folder = run.folder / "exports" / "litert"
+    verification = json.loads((folder / "card.json").read_text())["verification"]
+    assert verification["verified"], verification
+    assert "a trace that is too long in 'trace'" in verification["edge_cases"]
+    code = (
+        "import json; from encoder import encode\n"
+        "(column,) = [each for each in json.load(open('preprocessing.json'))['inputs'] if each['kind'] == 'trace']\n"
+        "print(encode(column, ['1 2', '']).shape)\n"
+    )
+    encoded = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
+    assert encoded.stdout.strip() == "(2, 8, 2)"
+    confidences = []
+    for name, predictor in (("first.csv", run.folder), ("second.csv", folder)):
+        assert bmcli("predict", predictor, "quakes.csv", "--output", name).code == 0
+        with open(name, newline="") as file:
+            confidences.append([float(row["marks_confidence"]) for row in csv.DictReader(file)])
+    np.testing.assert_allclose(*confidences, atol=1e-4)
+    forge_preprocessing(folder, lambda values: values["inputs"][0]["state"].update(mean="much"))
+    rejected = bmcli("predict", folder, "quakes.csv", "--trust-artefact")
+    assert rejected.code == 4
+    assert "the trace 'trace' has no mean and scale" in rejected.err
+
+
+@pytest.mark.slow
+def test_a_student_learns_from_a_file_because_its_objective_knows_how(bmcli: Bmcli, run: Run, recipe: Path) -> None:
+    options = f"{{teacher: {{file: {run.model}}}, student: {{model: {{width: 8}}}}, losses: [soft], baseline: false}}"
+    done = bmcli("distill", recipe, "train.epochs=4", "data.augment={}", f"distill={options}", "--json")
+    assert done.code == 0, done.err
+    assert done.json()["student"]["test/mark_accuracy"] > 0.65
 
 
 @pytest.mark.slow

@@ -85,6 +85,8 @@ class TargetOutputs:
         teachers: Those of each teacher, float32 `(batch, teachers, ..., width)`.
         teacher_weights: Of the teachers; they add up to 1.
         weight: Of the target's loss in the sum over targets.
+        places: Weights of the axes before the last one, `(batch, ...)`, 0 for padding; over a whole batch they add up
+            to the number of examples. None if all places of an example weigh the same.
     """
 
     student: Any
@@ -92,6 +94,16 @@ class TargetOutputs:
     teacher_weights: tuple[float, ...]
     form: OutputForm
     weight: float
+    places: Any = None
+
+    def average_places(self, losses: Any) -> Any:
+        """Average the losses of each example over its places: `(batch, ...)` to `(batch,)`."""
+        from keras import ops
+
+        axes = tuple(range(1, len(losses.shape)))
+        if self.places is not None:
+            return ops.sum(self.places * losses, axis=axes)
+        return ops.mean(losses, axis=axes) if axes else losses
 
     def teacher(self, temperature: Any = 1.0) -> Any:
         """Merge the outputs of all teachers to those of one, `(batch, ..., width)`.
@@ -160,14 +172,6 @@ def sum_losses(losses: Sequence[Any]) -> Any:
     for each in losses[1:]:
         total = total + each
     return total
-
-
-def average_places(losses: Any) -> Any:
-    """Average the losses of each example over its places, such as steps: `(batch, ...)` to `(batch,)`."""
-    from keras import ops
-
-    axes = tuple(range(1, len(losses.shape)))
-    return ops.mean(losses, axis=axes) if axes else losses
 
 
 def flatten_features(tensor: Any) -> Any:

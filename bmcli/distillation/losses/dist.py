@@ -11,7 +11,6 @@ from bmcli.distillation.losses import (
     OutputForm,
     SoftenedOptions,
     TargetOutputs,
-    average_places,
     select_outputs,
     sum_losses,
 )
@@ -52,9 +51,24 @@ def _compute_target_loss(outputs: TargetOutputs, temperature: Any, options: Opti
     student = ops.softmax(outputs.student / temperature)
     teacher = ops.softmax(outputs.teacher(temperature) / temperature)
     equal = ops.ones((1, student.shape[-1]), "float32")
-    between = 1 - average_places(_compute_correlations(student, teacher, equal))
-    within = 1 - ops.mean(_compute_correlations(ops.transpose(student), ops.transpose(teacher), weights[None, :]))
+    between = outputs.average_places(1 - _compute_correlations(student, teacher, equal))
+    within = _compare_examples(student, teacher, weights, outputs.places)
     return outputs.weight * temperature**2 * (options.between * between + options.within * within)
+
+
+def _compare_examples(student: Any, teacher: Any, weights: Any, places: Any) -> Any:
+    """Compute 1 minus the mean correlation between the examples of a batch, over all classes and places."""
+    from keras import ops
+
+    student, teacher = ops.transpose(student), ops.transpose(teacher)  # (classes, ..., batch)
+    if places is None:
+        return 1 - ops.mean(_compute_correlations(student, teacher, weights[None, :]))
+    by_place = weights * ops.transpose(places)  # (..., batch): an example counts at the places that it has
+    correlations = _compute_correlations(student, teacher, by_place)
+    shares = ops.sum(by_place, axis=-1)
+    return 1 - ops.mean(ops.sum(shares * correlations, axis=tuple(range(1, len(correlations.shape))))) / ops.maximum(
+        ops.sum(shares), 1e-12
+    )
 
 
 def _compute_correlations(first: Any, second: Any, weights: Any) -> Any:
@@ -62,11 +76,11 @@ def _compute_correlations(first: Any, second: Any, weights: Any) -> Any:
 
     Args:
         first, second: `(..., rows, columns)`.
-        weights: Of the columns, `(1, columns)`.
+        weights: Of the columns, `(..., columns)`.
     """
     from keras import ops
 
-    shares = weights / ops.maximum(ops.sum(weights), 1e-12)
+    shares = weights / ops.maximum(ops.sum(weights, axis=-1, keepdims=True), 1e-12)
     first, second = (values - ops.sum(shares * values, axis=-1, keepdims=True) for values in (first, second))
     covariance = ops.sum(shares * first * second, axis=-1)
     variances = ops.sum(shares * ops.square(first), axis=-1) * ops.sum(shares * ops.square(second), axis=-1)

@@ -11,7 +11,6 @@ from bmcli.distillation.losses import (
     OutputForm,
     OutputOptions,
     TargetOutputs,
-    average_places,
     select_outputs,
     sum_losses,
 )
@@ -36,4 +35,4 @@ def _compute_target_loss(outputs: TargetOutputs) -> Any:
     differences = outputs.student - outputs.teacher()
     if outputs.form == "softmax":  # a constant added to all logits does not change the softmax
         differences = differences - ops.mean(differences, axis=-1, keepdims=True)
-    return outputs.weight * average_places(ops.square(differences))
+    return outputs.weight * outputs.average_places(ops.mean(ops.square(differences), axis=-1))

@@ -11,7 +11,6 @@ from bmcli.distillation.losses import (
     OutputForm,
     SoftenedOptions,
     TargetOutputs,
-    average_places,
     select_outputs,
     sum_losses,
 )
@@ -55,7 +54,7 @@ def _compute_target_loss(outputs: TargetOutputs, temperature: Any, divergence: s
         pairs = [[ops.log_sigmoid(z), ops.log_sigmoid(-z)] for z in (teacher, student)]
         # The mean over the outputs, like the loss of the objective `multi_label`.
         divergences = _compute_divergence(pairs[0], pairs[1], divergence) / teacher.shape[-1]
-    return outputs.weight * temperature**2 * average_places(divergences)
+    return outputs.weight * temperature**2 * outputs.average_places(divergences)
 
 
 def _compute_divergence(teacher: list[Any], student: list[Any], kind: str) -> Any:

@@ -25,7 +25,7 @@ _BARS = " " + "".join(chr(code) for code in range(0x2581, 0x2589))  # from nothi
 def to_json(result: Plan) -> dict[str, Any]:
     """Make one object: `measured` is what was measured and `steps` what was predicted from it, both in seconds."""
     spec, measured = result.spec, result.measurement
-    columns = [("input", column) for column in spec.inputs] + [("target", column) for column in spec.targets]
+    columns = [(role, column) for role, of_role in _group_columns(spec) for column in of_role]
     return {
         "recipe": result.name,
         "rows": dict(spec.counts),
@@ -115,16 +115,21 @@ def _format_row_counts(plan: Plan) -> str:
     return f"{plan.name}: {counts} rows" + (f"; in the cache already: {cached}" if cached else "")
 
 
+def _group_columns(spec: DataSpec) -> tuple[tuple[str, tuple[Column, ...]], ...]:
+    """Group the columns by role."""
+    return ("input", spec.inputs), ("target", spec.targets), ("learned", spec.derived)
+
+
 def _tabulate_columns(spec: DataSpec) -> list[list[object]]:
     """Make a row for each column; of many the first inputs and all targets."""
     rows: list[list[object]] = [
         [column.name, role, column.kind, format_shape(column.shape), _count_classes(column, role) or "-"]
-        for role, columns in (("input", spec.inputs), ("target", spec.targets))
+        for role, columns in _group_columns(spec)
         for column in columns
     ]
     if len(rows) <= MAX_COLUMN_ROWS:
         return rows
-    last = len(spec.targets)
+    last = len(spec.learned)
     between = len(rows) - (MAX_COLUMN_ROWS - 1)
     return [*rows[: MAX_COLUMN_ROWS - 1 - last], [f"... {between} more", "", "", "", ""], *rows[len(rows) - last :]]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bmcli.answers import Answers, AnswerTable, ExampleScores, RowValues, ServedAnswer, TruthDistribution
+from bmcli.answers import Answers, AnswerTable, ExampleScores, Quality, RowValues, ServedAnswer, TruthDistribution
 from bmcli.answers.figures import AnswerFigure, Table
 from bmcli.metrics.info import ERROR, SHARE, MetricInfo
 from bmcli.metrics.weighted_metrics import MetricSamples, WeightedMetrics, divide
@@ -126,5 +126,5 @@ class MarkAnswers(Answers):
     ) -> np.ndarray:
         return np.asarray((self.predict_points(expected) == self.predict_points(predicted)).all(axis=1))
 
-    def compute_quality(self, truth: np.ndarray, predictions: np.ndarray) -> RowValues:
-        return RowValues("row_accuracy", np.asarray((self.predict_points(predictions) == truth).all(axis=1).mean()))
+    def compute_quality(self, truth: np.ndarray, predictions: np.ndarray) -> Quality:
+        return Quality("row_accuracy", float((self.predict_points(predictions) == truth).all(axis=1).mean()))

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from bmcli.errors import BmcliError
 from bmcli.models import STEPS, Features
-from bmcli.objectives import Converter, LearnedTarget, TargetObjective, keep, refuse_predictions
+from bmcli.objectives import Converter, LearnedTarget, TargetObjective, invert_softmax, keep
 from bmcli.recipe.objective import ObjectiveOptions
 from bmcli.specs import Column, OutputSpec
 
@@ -37,10 +37,10 @@ class Marking(TargetObjective):
     smoothing: float
     weight: float
 
-    def count_units(self, target: Any) -> Any:
+    def weigh_places(self, target: Any) -> Any:
         from keras import ops
 
-        return ops.sum(ops.cast(target >= 0, "float32"), axis=1)
+        return ops.cast(target >= 0, "float32")
 
     def loss(self, target: Any, output: Any) -> Any:
         from keras import ops
@@ -135,8 +135,7 @@ def convert_teacher(student: LearnedTarget, teacher: LearnedTarget) -> Converter
     return keep
 
 
-def invert_predictions(student: LearnedTarget) -> Converter:
-    return refuse_predictions(student)
+invert_predictions = invert_softmax
 
 
 def build(options: Options, output: OutputSpec, target: Column, train_targets: Any) -> Marking:
