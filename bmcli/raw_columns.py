@@ -295,6 +295,7 @@ def suggest_notation(rows: RawColumn, notation: NumberNotation) -> Iterator[None
             raise
         options = written.notation.to_options() or {"decimal": "."}
         listed = ", ".join(f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in options.items())
+        listed = listed.replace("$", "$$")  # A single dollar sign can begin a variable of a recipe.
         advice = f"Write `{listed}` beside its kind: nearly all of the cells are written in this way."
         raise RowFault(fault.row, fault.message, advice, fault.cell) from None
 

@@ -196,7 +196,7 @@ class DateTraits(InputTraits):
     @property
     def reading_options(self) -> Mapping[str, Any]:
         formats = self.column.state["formats"]
-        return {"format": formats[0] if len(formats) == 1 else formats}
+        return {"format": formats[0] if len(formats) == 1 else tuple(formats)}
 
     def summarize(self) -> str:
         return ""
