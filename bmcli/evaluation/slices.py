@@ -18,7 +18,14 @@ from bmcli.evaluation.intervals import (
 )
 from bmcli.metrics.differences import subtract_metrics
 from bmcli.metrics.weighted_metrics import WeightedMetrics, make_weighted_means
-from bmcli.raw_columns import RawColumn, RowFault, build_vocabulary, is_text_column, lookup_indices, to_numbers
+from bmcli.raw_columns import (
+    RawColumn,
+    RowFault,
+    build_vocabulary,
+    is_text_column,
+    lookup_indices,
+    read_written_numbers,
+)
 from bmcli.records import validate_as
 
 MIN_SLICE_ROWS = 20
@@ -124,12 +131,14 @@ def make_slicing(name: str, column: RawColumn, bins: int = BINS) -> Slicing:
         RowFault: The column holds several values a row.
     """
     try:
-        values = to_numbers(column)
+        values = read_written_numbers(column)
     except RowFault:
         return _slice_by_category(name, column)
     if values.ndim != 1:
         raise RowFault(0, f"expected one value a row, received an array of shape {values.shape[1:]}.")
     distinct = np.unique(values[~np.isnan(values)])
+    if not len(distinct) and is_text_column(column):  # words such as none and unknown
+        return _slice_by_category(name, column)
     if len(distinct) > _MAX_VALUES:
         return _slice_by_quantile(name, values, bins)
     return _add_missing_part(
@@ -323,7 +332,7 @@ def can_slice(column: RawColumn) -> bool:
     if not is_text_column(column):
         return getattr(column, "ndim", 0) == 1
     try:
-        to_numbers(column)
+        read_written_numbers(column)
     except RowFault:
         return 2 * len(build_vocabulary(column)) <= len(column)
     return True
