@@ -341,6 +341,13 @@ def to_numbers(rows: RawColumn, notation: NumberNotation = PLAIN, missing_cells:
     return values
 
 
+def read_written_numbers(rows: RawColumn) -> np.ndarray:
+    """Convert cells to numbers as `to_numbers` does, in the notation in which all of them are written."""
+    cells = ColumnCells("", rows)
+    written = cells.written_numbers
+    return to_numbers(rows, PLAIN if written is None or not cells.is_numeric else written.notation)
+
+
 @contextmanager
 def suggest_notation(rows: RawColumn, notation: NumberNotation) -> Iterator[None]:
     """Add the notation of most cells to the fault of one that is not a number of another notation."""
@@ -352,6 +359,7 @@ def suggest_notation(rows: RawColumn, notation: NumberNotation) -> Iterator[None
             raise
         options = written.notation.to_options() or {"decimal": "."}
         listed = ", ".join(f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in options.items())
+        listed = listed.replace("$", "$$")  # A single dollar sign can begin a variable of a recipe.
         advice = f"Write `{listed}` beside its kind: nearly all of the cells are written in this way."
         raise RowFault(fault.row, fault.message, advice, fault.cell) from None
 

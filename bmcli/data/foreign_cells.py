@@ -16,6 +16,7 @@ from bmcli.errors import Fault
 from bmcli.notation import MAX_FOREIGN, list_counts, order_counts
 from bmcli.raw_columns import RawColumn, RowFault, is_text_column
 from bmcli.recipe.fields import Kind
+from bmcli.recipe.nodes import escape_dollars
 
 _MAX_COUNTED = 200  # distinct cells that are looked for
 _MAX_MISSING_LIST = 500  # characters of a list that a suggestion spells out
@@ -75,18 +76,16 @@ def make_input_cure(options: Kind | None, missing: Sequence[str]) -> Callable[[M
 
 
 def _advise_missing(options: Kind | None, missing: Sequence[str], cells: Mapping[str, int]) -> str:
-    listed = ("missing_cells" in type(options).model_fields) if options is not None else False
     if options is None and missing:
-        known = tuple(missing)
-        text = f"Add {'it' if len(cells) == 1 else 'them'} to `missing: {{}}`."
-    elif listed:
-        known = tuple(options.model_dump()["missing_cells"]) if options is not None else ()
-        text = "Write `missing_cells: {}` beside its kind to treat such cells as missing."
+        known, text = tuple(missing), f"Add {'it' if len(cells) == 1 else 'them'} to `missing: {{}}`."
     elif options is None:
         known, text = (), "List the inputs, with `missing_cells: {}` beside its kind, as `bmcli init` does."
+    elif "missing_cells" in type(options).model_fields:
+        known = tuple(options.model_dump()["missing_cells"])
+        text = "Write `missing_cells: {}` beside its kind to treat such cells as missing."
     else:
         return ""
-    words = json.dumps([text for text in (*known, *cells) if text], ensure_ascii=False)
+    words = json.dumps(escape_dollars([text for text in (*known, *cells) if text]), ensure_ascii=False)
     if len(cells) > MAX_FOREIGN or len(words) > _MAX_MISSING_LIST:
         return "Write `invalid: fill` to treat such cells as missing."
     return text.format(words)

@@ -10,7 +10,7 @@ from bmcli.data import columns, derivation, invalid
 from bmcli.data.sources import SourceRows, get_source, read_rows
 from bmcli.data.splitting import splits
 from bmcli.errors import prefix_faults
-from bmcli.raw_columns import RawColumn, RowFault, is_file_column, is_text_column, take_rows, to_numbers
+from bmcli.raw_columns import RawColumn, RowFault, is_file_column, is_text_column, read_written_numbers, take_rows
 from bmcli.recipe.data import DataOptions, FoldOptions
 from bmcli.recipe.fields import Kind
 from bmcli.specs import SPLITS
@@ -57,7 +57,7 @@ class RawSplits:
         if name not in self.columns:
             return None
         try:
-            values = to_numbers(self.columns[name])
+            values = read_written_numbers(self.columns[name])
         except RowFault:
             return None
         numbers = values[~np.isnan(values)].astype("float64")

@@ -287,7 +287,7 @@ def _to_array(column: RawColumn, tensor: Any) -> np.ndarray:
     """Convert a raw column to an array for an input of a served model."""
     if tensor.dtype == "string":
         return np.array([text or "" for text in raw_columns.to_texts(column).to_pylist()], object)
-    values = raw_columns.to_numbers(column) if raw_columns.is_text_column(column) else np.asarray(column)
+    values = raw_columns.read_written_numbers(column) if raw_columns.is_text_column(column) else np.asarray(column)
     if values.ndim < len(tensor.shape):
         values = values.reshape(*values.shape, *(1,) * (len(tensor.shape) - values.ndim))
     return values.astype(tensor.dtype)

@@ -25,7 +25,7 @@ from bmcli.raw_columns import (
     build_vocabulary,
     is_text_column,
     lookup_indices,
-    to_numbers,
+    read_written_numbers,
     to_texts,
 )
 from bmcli.records import validate_as
@@ -133,12 +133,14 @@ def make_slicing(name: str, column: RawColumn, bins: int = BINS) -> Slicing:
         RowFault: The column holds several values a row.
     """
     try:
-        values = to_numbers(column)
+        values = read_written_numbers(column)
     except RowFault:
         return _slice_by_category(name, column)
     if values.ndim != 1:
         raise RowFault(0, f"expected one value a row, received an array of shape {values.shape[1:]}.")
     distinct = np.unique(values[~np.isnan(values)])
+    if not len(distinct) and is_text_column(column):  # words such as none and unknown
+        return _slice_by_category(name, column)
     if len(distinct) > _MAX_VALUES:
         return _slice_by_quantile(name, values, bins)
     return _add_missing_part(
@@ -333,7 +335,7 @@ def can_slice(column: RawColumn) -> bool:
     if not is_text_column(column):
         return getattr(column, "ndim", 0) == 1
     try:
-        to_numbers(column)
+        read_written_numbers(column)
     except RowFault:
         return 2 * len(build_vocabulary(column)) <= len(column)
     return True

@@ -80,7 +80,7 @@ def guess(cells: ColumnCells) -> Guess | None:
     missing = {**markers, **foreign}
     why = f"yes or no; missing: {list_counts(missing)}" if missing else "yes or no"
     # A recipe that does not name the kind takes the others for missing, too: the flag of these keeps them apart.
-    options = {"missing_cells": list(foreign)} if foreign else {}
+    options = {"missing_cells": tuple(foreign)} if foreign else {}
     return Guess("boolean", 0.9, why, options, bool(foreign), is_categorical=True, foreign=foreign)
 
 
@@ -218,7 +218,8 @@ class BooleanTraits(InputTraits):
 
     @property
     def reading_options(self) -> Mapping[str, Any]:
-        return {name: self.column.state[name] for name in ("missing_cells",) if name in self.column.state}
+        named = self.column.state.get("missing_cells")
+        return {"missing_cells": tuple(named)} if named else {}
 
     @property
     def preprocessing(self) -> Preprocessing:

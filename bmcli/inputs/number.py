@@ -308,8 +308,8 @@ class NumberTraits(InputTraits):
 
     @property
     def reading_options(self) -> Mapping[str, Any]:
-        named = {name: self.column.state[name] for name in ("missing_cells",) if name in self.column.state}
-        return {**self.column.state.get("notation", {}), **named}
+        named = self.column.state.get("missing_cells")
+        return {**self.column.state.get("notation", {}), **({"missing_cells": tuple(named)} if named else {})}
 
     def read_array(self, rows: RawColumn) -> np.ndarray:
         return _read_cells(rows, self.column.state)

@@ -52,7 +52,24 @@ def negative(write: Callable[[float], str]) -> Write:
     return lambda value: write(value - 1700)
 
 
+def command_case(name: str, awkward: str, clean: str) -> Case:
+    """Make the case of lines that a command prints."""
+    return Case(name, {"rows.csv": awkward.encode()}, {"rows.csv": clean.encode()})
+
+
+def print_temperatures(mark: str, delimiter: str) -> str:
+    rows = (f"{i % 40}{mark}{i % 10}{delimiter}{'warm' if i % 40 > 19 else 'kalt'}\n" for i in range(200))
+    return f"t{delimiter}y\n" + "".join(rows)
+
+
+def print_incomes(missing: str) -> str:
+    rows = (f"{i + 0.5 if i % 12 else missing},{'no' if i < 100 else 'yes'}\n" for i in range(200))
+    return "income,y\n" + "".join(rows)
+
+
 CASES: list[Case] = [
+    command_case("temperatures with a decimal comma", print_temperatures(",", ";"), print_temperatures(".", ",")),
+    command_case("incomes with NULL", print_incomes("NULL"), print_incomes("")),
     cell_case("numbers with a decimal comma", "amount", lambda value: swap(f"{value:.1f}")),
     cell_case("numbers with groups and a point", "amount", grouped(",")),
     cell_case("numbers with groups and a comma", "amount", grouped(".", decimal=",")),

@@ -281,7 +281,7 @@ MIXED = {
     "a stray text among numbers": (
         [f"{n * 1.37:.2f}" for n in range(80)] + ["abc"],
         "table.csv:82  column 'a': expected a number, received 'abc'. Add it to `missing:",
-        "numbers except for a few cells",
+        "numbers; missing: 'abc' (1)",
     ),
     "dates in three formats": (
         [("2024-01-%02d", "%02d/01/2024", "Jan %02d 2024")[n % 3] % (1 + n % 28) for n in range(81)],
@@ -292,7 +292,7 @@ MIXED = {
 
 
 @pytest.mark.parametrize("name", MIXED)
-def test_a_column_of_several_sorts_is_told_and_left_out_by_init(
+def test_a_column_of_several_sorts_is_a_fault_that_init_settles(
     bmcli: Bmcli, write_recipe: WriteRecipe, tmp_path: Path, name: str
 ) -> None:
     cells, message, why = MIXED[name]

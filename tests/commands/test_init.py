@@ -67,6 +67,40 @@ def test_columns_are_what_they_look_like(init: Callable[..., Drafted]) -> None:
     assert columns["constant"]["why"] == "every cell has the same value"
 
 
+def test_what_is_guessed_of_cells_is_written_with_the_reason(init: Callable[..., Drafted], tmp_path: Path) -> None:
+    lines = ["a,zip,m,price"]
+    for row in range(100):
+        a = "see note" if row % 50 == 7 else row * 1.5
+        lines.append(
+            f'{a},0{1000 + row % 20},{"unknown" if row % 9 == 4 else "YN"[row % 2]},"${1 + row % 9},{row:03}.50"'
+        )
+    columns = init("\n".join(lines), "--target", "price")
+    assert {name: column["kind"] for name, column in columns.items()} == {
+        "a": "number", "zip": "category", "m": "boolean", "price": "number",
+    }  # fmt: skip
+    assert columns["m"]["why"] == "yes or no; missing: 'unknown' (11)"
+    text = (tmp_path / "recipe.yaml").read_text()
+    assert "# a: numbers; missing: 'see note' (2)" in text
+    data = load_recipe(str(tmp_path / "recipe.yaml")).recipe.data.model_dump()
+    assert data["inputs"]["a"]["missing_cells"] == ("see note",)
+    assert (data["targets"]["price"]["thousands"], data["targets"]["price"]["unit"]) == (",", "$")
+
+
+def test_a_doubtful_notation_is_a_note(bmcli: Bmcli, tmp_path: Path) -> None:
+    rows = "".join(f"{row + 1}.{37 * row % 1000:03},{row % 5},{row % 2}\n" for row in range(100))
+    (tmp_path / "t.csv").write_text("a,b,y\n" + rows)
+    notes = bmcli("init", "t.csv", "--json").json()["notes"]
+    assert 'a: 1.000 is read as 1; if it means 1000, write `decimal: ",", thousands: "."`.' in notes
+
+
+def test_a_word_of_a_target_is_a_class_and_no_missing_row(bmcli: Bmcli, tmp_path: Path) -> None:
+    rows = "".join(f"{row / 3},{'unknown' if row % 10 == 3 else row % 2}\n" for row in range(100))
+    (tmp_path / "t.csv").write_text("a,y\n" + rows)
+    result = bmcli("init", "t.csv", "--json").json()
+    assert result["columns"][1]["why"].endswith("its 2 integers are treated as classes, and so is 'unknown' (10)")
+    assert not [note for note in result["notes"] if "have no y" in note]
+
+
 def test_the_recipe_trains_and_is_measured(init: Callable[..., Drafted], bmcli: Bmcli) -> None:
     init(table(split=True), "--target", "grade")
     done = bmcli("train", "recipe.yaml", "train.epochs=1", "--json")

@@ -41,6 +41,8 @@ def _random(rows: int, columns: int, seed: int) -> tuple[Slicing, ...]:
 def test_rows_are_divided_by_what_a_column_holds() -> None:
     assert make_slicing("home", _text("rent", "own", None, "rent")).names == ("own", "rent", "missing")
     assert make_slicing("rooms", np.array([2, 1, 2, 3])).names == ("1", "2", "3")
+    assert make_slicing("fee", _text("1,5", "10,0", "NULL", "10,0")).names == ("1.5", "10", "missing")
+    assert make_slicing("state", _text("none", "unknown")).names == ("none", "unknown")
     found = make_slicing("age", np.array([*range(100), np.nan]), bins=4)
     assert found.names == ("up to 24.75", "24.75 to 49.5", "49.5 to 74.25", "above 74.25", "missing")
     assert np.bincount(found.codes).tolist() == [25, 25, 25, 25, 1]

@@ -24,7 +24,20 @@ def fit(rows: Any, **options: Any) -> Column:
 
 
 @pytest.mark.parametrize(
-    "words", [("yes", "No"), ("TRUE", "false"), ("t", "F"), ("y ", " n"), ("on", "off"), ("1", "0")]
+    "words",
+    [
+        ("yes", "No"),
+        ("TRUE", "false"),
+        ("t", "F"),
+        ("y ", " n"),
+        ("on", "off"),
+        ("1", "0"),
+        ("Ja", "nein"),
+        ("wahr", "falsch"),
+        ("oui", "non"),
+        ("SÍ", "no"),
+        ("✔", "✗"),
+    ],
 )
 def test_words_are_1_and_0(words: tuple[str, str]) -> None:
     rows = text(*words)
@@ -32,8 +45,8 @@ def test_words_are_1_and_0(words: tuple[str, str]) -> None:
 
 
 def test_words_of_another_language() -> None:
-    column = fit(text("Sí", "no"), yes=("sí",))
-    assert boolean.encode(text("SÍ", "No"), column).tolist() == [[1], [0]]
+    column = fit(text("Igen", "nem"), yes=("igen",), no=("nem",))
+    assert boolean.encode(text("IGEN", "Nem"), column).tolist() == [[1], [0]]
 
 
 @pytest.mark.parametrize("rows", [np.array([True, False]), np.array([1, 0], "uint8"), np.array([[1.0], [0.0]])])
@@ -45,6 +58,12 @@ def test_missing_cells_are_the_share_of_yes_and_flagged() -> None:
     rows = text("yes", "no", None, " ", "yes", "yes")
     assert boolean.encode(rows, fit(rows)).tolist() == [[1, 0], [0, 0], [0.75, 1], [0.75, 1], [1, 0], [1, 0]]
     assert boolean.encode(text(None), fit(text("yes", "no"))).tolist() == [[0.5]]
+
+
+def test_words_for_missing_cells_are_missing_unless_they_mean_yes_or_no() -> None:
+    rows = text("yes", "no", "NULL", "n/a", "See note", "no")
+    assert boolean.encode(rows, fit(rows, missing_cells=("see note",)))[:, 1].tolist() == [0, 0, 1, 1, 1, 0]
+    assert boolean.encode(text("some", "none"), fit(text("some", "none"), yes=("some",), no=("none",))).shape == (2, 1)
 
 
 def test_vectors_have_a_flag_for_each_channel() -> None:
@@ -74,5 +93,7 @@ def test_a_column_without_values_is_a_fault(rows: Any) -> None:
 def test_words_differ_and_are_not_empty() -> None:
     with pytest.raises(ValidationError, match="'ja' means both"):
         boolean.Options(yes=("Ja",), no=("ja ",))
+    with pytest.raises(ValidationError, match="'no' is a word for yes or no"):
+        boolean.Options(missing_cells=("No",))
     with pytest.raises(ValidationError, match="an empty cell is always missing"):
         boolean.Options(yes=(" ",))

@@ -232,6 +232,9 @@ def test_a_learned_stand_in_is_trained_with_the_network() -> None:
         ({"binning": "uniform"}, "has no effect without `bins`"),
         ({"bins": 3, "scale": "quantile"}, "has no effect with `bins`"),
         ({"bins": 3, "missing": "learned"}, "so it cannot be used with `bins`"),
+        ({"decimal": ",", "thousands": ","}, "is the mark before the fraction, too"),
+        ({"unit": "100 g"}, "expected a text without digits"),
+        ({"missing_cells": ("tbd", "-999")}, "a served model would take it for a number"),
     ],
 )
 def test_options_that_do_not_fit_are_a_fault(options: dict[str, Any], message: str) -> None:

@@ -350,7 +350,7 @@ def _make_input_role(profile: ColumnProfile) -> ColumnRole:
 
 
 def _follow_guess(profile: ColumnProfile, guess: Guess) -> ColumnRole:
-    named = {"missing_cells": list(guess.foreign)} if guess.foreign else {}
+    named = {"missing_cells": tuple(guess.foreign)} if guess.foreign else {}
     return ColumnRole(profile, "input", guess.kind, guess.why, {**guess.options, **named}, guess)
 
 
