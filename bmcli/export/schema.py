@@ -239,6 +239,7 @@ class DateState(_StrictRecord):
     scale: float
     flag: bool
     missing_cells: tuple[str, ...]
+    marked: dict[str, Count] = {}
     patterns: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
 
 

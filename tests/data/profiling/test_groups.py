@@ -12,7 +12,9 @@ from bmcli.data.profiling.roles import assign_roles, pick_target
 from bmcli.inputs import Guess
 
 NUMBERS = (Guess("number", 0.5, "numbers"),)
-PATIENTS = ColumnProfile("patient_id", 600, distinct=60, is_number=True, is_integer=True, top_share=0.02, guesses=NUMBERS)
+PATIENTS = ColumnProfile(
+    "patient_id", 600, distinct=60, is_number=True, is_integer=True, top_share=0.02, guesses=NUMBERS
+)
 VISITS = replace(PATIENTS, name="visit_id", distinct=300)
 AGE = ColumnProfile("age", 600, distinct=50, is_number=True, is_integer=True, guesses=NUMBERS)
 ILL = ColumnProfile("ill", 600, distinct=2, top_share=0.6, guesses=(Guess("category", 0.3, "2", is_categorical=True),))
@@ -20,7 +22,18 @@ ILL = ColumnProfile("ill", 600, distinct=2, top_share=0.6, guesses=(Guess("categ
 
 @pytest.mark.parametrize(
     "name",
-    ["patient_id", "PatientID", "patientid", "user id", "customer_no", "Session.Id", "subject", "User", "device_uuid", "id"],
+    [
+        "patient_id",
+        "PatientID",
+        "patientid",
+        "user id",
+        "customer_no",
+        "Session.Id",
+        "subject",
+        "User",
+        "device_uuid",
+        "id",
+    ],
 )
 def test_repeated_identifiers_are_groups(name: str) -> None:
     assert is_group(name, rows=600, distinct=60, top_share=0.02, example="1017")
@@ -29,7 +42,20 @@ def test_repeated_identifiers_are_groups(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["age", "year", "zip_code", "price", "rooms", "type_id", "product_id", "country_id", "hour", "visitors", "paid", "x"],
+    [
+        "age",
+        "year",
+        "zip_code",
+        "price",
+        "rooms",
+        "type_id",
+        "product_id",
+        "country_id",
+        "hour",
+        "visitors",
+        "paid",
+        "x",
+    ],
 )
 def test_counts_years_codes_and_prices_are_no_groups(name: str) -> None:
     assert not is_group(name, rows=600, distinct=60, top_share=0.02, example="1017")

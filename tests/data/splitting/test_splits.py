@@ -362,7 +362,9 @@ def test_times_are_read_in_the_formats_of_dates(cells: tuple[str, ...], formats:
 
 
 def test_an_unclear_order_of_day_and_month_in_times_is_a_fault() -> None:
-    with pytest.raises(RowFault, match="whether days or months are first is not clear from cells such as '01/02/2024'") as caught:
+    with pytest.raises(
+        RowFault, match="whether days or months are first is not clear from cells such as '01/02/2024'"
+    ) as caught:
         splits.read_times(text("01/02/2024", "03/04/2024"))
     assert caught.value.suggestion == 'Write `time_format: "%m/%d/%Y"`, or another one, beside `time`.'
     with pytest.raises(RowFault, match="expected the time of the row, received 'unknown'") as caught:
