@@ -249,6 +249,7 @@ class DateState(_StrictRecord):
     high: float
     flag: bool
     missing_cells: tuple[str, ...]
+    marked: dict[str, Count] = {}
     patterns: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
 
 

@@ -74,10 +74,10 @@ class Guess:
         is_wide: Whether the features are wide vectors.
         is_categorical: Whether each cell is one of few values, which must repeat to be useful.
         time_formats: Date formats of the cells, if each cell is a day or a time by which rows can be split.
-        doubt: What else the cells may mean, and how to say so in the recipe; also of a guess that is not followed.
         foreign: Counts of the few distinct cells that the kind cannot read, which `bmcli init` writes as the option
             `missing_cells`. A recipe that does not name them refuses them.
         warning: What a person should look at before training, in one sentence; empty if there is nothing.
+        doubt: What else the cells may mean, for the user to decide; empty if nothing else.
     """
 
     kind: str
@@ -90,9 +90,9 @@ class Guess:
     is_wide: bool = False
     is_categorical: bool = False
     time_formats: tuple[str, ...] = ()
-    doubt: str = ""
     foreign: Mapping[str, int] = field(default_factory=dict)
     warning: str = ""
+    doubt: str = ""
 
 
 class EdgeCell(NamedTuple):

@@ -202,8 +202,23 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
             "high": float(seconds.max()),
             "flag": not bool(present.all()),
             "missing_cells": list(options.missing_cells),
+            **_count_marked(rows, formats, options),
         },
     )
+
+
+def _count_marked(rows: RawColumn, formats: Sequence[str], options: Options) -> dict[str, Any]:
+    """Count the texts that say that there is no date, the most frequent first, if there are any."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not raw_columns.is_text_column(rows) and formats[0] in dates.EPOCHS:
+        return {}
+    texts = raw_columns.to_texts(rows)
+    is_marker = reading.find_no_dates(texts, options.missing_cells) & ~texts.is_null().to_numpy()
+    counted = pc.value_counts(pc.utf8_trim_whitespace(texts.filter(pa.array(is_marker)))).to_pylist()
+    marked = {each["values"]: each["counts"] for each in sorted(counted, key=lambda each: -each["counts"])}
+    return {"marked": marked} if marked else {}
 
 
 def check(rows: RawColumn, options: Options) -> None:

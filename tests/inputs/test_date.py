@@ -321,6 +321,13 @@ def test_missing_cells_of_the_recipe_may_look_like_dates() -> None:
     )
 
 
+def test_cells_that_mark_missing_dates_are_counted() -> None:
+    column = fit(text("2024-01-01", "unknown", "9999-12-31", "unknown", "2024-01-03", None))
+    assert column.state["marked"] == {"unknown": 2, "9999-12-31": 1}
+    assert fit(np.array([20240101, 0, 20240103])).state["marked"] == {"0": 1}
+    assert "marked" not in fit(text("2024-01-01", None)).state
+
+
 def test_a_fault_names_all_cells_that_are_no_dates() -> None:
     with pytest.raises(RowFault, match="received 'soon'") as caught:
         fit(text("2024-01-01", "soon", "2024-01-02", "later"), format="iso")

@@ -483,7 +483,7 @@ def _build_column(path: File, rows: list[tuple[int, Any]], name: str, values: li
     import pyarrow as pa
 
     if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values if value is not None):
-        # Integers beyond 64 bits do not fit into Arrow's integers. They are identifiers: as text they keep their digits.
+        # Integers beyond 64 bits do not fit into Arrow's integers: as text, such identifiers keep their digits.
         present = [value for value in values if value is not None]
         if any(isinstance(value, float) for value in present):
             values = [None if value is None else float(value) for value in values]

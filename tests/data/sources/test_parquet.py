@@ -18,7 +18,7 @@ from bmcli.data import pages
 from bmcli.data.sources import SourceRows, parquet
 from bmcli.disk import WriteFailure
 from bmcli.errors import BmcliError
-from bmcli.raw_columns import FileColumn
+from bmcli.raw_columns import FileColumn, to_texts
 
 
 @pytest.fixture
@@ -353,4 +353,4 @@ def test_identifiers_of_many_digits_keep_them(tmp_path: Path) -> None:
         ids = pa.array([first + row for row in range(4)], kind)
         pq.write_table(pa.table({"id": ids}), tmp_path / "t.parquet")
         found = parquet.read(parquet.Options(path=str(tmp_path / "t.parquet"))).columns["id"]
-        assert list(map(str, found.tolist())) == [str(first + row) for row in range(4)]
+        assert to_texts(found).to_pylist() == [str(first + row) for row in range(4)]
