@@ -266,11 +266,10 @@ class CategoryTraits(InputTraits):
         column = self.column
         if "buckets" in column.state:
             return 0  # a hash knows no vocabulary
-        if encoded is not None:
-            is_unseen = np.asarray(encoded) == len(column.classes) + 1
-            return int(np.count_nonzero(is_unseen.reshape(len(is_unseen), -1).any(axis=1)))
         if "separator" in column.state:
-            return _count_unknown_parts(rows, column)
+            return _count_unknown_parts(rows, column)  # also those behind the longest cell of the training rows
+        if encoded is not None:
+            return int(np.count_nonzero(np.asarray(encoded) == len(column.classes) + 1))
         return int(np.count_nonzero(raw_columns.lookup_indices(rows, column.classes, _get_spelling(column)) == UNKNOWN))
 
     def count_positions(self) -> int | None:
