@@ -29,6 +29,8 @@ RawColumn: TypeAlias = "np.ndarray | pa.ChunkedArray"
 UNKNOWN = -1
 MISSING = -2
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+MISSING_INTEGER, UNKNOWN_INTEGER = -(2**63), -(2**63) + 1
+"""Integers that a served model takes for a missing cell, and for one that is no integer; no training row has them."""
 UNKNOWN_TEXT = "no such thing \N{SNOWMAN}"
 """A text that does not occur in training rows."""
 YES_WORDS = ("yes", "true", "y", "t", "on", "1")
@@ -328,11 +330,16 @@ def lookup_indices(rows: RawColumn, classes: tuple[str, ...], spelling: Spelling
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    distinct, codes = factorize(require_values(rows))
-    cells = to_texts(distinct, spelling)
-    indices = pc.fill_null(pc.index_in(cells, value_set=pa.array(classes, pa.string())), UNKNOWN)
-    found = np.where(np.asarray(pc.is_null(cells)), np.int32(MISSING), np.asarray(indices)).astype("int32")
-    return found[codes]
+    cells, names = to_texts(rows), pa.array(classes, pa.string())
+    indices = np.asarray(pc.fill_null(pc.index_in(cells, value_set=names), UNKNOWN)).astype("int32")
+    # Nearly all cells are in canonical form, which is their own; only the others are converted.
+    rest = np.flatnonzero(indices == UNKNOWN)
+    if spelling == "raw" or not len(rest):
+        return np.where(np.asarray(pc.is_null(cells)), np.int32(MISSING), indices)
+    converted = canonicalize(cells.take(pa.array(rest)), spelling)
+    indices[rest] = np.asarray(pc.fill_null(pc.index_in(converted, value_set=names), UNKNOWN))
+    indices[rest[np.asarray(pc.is_null(converted))]] = MISSING
+    return indices
 
 
 def format_cell(rows: RawColumn, row: int) -> str:

@@ -22,6 +22,7 @@ from bmcli.export import (
     WrittenModel,
     choose_form,
 )
+from bmcli.raw_columns import MISSING_INTEGER
 from bmcli.specs import Column
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def _make_lookup_nodes(name: str, positions: str, column: Column) -> Iterator[No
     from onnx import TensorProto, helper
 
     words, is_text = _get_lookup_keys(column), column.raw_dtype == "string"
-    keys: Any = [*words, ""] if is_text else [int(each) for each in words]
+    keys: Any = [*words, ""] if is_text else [*map(int, words), MISSING_INTEGER]
     yield helper.make_node(
         "LabelEncoder", [name], [f"{name}__found"], domain="ai.onnx.ml", default_int64=len(words) + 1,
         values_int64s=list(range(len(keys))), **{"keys_strings" if is_text else "keys_int64s": keys},
