@@ -122,7 +122,7 @@ def profile_column(name: str, column: RawColumn) -> ColumnProfile:
         return _profile_arrays(name, column)
     if is_numeric(column):
         return _profile_numbers(name, column)
-    return _profile_texts(name, to_texts(column))
+    return _profile_texts(name, to_texts(column, "text"))
 
 
 def _profile_files(name: str, column: FileColumn) -> ColumnProfile:

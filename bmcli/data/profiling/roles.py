@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bmcli import parts
+from bmcli.canonical import choose_spelling
 from bmcli.data import targets
 from bmcli.data.profiling.column_profile import ColumnProfile
 from bmcli.errors import BmcliError
@@ -94,7 +95,8 @@ def _compute_certainty(column: RawColumn, target: RawColumn) -> float:
     """Compute the accuracy of predicting the most frequent class of each category."""
     import pyarrow as pa
 
-    pairs = pa.table({"cell": to_texts(column), "class": to_texts(target)}).group_by(["cell", "class"])
+    cells, classes = (to_texts(each, choose_spelling(to_texts(each), normalize=True)) for each in (column, target))
+    pairs = pa.table({"cell": cells, "class": classes}).group_by(["cell", "class"])
     counts = pairs.aggregate([([], "count_all")]).group_by("cell").aggregate([("count_all", "max")])
     correct: int = counts["count_all_max"].to_numpy().sum()
     return correct / len(column)

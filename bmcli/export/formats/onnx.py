@@ -1,6 +1,7 @@
 """ONNX: one file for ONNX Runtime and the many tools that read it.
 
-It contains the lookup of categories; the preprocessing of texts and dates and the decoding of pictures stay outside.
+It contains the lookup of categories that are integers, or that are compared as they are; the preprocessing of other
+categories, texts and dates and the decoding of pictures stay outside.
 """
 
 from __future__ import annotations
