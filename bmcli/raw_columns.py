@@ -35,6 +35,8 @@ _LONG_INTEGER = "^[+-]?[0-9]{16,}$"
 _EXACT_IN_FLOAT64 = 2**53
 UNNAMED = re.compile(r"Unnamed: [0-9]+(\.[0-9]+)*|__index_level_[0-9]+__")
 """Names of columns without a name in the header, such as the index that pandas and R write before the columns."""
+MISSING_INTEGER, UNKNOWN_INTEGER = -(2**63), -(2**63) + 1
+"""Integers that a served model takes for a missing cell, and for one that is no integer; no training row has them."""
 UNKNOWN_TEXT = "no such thing \N{SNOWMAN}"
 """A text that does not occur in training rows."""
 YES_WORDS = (
@@ -431,11 +433,16 @@ def lookup_indices(rows: RawColumn, classes: tuple[str, ...], spelling: Spelling
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    distinct, codes = factorize(require_values(rows))
-    cells = to_texts(distinct, spelling)
-    indices = pc.fill_null(pc.index_in(cells, value_set=pa.array(classes, pa.string())), UNKNOWN)
-    found = np.where(np.asarray(pc.is_null(cells)), np.int32(MISSING), np.asarray(indices)).astype("int32")
-    return found[codes]
+    cells, names = to_texts(rows), pa.array(classes, pa.string())
+    indices = np.asarray(pc.fill_null(pc.index_in(cells, value_set=names), UNKNOWN)).astype("int32")
+    # Nearly all cells are in canonical form, which is their own; only the others are converted.
+    rest = np.flatnonzero(indices == UNKNOWN)
+    if spelling == "raw" or not len(rest):
+        return np.where(np.asarray(pc.is_null(cells)), np.int32(MISSING), indices)
+    converted = canonicalize(cells.take(pa.array(rest)), spelling)
+    indices[rest] = np.asarray(pc.fill_null(pc.index_in(converted, value_set=names), UNKNOWN))
+    indices[rest[np.asarray(pc.is_null(converted))]] = MISSING
+    return indices
 
 
 def format_cell(rows: RawColumn, row: int) -> str:

@@ -33,6 +33,7 @@ GREY_WEIGHTS = np.array([0.2989, 0.5870, 0.1140], "float32")
 ASCII_SPACE = " \t\n\v\f\r"
 # Blanks around categories, and the forms of numbers, as `bmcli.canonical` defines them.
 BLANKS = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200C))) + "\u2028\u2029\u202f\u205f\u3000\ufeff"
+MISSING_INTEGER = -(2**63)  # a missing cell of a category that is an integer
 ZEROS = {"codes": "", "numbers": "0*"}
 K0, K1, K2 = 0xC3A5C85C97CB3127, 0xB492B66FBE98F273, 0x9AE16A3B2F90404F
 MASK_64 = 2**64 - 1
@@ -499,6 +500,8 @@ def _read_cell(cell: Any) -> str:
         return ""
     if isinstance(cell, bytes):
         return cell.decode("utf-8", "replace")
+    if isinstance(cell, (int, np.integer)) and cell == MISSING_INTEGER:
+        return ""
     if isinstance(cell, (float, np.floating)) and cell == int(cell):
         return str(int(cell))
     return str(cell)

@@ -19,7 +19,14 @@ from bmcli.canonical import Spelling, canonicalize, choose_spelling, describe_sp
 from bmcli.errors import BmcliError
 from bmcli.inputs import EdgeCell, Feature, Guess, InputTraits, Preprocessing, make_object_array
 from bmcli.quoting import listed, quoted
-from bmcli.raw_columns import UNKNOWN, UNKNOWN_TEXT, ColumnCells, RawColumn
+from bmcli.raw_columns import (
+    MISSING_INTEGER,
+    UNKNOWN,
+    UNKNOWN_INTEGER,
+    UNKNOWN_TEXT,
+    ColumnCells,
+    RawColumn,
+)
 from bmcli.recipe.fields import fault
 from bmcli.recipe.inputs import InputOptions
 from bmcli.recipe.nodes import write_scalar
@@ -106,22 +113,25 @@ def guess(cells: ColumnCells) -> Guess | None:
 
 def fit(name: str, rows: RawColumn, options: Options) -> Column:
     """Fit the categories of the training rows, and whether any cell is missing."""
+    import pyarrow.compute as pc
+
     values, length = _split_values(name, rows, options)
-    spelling = choose_spelling(values, options.normalize)
-    spellings, values = find_spellings(values, spelling), canonicalize(values, spelling)
-    vocabulary = raw_columns.build_vocabulary(values)
+    distinct = pc.unique(values)
+    spelling = choose_spelling(distinct, options.normalize)
+    canonical = canonicalize(distinct, spelling)
+    vocabulary = raw_columns.build_vocabulary(canonical)
     if not vocabulary:
         raise BmcliError(
             f"column {quoted(name)}: the training rows have no value.",
             path=f"data.inputs.{name}",
             suggestion=f"Leave it out: `drop: [{write_scalar(name)}]`.",
         )
-    classes = _select_frequent(name, values, vocabulary, options)
+    classes = _select_frequent(name, values, spelling, vocabulary, options)
     buckets = (options.buckets or _DEFAULT_BUCKETS) if options.encoding == "hash" else 0
     optional = {
         "pooled": len(classes) < len(vocabulary), "buckets": buckets, "separator": options.separator,
-        "spelling": spelling if spelling != "raw" else "", "spellings": spellings,
-        "unseen_share": _compute_share_of_rare(values, classes) if len(classes) < len(vocabulary) else 0.0,
+        "spelling": spelling if spelling != "raw" else "", "spellings": find_spellings(distinct, spelling),
+        "unseen_share": _compute_share_of_rare(values, classes, spelling) if len(classes) < len(vocabulary) else 0.0,
     }  # fmt: skip
     return Column(
         name=name,
@@ -133,7 +143,7 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
         classes=() if buckets else classes,
         state={
             "dimension": _choose_dimension(buckets or len(classes), options),
-            "has_missing": _find_any_missing(rows, options, spelling),
+            "has_missing": canonical.null_count > 0 if options.separator is None else _has_empty_cells(rows),
             **{key: value for key, value in optional.items() if value},
         },
     )
@@ -250,7 +260,7 @@ class CategoryTraits(InputTraits):
         return () if has_spellings or {"buckets", "separator"} & set(self.column.state) else self.column.classes
 
     def describe_cells(self) -> str:
-        missing = '"" is missing' if self.column.raw_dtype == "string" else "NaN is missing"
+        missing = '"" is missing' if self.column.raw_dtype == "string" else f"{MISSING_INTEGER} is missing"
         if not self.column.classes:
             return f"a category; {missing}"
         return f"one of {len(self.column.classes)} categories ({listed(self.column.classes)}); {missing}"
@@ -271,11 +281,10 @@ class CategoryTraits(InputTraits):
         column = self.column
         if "buckets" in column.state:
             return 0  # a hash knows no vocabulary
-        if encoded is not None:
-            is_unseen = np.asarray(encoded) == len(column.classes) + 1
-            return int(np.count_nonzero(is_unseen.reshape(len(is_unseen), -1).any(axis=1)))
         if "separator" in column.state:
-            return _count_unknown_parts(rows, column)
+            return _count_unknown_parts(rows, column)  # also those behind the longest cell of the training rows
+        if encoded is not None:
+            return int(np.count_nonzero(np.asarray(encoded) == len(column.classes) + 1))
         return int(np.count_nonzero(raw_columns.lookup_indices(rows, column.classes, _get_spelling(column)) == UNKNOWN))
 
     def count_positions(self) -> int | None:
@@ -284,8 +293,22 @@ class CategoryTraits(InputTraits):
 
     def read_array(self, rows: RawColumn) -> np.ndarray:
         import numpy as np
+        import pyarrow as pa
+        import pyarrow.compute as pc
 
-        return np.asarray(rows).reshape(len(rows), *(size or 1 for size in self.column.raw_shape))
+        shape = (len(rows), *(size or 1 for size in self.column.raw_shape))
+        if not raw_columns.is_text_column(rows) and rows.dtype.kind in "iu":
+            return np.asarray(rows).reshape(shape)
+        texts = raw_columns.to_texts(rows, _get_spelling(self.column))
+        is_integer = pc.match_substring_regex(texts, "^-?[0-9]{1,18}$")
+        integers = pc.cast(pc.if_else(is_integer, texts, pa.scalar(None, pa.string())), pa.int64())
+        values = np.where(
+            np.asarray(pc.is_null(texts)), MISSING_INTEGER, np.asarray(pc.fill_null(integers, UNKNOWN_INTEGER))
+        )
+        return values.reshape(len(rows), *(size or 1 for size in self.column.raw_shape))
+
+    def make_missing_cell(self, cell: np.ndarray) -> np.ndarray | None:
+        return super().make_missing_cell(cell) if self.column.raw_dtype == "string" else cell * 0 + MISSING_INTEGER
 
     def make_edge_cells(self, cell: np.ndarray) -> Iterator[EdgeCell]:
         if self.column.raw_dtype == "string":
@@ -321,14 +344,14 @@ def _split_values(name: str, rows: RawColumn, options: Options) -> tuple[pa.Chun
 
 
 def _select_frequent(
-    name: str, values: pa.ChunkedArray, vocabulary: tuple[str, ...], options: Options
+    name: str, values: pa.ChunkedArray, spelling: Spelling, vocabulary: tuple[str, ...], options: Options
 ) -> tuple[str, ...]:
     """Select the categories that are frequent enough for the options, in the order of the vocabulary."""
     import pyarrow.compute as pc
 
     if options.min_count == 1 and (options.max_categories or len(vocabulary)) >= len(vocabulary):
         return vocabulary
-    counts = {each["values"]: each["counts"] for each in pc.value_counts(values).to_pylist()}
+    counts = {each["values"]: each["counts"] for each in pc.value_counts(canonicalize(values, spelling)).to_pylist()}
     ranked = sorted(vocabulary, key=lambda category: -counts[category])  # stable for equal counts
     kept = {category for category in ranked[: options.max_categories] if counts[category] >= options.min_count}
     if not kept:
@@ -340,9 +363,9 @@ def _select_frequent(
     return tuple(category for category in vocabulary if category in kept)
 
 
-def _compute_share_of_rare(values: pa.ChunkedArray, classes: tuple[str, ...]) -> float:
-    """Compute the share of the present categories that are too rare for the vocabulary."""
-    indices = raw_columns.lookup_indices(values, classes)
+def _compute_share_of_rare(values: pa.ChunkedArray, classes: tuple[str, ...], spelling: Spelling) -> float:
+    """Compute the share of the cells whose category is too rare for the vocabulary."""
+    indices = raw_columns.lookup_indices(values, classes, spelling)
     return float((indices == UNKNOWN).sum() / len(values))
 
 
@@ -361,15 +384,12 @@ def _count_unknown_parts(rows: RawColumn, column: Column) -> int:
     return len(np.unique(parents[is_unknown]))
 
 
-def _find_any_missing(rows: RawColumn, options: Options, spelling: Spelling) -> bool:
-    import numpy as np
+def _has_empty_cells(rows: RawColumn) -> bool:
+    """Whether a cell of several categories is missing or blank."""
     import pyarrow.compute as pc
 
-    texts = raw_columns.to_texts(rows, spelling)
-    if options.separator is not None:
-        texts = pc.replace_substring_regex(texts, r"^\s*$", "")
-        return bool(pc.any(pc.fill_null(pc.equal(texts, ""), True)).as_py())
-    return bool(np.asarray(texts.is_null()).any())
+    texts = pc.replace_substring_regex(raw_columns.to_texts(rows), r"^\s*$", "")
+    return bool(pc.any(pc.fill_null(pc.equal(texts, ""), True)).as_py())
 
 
 def _encode_by_layer(rows: RawColumn, column: Column) -> np.ndarray:

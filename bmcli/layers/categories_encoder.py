@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from bmcli.canonical import Spelling
 from bmcli.layers.canonical_texts import canonicalize
+from bmcli.raw_columns import MISSING_INTEGER
 
 
 @keras.saving.register_keras_serializable(package="bmcli")
@@ -19,7 +20,7 @@ class CategoriesEncoder(keras.layers.Layer):
 
     Args:
         vocabularies: Vocabulary of every column, as text even where the keys are integers.
-        key_dtype: `string` or `int64`; integers are never missing.
+        key_dtype: `string` or `int64`, of which MISSING_INTEGER is a missing cell.
         spelling: The canonical form of the vocabularies, to which texts are converted.
 
     Input shape:
@@ -68,8 +69,8 @@ class CategoriesEncoder(keras.layers.Layer):
         return np.array([f"{place} " for place in range(len(self.vocabularies))], object)
 
     def _table(self) -> tf.lookup.StaticHashTable:
-        missing = [""] if self.key_dtype == "string" else []
-        words = [[*each, *missing] for each in self.vocabularies]
+        missing = "" if self.key_dtype == "string" else str(MISSING_INTEGER)
+        words = [[*each, missing] for each in self.vocabularies]
         keys = [prefix + word for prefix, each in zip(self._prefixes(), words, strict=True) for word in each]
         values = [place for each in words for place in range(len(each))]
         initializer = tf.lookup.KeyValueTensorInitializer(tf.constant(keys), tf.constant(values, "int64"))

@@ -10,15 +10,16 @@ import tensorflow as tf
 
 from bmcli.canonical import Spelling
 from bmcli.layers.canonical_texts import canonicalize
+from bmcli.raw_columns import MISSING_INTEGER
 
 
 @keras.saving.register_keras_serializable(package="bmcli")
 class CategoryEncoder(keras.layers.Layer):
-    """Position of each category in a vocabulary of n; n for an empty text, n + 1 for an unknown one.
+    """Position of each category in a vocabulary of n; n for a missing cell, n + 1 for an unknown one.
 
     Args:
         classes: The vocabulary, as text even where the keys are integers.
-        key_dtype: `string` or `int64`; integers are never missing.
+        key_dtype: `string` or `int64`, of which MISSING_INTEGER is a missing cell.
         buckets: If more than 0, the position is a hash of the text into n buckets, and no text is unknown.
         separator: Text between several categories of a cell; spaces around categories are ignored.
         length: Largest number of distinct categories of a cell with several, the first ones; padding is n + 2.
@@ -51,7 +52,7 @@ class CategoryEncoder(keras.layers.Layer):
     def call(self, inputs):
         cells = tf.reshape(inputs, [-1])
         if self.buckets and self.key_dtype == "int64":
-            cells = tf.strings.as_string(cells)
+            cells = tf.where(cells == MISSING_INTEGER, "", tf.strings.as_string(cells))
         return self.positions(cells)
 
     def positions(self, cells: Any) -> Any:
@@ -85,7 +86,8 @@ class CategoryEncoder(keras.layers.Layer):
         }
 
     def _table(self) -> tf.lookup.StaticHashTable:
-        keys = [*self.classes, ""] if self.key_dtype == "string" else [int(name) for name in self.classes]
+        is_text = self.key_dtype == "string"
+        keys = [*self.classes, ""] if is_text else [*map(int, self.classes), MISSING_INTEGER]
         values = tf.range(len(keys), dtype="int64")
         return tf.lookup.StaticHashTable(
             tf.lookup.KeyValueTensorInitializer(tf.constant(keys, self.key_dtype), values),

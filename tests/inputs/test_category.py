@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from bmcli.errors import BmcliError
-from bmcli.inputs import category
+from bmcli.inputs import category, to_serving_array
 from bmcli.raw_columns import RowFault
 from bmcli.specs import Column
 
@@ -169,3 +169,18 @@ def test_ten_thousand_categories(options: dict[str, Any]) -> None:
     names = [f"item {number}" for number in range(10_000)]
     column = fit(text(*names), **options)
     assert category.encode(text(*reversed(names)), column).shape == (10_000, *column.shape)
+
+
+def test_a_served_model_reads_missing_and_other_spellings_of_whole_numbers() -> None:
+    column = fit(np.array([1.0, float("nan"), 7.0]))
+    for options in ({}, {"encoding": "hash", "buckets": 50}):
+        column = fit(np.array([1.0, float("nan"), 7.0]), **options)
+        for rows in (np.array([7.0, float("nan"), 2.0]), text("7.0", None, " 2"), text("+7", "  ", "2")):
+            served = to_serving_array(rows, column)
+            assert served.dtype == np.int64
+            found = category.build_encoder(column)(served).numpy().tolist()
+            assert found == category.encode(rows, column).tolist()
+    assert category.encode(text("seven"), fit(np.array([1, 7]))).tolist() == [3]
+    assert category.build_encoder(fit(np.array([1, 7])))(
+        to_serving_array(text("seven"), fit(np.array([1, 7])))
+    ).numpy().tolist() == [3]

@@ -153,7 +153,7 @@ def _profile_cells(cells: ColumnCells) -> ColumnProfile:
             return replace(profile, written=written) if profile.is_number else profile
         if not cells.is_text and cells.is_numeric:
             return _profile_numbers(name, column, to_numbers(column))
-    return _profile_texts(name, to_texts(column))
+    return _profile_texts(name, to_texts(column, "text"))
 
 
 def _profile_files(name: str, column: FileColumn) -> ColumnProfile:

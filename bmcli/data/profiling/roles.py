@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from bmcli import parts
+from bmcli.canonical import canonicalize, choose_spelling
 from bmcli.data import targets
 from bmcli.data.profiling import groups
 from bmcli.data.profiling.column_profile import ColumnProfile
@@ -176,9 +177,9 @@ def _compute_certainty(column: RawColumn, target: RawColumn) -> float:
     """Compute the accuracy of predicting the most frequent class of each category."""
     import pyarrow as pa
 
-    pairs = pa.table({"cell": to_texts(column, fractions=True), "class": to_texts(target, fractions=True)}).group_by(
-        ["cell", "class"]
-    )
+    texts = (to_texts(each, fractions=True) for each in (column, target))
+    cells, classes = (canonicalize(each, choose_spelling(each, normalize=True)) for each in texts)
+    pairs = pa.table({"cell": cells, "class": classes}).group_by(["cell", "class"])
     counts = pairs.aggregate([([], "count_all")]).group_by("cell").aggregate([("count_all", "max")])
     correct: int = counts["count_all_max"].to_numpy().sum()
     return correct / len(column)

@@ -1,6 +1,7 @@
 """ONNX: one file for ONNX Runtime and the many tools that read it.
 
-It contains the lookup of categories; the preprocessing of texts and dates and the decoding of pictures stay outside.
+It contains the lookup of categories that are integers, or that are compared as they are; the preprocessing of other
+categories, texts and dates and the decoding of pictures stay outside.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from bmcli.export import (
     WrittenModel,
     choose_form,
 )
+from bmcli.raw_columns import MISSING_INTEGER
 from bmcli.specs import Column
 
 if TYPE_CHECKING:
@@ -131,7 +133,7 @@ def _make_lookup_nodes(name: str, positions: str, column: Column) -> Iterator[No
     from onnx import TensorProto, helper
 
     words, is_text = _get_lookup_keys(column), column.raw_dtype == "string"
-    keys: Any = [*words, ""] if is_text else [int(each) for each in words]
+    keys: Any = [*words, ""] if is_text else [*map(int, words), MISSING_INTEGER]
     yield helper.make_node(
         "LabelEncoder", [name], [f"{name}__found"], domain="ai.onnx.ml", default_int64=len(words) + 1,
         values_int64s=list(range(len(keys))), **{"keys_strings" if is_text else "keys_int64s": keys},

@@ -574,3 +574,23 @@ def test_fractions_are_strata() -> None:
         [5, 5],
         [5, 5],
     ]
+
+
+def test_spellings_of_a_group_or_stratum_are_one() -> None:
+    column = pa.chunked_array([pa.array(["A", "A ", "Zürich", "Zu\u0308rich", "3", "3.0"])])
+    for encode in (splits.encode_groups, splits.encode_categories):
+        codes = encode(column)
+        assert codes[0] == codes[1]
+        assert codes[2] == codes[3]
+        assert codes[4] == codes[5]
+        assert len(set(codes.tolist())) == 3
+
+
+def test_a_blank_around_the_name_of_a_split_does_not_count() -> None:
+    column = pa.chunked_array([pa.array(["train\u00a0", " Test", "\ufeffvalidation"])])
+    assert splits.read_split_names(column).tolist() == ["train", "test", "validation"]
+
+
+def test_blanks_and_normal_forms_do_not_change_the_hash_of_a_row() -> None:
+    clean, awkward = (pa.chunked_array([pa.array(cells)]) for cells in (["A", "Zürich"], ["A ", "Zu\u0308rich"]))
+    assert hash_rows([clean], 0).tolist() == hash_rows([awkward], 0).tolist()
