@@ -32,10 +32,11 @@ def main() -> None:
     75 interrupted and resumable, 130 interrupted before anything was saved.
     """
     stopping.install_handlers()  # before the other imports, which take a while
-    from bmcli import garbage_collection
+    from bmcli import garbage_collection, native_output
     from bmcli.terminal.console import Console
 
     garbage_collection.reduce_collections()
+    native_output.quiet_import("tensorflow")
     _open_standard_streams()
     console = Console(as_json="--json" in sys.argv[1:])
     sys.unraisablehook = _handle_unraisable

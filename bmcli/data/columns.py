@@ -103,7 +103,7 @@ def join_columns(columns: Mapping[str, RawColumn], names: Sequence[str]) -> RawC
 
 def missing_column_fault(name: str, path: str, rows: SourceRows) -> Fault:
     """Make the fault of a column that the source lacks, with the most similar name."""
-    hint = parts.did_you_mean(name, rows.columns)
+    hint = " ".join([parts.did_you_mean(name, rows.columns), *(f"Note: {note}" for note in rows.notes)]).strip()
     return Fault(f"no column {quoted(name)}.", path=path, suggestion=hint).in_file(rows.origin)
 
 

@@ -158,7 +158,8 @@ def check_encoding(path: File, encoding: str) -> None:
         raise EncodingError(
             path,
             f"byte 0x{error.object[error.start]:02x} is not {encoding}.",
-            "Save the file as UTF-8, or set its encoding, for example `encoding: latin-1`.",
+            "Save the file as UTF-8, or set its encoding, for example `encoding: latin-1`, or cp1251 (Cyrillic), gbk "
+            "(Chinese), shift_jis (Japanese).",
             line,
         ) from None
     except UnicodeError as error:

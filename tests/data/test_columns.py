@@ -5,8 +5,9 @@ import pyarrow as pa
 import pytest
 
 from bmcli.data import columns
+from bmcli.data.tables import PartlyReadableColumns
 from bmcli.errors import BmcliError
-from bmcli.raw_columns import ColumnCells, RawColumn
+from bmcli.raw_columns import ColumnCells, RawColumn, UnreadableColumn
 from bmcli.recipe.data import DataOptions
 
 
@@ -70,6 +71,36 @@ def inputs(**training: RawColumn) -> dict[str, str]:
         {"source": {"kind": "builtin", "name": "iris"}, "targets": {"y": {"kind": "number"}}}
     )
     return {name: kind.kind for name, kind in columns.resolve_inputs(training, options, {}).items()}
+
+
+def test_row_labels_and_columns_that_cannot_be_read_are_no_inputs() -> None:
+    unreadable = UnreadableColumn("column 'tags': lists of text cannot be read.")
+    names = text(*(f"car {n}" for n in range(20)))
+    table = PartlyReadableColumns(
+        {
+            "Unnamed: 0": text(*map(str, range(20))),
+            "Unnamed: 0.1": names,
+            "__index_level_0__": np.arange(20),
+            "Unnamed: 4": text(*(f"2021-01-{n:02}" for n in range(1, 21))),
+            "Unnamed: 5": text(*(f"{n}.5" for n in range(20))),
+            "Unnamed: 6": pa.chunked_array([pa.nulls(20, pa.string())]),
+            "x": text(*map(str, range(20))),
+        },
+        {"tags": unreadable},
+    )
+    options = DataOptions.model_validate(
+        {"source": {"kind": "builtin", "name": "iris"}, "targets": {"y": {"kind": "number"}}}
+    )
+    found = columns.resolve_inputs(table, options, {})
+    assert list(found) == ["Unnamed: 4", "Unnamed: 5", "x"]
+    told = list(columns.describe_left_out(table, options, {}, found))
+    assert [each.split(" is no input: ")[0] for each in told] == [
+        "column 'Unnamed: 0'", "column 'Unnamed: 0.1'", "column '__index_level_0__'", "column 'Unnamed: 6'",
+        "column 'tags'",
+    ]  # fmt: skip
+    assert told[-1].endswith("lists of text cannot be read.")
+    dropped = options.model_copy(update={"drop": ("tags",)})
+    assert "column 'tags'" not in " ".join(columns.describe_left_out(table, dropped, {}, found))
 
 
 def test_an_identifier_is_a_fault_with_a_suggestion() -> None:

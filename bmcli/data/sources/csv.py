@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 from collections.abc import Collection, Iterator, Sequence
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _BLOCK_BYTES = 2**24
+_ENCODING_SAMPLE = 2**16  # bytes
 _FIRST_RECORDS = 50  # records that are compared with the header
 _SWALLOWED_ROWS = 5  # from which on lines that look like rows are no accident
 
@@ -224,6 +226,8 @@ def _resolve_tables(options: Options, western: Collection[File], notes: list[str
                 f"{files.format_path(path)}: is not UTF-8, and was read as cp1252 (Western European). If letters look "
                 "wrong, set `encoding`, for example to cp1250."
             )
+        elif _is_misread_utf8(path, encoding):
+            notes.append(f"{files.format_path(path)}: looks like UTF-8, but is read as {encoding}; see `encoding`.")
         table = _read_like_first(found[0], split, path, encoding, options) if found else None
         if table is None:
             known = options.model_copy(update={"header": found[0].text_format.dialect.header}) if found else options
@@ -232,6 +236,18 @@ def _resolve_tables(options: Options, western: Collection[File], notes: list[str
         named = [[name for name in each.names if not UNNAMED.fullmatch(name)] for each in (found[0], table)]
         tables.check_same_columns(found[0].path, named[0], path, named[1], table.line)
     return found
+
+
+def _is_misread_utf8(path: File, encoding: str) -> bool:
+    """Whether the start of a file has letters in UTF-8, but is read in an encoding of one byte for each letter."""
+    start = next(files.read_chunks(path), b"")[:_ENCODING_SAMPLE]
+    if start.isascii() or not codecs.lookup(encoding).name.startswith(("cp125", "iso8859", "mac")):
+        return False
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(start)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _read_like_first(first: _Table, split: str | None, path: File, encoding: str, options: Options) -> _Table | None:
@@ -328,12 +344,12 @@ def _read_checked(
 ) -> tuple[_Rows, str]:
     """Read all rows, as if quotes were ordinary characters if they join lines that are rows by themselves.
 
+    Quotes that the options set stay quotes; the doubt is noted.
+
     Returns:
         The rows, and the quote character or `none`.
     """
-    quote = sources[0].text_format.dialect.quote
-    if options.quote != "auto" or quote == "none" or len(sources[0].names) < 2:
-        return _spill(sources, options, malformed), quote
+    quote, width = sources[0].text_format.dialect.quote, len(sources[0].names)
     error, rows = None, None
     try:
         rows = _spill(sources, options, malformed)
@@ -341,19 +357,21 @@ def _read_checked(
         error = found
     if rows is not None and not rows.joins_lines:
         return rows, quote
-    plain = _read_without_quotes(sources, options)
+    plain = _read_without_quotes(sources, options) if quote != "none" else None
     if plain is not None and (rows is None or len(plain) > len(rows)):
         place, is_stray = _find_joined_lines(sources)
-        if rows is None or is_stray or len(plain) - len(rows) >= _SWALLOWED_ROWS:
+        is_certain = rows is None or is_stray or (width > 1 and len(plain) - len(rows) >= _SWALLOWED_ROWS)
+        if is_certain and options.quote == "auto":
             notes.append(
                 f"{place}: a quote that begins a cell does not end it, so that quotes were read as ordinary characters "
                 "(`quote: none`), and every line is a row."
             )
             return plain, "none"
-        notes.append(
-            f"{place}: a quoted cell spans several lines, which are rows of {len(sources[0].names)} cells without "
-            "quotes; if they are rows, set `quote: none`."
-        )
+        if rows is not None and (is_certain or width > 1):
+            notes.append(
+                f"{place}: a quoted cell spans several lines, which are rows without quotes; this makes {len(rows):,} "
+                f"rows of {len(plain):,} lines. If every line is a row, set `quote: none`."
+            )
     if rows is None:
         assert error is not None
         raise error
@@ -369,12 +387,15 @@ def _read_without_quotes(sources: Sequence[_Table], options: Options) -> _Rows |
     except _RecordError:
         return None
     quote = sources[0].text_format.dialect.quote
-    opened, closed = 0, 0
+    opened, closed, ended = 0, 0, 0
     for column in (column for mapped in rows.spilled for column in mapped.table.columns):
-        begins = pc.starts_with(column, quote)
+        begins, ends = pc.starts_with(column, quote), pc.match_substring_regex(column, f".{quote}$")
         opened += pc.sum(begins).as_py() or 0
-        closed += pc.sum(pc.and_(begins, pc.match_substring_regex(column, f".{quote}$"))).as_py() or 0
-    return rows if closed <= opened / 2 else None
+        closed += pc.sum(pc.and_(begins, ends)).as_py() or 0
+        ended += pc.sum(ends).as_py() or 0
+    # Lines of one cell are never too few or too many; there, cells of several lines end as often as they begin.
+    has_quoted_cells = closed > opened / 2 or (len(sources[0].names) == 1 and ended > opened / 2)
+    return None if has_quoted_cells else rows
 
 
 def _find_joined_lines(sources: Sequence[_Table]) -> tuple[str, bool]:

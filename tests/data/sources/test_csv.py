@@ -464,7 +464,21 @@ def test_cells_of_several_lines_stay_quoted(file: Path) -> None:
 def test_a_cell_of_lines_that_may_be_rows_is_told(file: Path) -> None:
     rows = read(file, 'id,text\n1,"Dear Sir\nThanks, Bob"\n2,short\n')
     assert len(rows) == 2
-    assert "if they are rows, set `quote: none`" in rows.notes[0]
+    assert "this makes 2 rows of 3 lines. If every line is a row, set `quote: none`." in rows.notes[0]
+
+
+def test_quotes_that_are_set_stay_quotes_with_a_word(file: Path) -> None:
+    text = "a,b\n" + "".join(f"{n},{chr(34) * (n in (10, 30))}word {n}\n" for n in range(60))
+    rows = read(file, text, quote='"')
+    assert len(rows) == 40
+    assert f"{file}:12: a quoted cell spans several lines" in rows.notes[0]
+
+
+def test_a_quote_in_a_table_of_one_column_is_a_character(file: Path) -> None:
+    text = "msg\n" + "".join(f"{chr(34) * (n in (10, 30))}word {n}\n" for n in range(60))
+    assert len(read(file, text)) == 60
+    several = "msg\n" + "".join(f'"word {n}\nand "more" of it"\n' for n in range(20))
+    assert len(read(file, several)) == 20
 
 
 def test_quotes_around_most_cells_are_not_taken_for_characters(file: Path) -> None:
@@ -542,6 +556,11 @@ def test_western_european_text_is_read_with_a_word(file: Path) -> None:
     assert cells(rows)["name"] == ["José", "Zürich \N{EN DASH} “x”"]
     assert rows.detected_options["encoding"] == "cp1252"
     assert "was read as cp1252 (Western European)" in rows.notes[0]
+
+
+def test_text_in_utf_8_that_is_read_otherwise_is_told(file: Path) -> None:
+    assert "looks like UTF-8" in read(file, "name\nZürich\n", encoding="cp1252").notes[0]
+    assert read(file, "name\nZürich\n".encode("cp1252"), encoding="cp1252").notes == ()
 
 
 def test_western_european_text_is_found_far_into_a_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
