@@ -22,7 +22,6 @@ from bmcli.raw_columns import FileColumn, RawColumn
 from bmcli.runs import make_cache_folder
 
 if TYPE_CHECKING:
-    import numpy as np
     import pyarrow as pa
 
 FEWER_COLUMNS = "Save numbers that belong together as one array, or a list in each row, or leave columns out."

@@ -17,15 +17,18 @@ from bmcli.raw_columns import RawColumn, to_numbers, to_texts
 
 TARGET_NAMES = ("target", "label", "labels", "class", "y", "outcome", "response")
 # Words of names of targets, and of columns that describe a row and are rarely predicted.
-_TARGET_WORDS = frozenset(
-    (*TARGET_NAMES, *"approved category churn churned classes converted default defaulted diagnosis exited fraud grade "
-     "income kind outcomes price quality rating result revenue salary sales score sentiment species status success "
-     "survived type value yield".split())
+_TARGET_WORDS = (
+    *TARGET_NAMES,
+    "approved", "category", "churn", "churned", "classes", "converted", "default", "defaulted", "diagnosis",
+    "exited", "fraud", "grade", "income", "kind", "outcomes", "price", "quality", "rating", "result", "revenue",
+    "salary", "sales", "score", "sentiment", "species", "status", "success", "survived", "type", "value",
+    "yield",
 )  # fmt: skip
-_ATTRIBUTE_WORDS = frozenset(
-    "age city code country date day email gender hour id index lat latitude lng lon long longitude minute month name "
-    "number phone region row sex state street time week weekday year zip zipcode".split()
-)
+_ATTRIBUTE_WORDS = (
+    "age", "city", "code", "country", "date", "day", "email", "gender", "hour", "id", "index", "lat",
+    "latitude", "lng", "lon", "long", "longitude", "minute", "month", "name", "number", "phone", "region",
+    "row", "sex", "state", "street", "time", "week", "weekday", "year", "zip", "zipcode",
+)  # fmt: skip
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _IDENTIFIERS = ("id", "rownames", "rowname", "row", "index", "uuid", "guid", "key", "no", "number", "unnamed: 0")
 _MAX_NAMED, _MAX_CANDIDATES = 5, 6  # columns in a message
@@ -121,8 +124,8 @@ def _find_copy(role: ColumnRole, target: ColumnRole, columns: Mapping[str, RawCo
     facts = [(each.is_number, each.shape, each.distinct, each.minimum, each.maximum) for each in (ours, theirs)]
     if not ours.is_number or facts[0] != facts[1]:
         return ""
-    cells = [to_numbers(columns[each.name]) for each in (role, target)]
-    return f"a copy of {target.name}" if np.array_equal(*cells, equal_nan=True) else ""
+    cells, answers = to_numbers(columns[role.name]), to_numbers(columns[target.name])
+    return f"a copy of {target.name}" if np.array_equal(cells, answers, equal_nan=True) else ""
 
 
 def _has_one_class(target: ColumnRole) -> bool:
@@ -209,8 +212,8 @@ def _unclear_target_error(candidates: Sequence[ColumnProfile]) -> BmcliError:
 def _score_target(profile: ColumnProfile, candidates: Sequence[ColumnProfile]) -> float:
     """Score how much a column looks like the target: by its name, its place, and how few values it has."""
     words = {word.lower() for word in _WORD.findall(profile.name)}
-    score = 3.0 if words & _TARGET_WORDS else 0.0
-    score -= 4.0 if words & _ATTRIBUTE_WORDS else 0.0
+    score = 0.0 if words.isdisjoint(_TARGET_WORDS) else 3.0
+    score -= 0.0 if words.isdisjoint(_ATTRIBUTE_WORDS) else 4.0
     # Targets are mostly the last or the first column.
     score += 2.0 if profile is candidates[-1] else 0.5 if profile is candidates[0] else 0.0
     is_binary = profile.distinct == 2

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-import json
 import contextlib
 import datetime
+import json
 import re
 from decimal import Decimal
 from pathlib import Path
