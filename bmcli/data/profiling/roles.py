@@ -113,7 +113,7 @@ def _find_leak(role: ColumnRole, target: ColumnRole, columns: Mapping[str, RawCo
         return ""
     if _compute_certainty(columns[role.name], columns[target.name]) <= _LEAK_CERTAINTY:
         return ""
-    return f"each of its values occurs with one class of {target.name} only: is it known before the target is?"
+    return f"possible target leakage: each value occurs with one class of {target.name} only; is it known before?"
 
 
 def _find_copy(role: ColumnRole, target: ColumnRole, columns: Mapping[str, RawColumn]) -> str:
