@@ -240,6 +240,8 @@ class ColumnCells:
         import pyarrow.compute as pc
 
         texts = self.present.slice(0, _SAMPLE)
+        if pc.all(pc.string_is_ascii(texts)).as_py() is not False:  # None if there are no texts
+            return 0.0
         letters = pc.sum(pc.count_substring_regex(texts, pattern=_LETTER_OR_DIGIT)).as_py() or 0
         counts = [
             pc.sum(pc.count_substring_regex(texts, pattern=pattern)).as_py() or 0 for pattern, _ in _UNSPACED_SCRIPTS

@@ -31,59 +31,13 @@ _LINE_WIDTH = 118
 _COMMENT_COLUMN = 44  # first column of comments
 _MAX_FOLDERS = 3  # above the data, whose names may be that of the runs
 # Words of names of files and folders that every project has; a name of these alone would join the runs of projects.
-_GENERAL_WORDS = frozenset(
-    [
-        "all",
-        "archive",
-        "bmcli",
-        "clean",
-        "complete",
-        "copy",
-        "csv",
-        "data",
-        "database",
-        "dataset",
-        "datasets",
-        "desktop",
-        "dev",
-        "documents",
-        "download",
-        "downloads",
-        "export",
-        "file",
-        "files",
-        "final",
-        "full",
-        "home",
-        "images",
-        "input",
-        "inputs",
-        "json",
-        "jsonl",
-        "main",
-        "new",
-        "parquet",
-        "photos",
-        "pictures",
-        "processed",
-        "raw",
-        "rows",
-        "sample",
-        "samples",
-        "table",
-        "tables",
-        "temp",
-        "test",
-        "tmp",
-        "train",
-        "training",
-        "users",
-        "val",
-        "valid",
-        "validation",
-        "work",
-    ]
-)
+_GENERAL_WORDS = (
+    "all", "archive", "bmcli", "clean", "complete", "copy", "csv", "data", "database", "dataset", "datasets",
+    "desktop", "dev", "documents", "download", "downloads", "export", "file", "files", "final", "full", "gz",
+    "home", "images", "input", "inputs", "json", "jsonl", "main", "new", "parquet", "photos", "pictures",
+    "processed", "raw", "rows", "sample", "samples", "table", "tables", "temp", "test", "tests", "tmp", "train",
+    "training", "users", "val", "valid", "validation", "work",
+)  # fmt: skip
 _IMBALANCED_SHARE = 0.8  # of the largest class
 _UNKNOWN_SIDE = 96  # height and width of pictures of which neither is known
 
@@ -507,7 +461,7 @@ def _make_name(data: Path) -> str:
     stem = stem if data.is_dir() else stem.rpartition(".")[0] or stem
     names = [stem, *(folder.name for folder in path.parents[:_MAX_FOLDERS])]
     plain = [re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")[:100] for name in names]
-    telling = [name for name in plain if name and not set(re.findall("[a-z]+", name.lower())) <= _GENERAL_WORDS]
+    telling = [name for name in plain if name and not set(re.findall("[a-z]+", name.lower())).issubset(_GENERAL_WORDS)]
     return write_scalar(next(iter(telling), plain[0] or "data"))
 
 

@@ -35,6 +35,7 @@ _MIN_ROWS = 40  # with fewer rows no leak is looked for
 _MIN_ERRORS = 10  # errors of the majority class, with fewer of which a perfect prediction may be chance
 _MIN_EXPECTED = 5.0  # rows of a category in either split, with fewer of which the chi-squared test is not valid
 _CHANCE_RATIO = 3.0  # so many times the coincidences of independent columns are no sign of copies
+_NEVER = 1e-6  # a share of rows that counts as none
 _COARSE_ROWS = 10  # rows for each different row of inputs, from which on equal rows are to be expected
 
 
@@ -149,7 +150,7 @@ def _estimate_coincidences(train: _Head, codes: np.ndarray, spec: DataSpec) -> f
     expected = float(len(codes))
     for column in spec.inputs:
         values = _select_values(train.inputs[column.name], input_kinds.get_traits(column).flags)
-        if values is None:
+        if values is None or expected < _NEVER:
             return 0.0
         _, counts = np.unique(values, return_counts=True)
         pairs = len(values) * (len(values) - 1)
@@ -343,7 +344,7 @@ def _compare_categories(train: np.ndarray, other: np.ndarray, units: tuple[int, 
     all others together, and one of the rows with categories that training lacks.
     """
     import numpy as np
-    from scipy.special import bdtrc, chdtrc
+    from scipy.special import chdtrc
 
     distinct = np.unique(np.concatenate([train, other]))
     if len(distinct) < 2:
@@ -354,31 +355,48 @@ def _compare_categories(train: np.ndarray, other: np.ndarray, units: tuple[int, 
     counts = counts * (np.array(units) / counts.sum(axis=1))[:, None]
     totals, total = counts.sum(axis=0), counts.sum()
     # Categories of validation and test that training lacks are one code, so its rows must be pooled with the rare ones.
-    unseen = counts[0] == 0
-    is_rare = (totals * min(units) / total < _MIN_EXPECTED) | unseen
+    is_rare = (totals * min(units) / total < _MIN_EXPECTED) | (counts[0] == 0)
     common, rare = counts[:, ~is_rare], counts[:, is_rare].sum(axis=1)
     pooled = np.concatenate([common, rare[:, None]], axis=1)
     shares, mean = pooled / np.array(units)[:, None], pooled.sum(axis=0) / total
     noise = np.sqrt(2 / np.pi * mean * (1 - mean) * (1 / units[0] + 1 / units[1])).sum() / 2
-    unseen_share = counts[1, unseen].sum() / units[1]
     distance = max(float(np.abs(shares[0] - shares[1]).sum() / 2 - noise), 0.0)
-    p_values = [1.0, 1.0, 1.0]
+    p_value = 1.0
     if common.shape[1] > 1:
         expected = np.outer(common.sum(axis=1), common.sum(axis=0)) / common.sum()
-        p_values[0] = float(chdtrc(common.shape[1] - 1, ((common - expected) ** 2 / expected).sum()))
-    rare_rows = round(float(rare.sum()))
-    for found, share in ((rare[1], units[1] / total), (rare[0], units[0] / total)):
-        if found >= 1:
-            p_values[1] = min(p_values[1], 2 * float(bdtrc(round(float(found)) - 1, rare_rows, share)))
-    # Of new rows, as many have a new category as training rows have one of their own (Good and Turing); 3 standard
-    # deviations are added, since that share is itself an estimate.
+        p_value = float(chdtrc(common.shape[1] - 1, ((common - expected) ** 2 / expected).sum()))
+    excess, unseen_p_value = _compare_unseen(counts, units)
+    return max(distance, excess), min(1.0, 3 * min(p_value, _compare_rare(rare, units), unseen_p_value))
+
+
+def _compare_rare(rare: np.ndarray, units: tuple[int, int]) -> float:
+    """Compute the p-value of the rows with rare categories in the two samples, by a binomial test of both sides."""
+    from scipy.special import bdtrc
+
+    rows = [round(float(each)) for each in rare]
+    tails = [float(bdtrc(rows[sample] - 1, sum(rows), units[sample] / sum(units))) for sample in (0, 1) if rows[sample]]
+    return min([1.0, *(2 * tail for tail in tails)])
+
+
+def _compare_unseen(counts: np.ndarray, units: tuple[int, int]) -> tuple[float, float]:
+    """Compare the rows with categories that training lacks with those to be expected; return the excess and p-value.
+
+    Of new rows, as many have a new category as training rows have one of their own (Good 1953, after Turing); three
+    standard deviations are added, since that share is itself an estimate.
+
+    Args:
+        counts: Rows by sample and category, `(2, categories)`.
+    """
+    import numpy as np
+    from scipy.special import bdtrc
+
+    unseen = counts[0] == 0
+    rows = float(counts[1, unseen].sum())
+    if round(rows) == 0:
+        return 0.0, 1.0
     single = float((counts[0] < 1.5).sum() - unseen.sum())
-    new_share = min(1.0, (single + 3 * np.sqrt(single + 1)) / units[0])
-    new_rows = round(float(unseen_share * units[1]))
-    if new_rows:
-        p_values[2] = float(bdtrc(new_rows - 1, units[1], new_share))
-        distance = max(distance, float(unseen_share) - new_share)
-    return distance, min(1.0, 3 * min(p_values))
+    expected = min(1.0, (single + 3 * np.sqrt(single + 1)) / units[0])
+    return rows / units[1] - expected, float(bdtrc(round(rows) - 1, units[1], expected))
 
 
 def _find_imbalances(train: _Head, spec: DataSpec) -> Iterator[Finding]:

@@ -372,7 +372,7 @@ def _stack_lists(name: str, column: pa.ChunkedArray, describe_row: Callable[[int
                 f"{place}  column {quoted(name)}: expected a list of {length} values, as in the rows before, "
                 f"received one of {received}.",
                 path=files.RECIPE_PATH,
-                suggestion="Pad the lists to one length.",
+                suggestion="Pad the lists to one length; if their items are labels, save them as texts.",
                 file=place,
             )
         )

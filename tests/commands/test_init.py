@@ -169,7 +169,7 @@ def test_an_unclear_target_is_asked_for_with_candidates(bmcli: Bmcli, tmp_path: 
     ("header", "row", "suggested"),
     [
         ("price,rooms,Latitude,Longitude", lambda i: f"{i / 3},{'xyz'[i % 3]},{i / 7},{i / 9}", "price"),
-        ("Latitude,rooms,near_sea,churned", lambda i: f"{i / 3},{i % 7},{'xy'[i % 2]},{['no', 'yes'][i % 2]}", "churned"),
+        ("Latitude,rooms,sea,churned", lambda i: f"{i / 3},{i % 7},{'xy'[i % 2]},{'nj'[i % 2]}", "churned"),
         ("Survived,Sex,Age", lambda i: f"{i % 2},{'mf'[i % 2]},{i / 3}", "Survived"),
         ("height,colour,Latitude", lambda i: f"{i / 3},{'xyz'[i % 3]},{i / 7}", "colour"),
     ],
@@ -224,6 +224,7 @@ def read_target(tmp_path: Path) -> tuple[str, dict[str, object], str]:
     )  # fmt: skip
 
 
+TAIL = (*(0,) * 90, *(1,) * 60, *(2,) * 30, *(3,) * 16, *(4,) * 9, *(5,) * 5, 7, 9)
 GLASS = (1,) * 70 + (2,) * 76 + (3,) * 17 + (5,) * 13 + (6,) * 9 + (7,) * 29
 
 
@@ -234,7 +235,7 @@ GLASS = (1,) * 70 + (2,) * 76 + (3,) * 17 + (5,) * 13 + (6,) * 9 + (7,) * 29
         ("y", GLASS, "category", "if they are quantities and not codes"),
         ("visits", GLASS, "count", "are codes of classes, write {kind: category}"),
         ("n_items", (0, 1, 2, 3) * 50, "number", "are codes of classes, write {kind: category}"),
-        ("y", (*(0,) * 90, *(1,) * 60, *(2,) * 30, *(3,) * 16, *(4,) * 9, *(5,) * 5, 7, 9), "count", "write {kind: category}"),
+        ("y", TAIL, "count", "write {kind: category}"),
         ("state", (10, 20, 30) * 60, "category", "if they are quantities and not codes"),
         ("dose", (5, 10, 20) * 60, "number", "write {kind: category}"),
     ],
@@ -355,7 +356,7 @@ def test_copies_and_codes_of_the_target_are_dropped(init: Callable[..., Drafted]
 def test_prose_without_blanks_is_an_input(init: Callable[..., Drafted], tmp_path: Path) -> None:
     words = {"good": ["精彩", "很好", "喜欢", "推荐"], "bad": ["无聊", "失望", "糟糕", "差劲"]}
     rows = [
-        f"{i % 5},这部电影{words[y][i % 4]}大家{words[y][i // 4 % 4]}{'音乐故事演员情节'[i % 7 : i % 7 + 2]}{i % 17},{y}"
+        f"{i % 5},这部电影{words[y][i % 4]}大家{words[y][i // 4 % 4]}{'音乐故事演员'[i % 5 : i % 5 + 2]}{i % 17},{y}"
         for i in range(120)
         for y in ["good" if i % 3 else "bad"]
     ]

@@ -22,46 +22,18 @@ if TYPE_CHECKING:
 
 TARGET_NAMES = ("target", "label", "labels", "class", "y", "outcome", "response")
 # Words of names of targets, and of columns that describe a row and are rarely predicted.
-_TARGET_WORDS = frozenset(
-    (*TARGET_NAMES, *["approved", "category", "churn", "churned", "classes", "converted", "default", "defaulted", "diagnosis", "exited", "fraud", "grade", "income", "kind", "outcomes", "price", "quality", "rating", "result", "revenue", "salary", "sales", "score", "sentiment", "species", "status", "success", "survived", "type", "value", "yield"])
+_TARGET_WORDS = (
+    *TARGET_NAMES,
+    "approved", "category", "churn", "churned", "classes", "converted", "default", "defaulted", "diagnosis",
+    "exited", "fraud", "grade", "income", "kind", "outcomes", "price", "quality", "rating", "result", "revenue",
+    "salary", "sales", "score", "sentiment", "species", "status", "success", "survived", "type", "value",
+    "yield",
 )  # fmt: skip
-_ATTRIBUTE_WORDS = frozenset(
-    [
-        "age",
-        "city",
-        "code",
-        "country",
-        "date",
-        "day",
-        "email",
-        "gender",
-        "hour",
-        "id",
-        "index",
-        "lat",
-        "latitude",
-        "lng",
-        "lon",
-        "long",
-        "longitude",
-        "minute",
-        "month",
-        "name",
-        "number",
-        "phone",
-        "region",
-        "row",
-        "sex",
-        "state",
-        "street",
-        "time",
-        "week",
-        "weekday",
-        "year",
-        "zip",
-        "zipcode",
-    ]
-)
+_ATTRIBUTE_WORDS = (
+    "age", "city", "code", "country", "date", "day", "email", "gender", "hour", "id", "index", "lat",
+    "latitude", "lng", "lon", "long", "longitude", "minute", "month", "name", "number", "phone", "region",
+    "row", "sex", "state", "street", "time", "week", "weekday", "year", "zip", "zipcode",
+)  # fmt: skip
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _IDENTIFIERS = ("id", "rownames", "rowname", "row", "index", "uuid", "guid", "key", "no", "number", "unnamed: 0")
 _MAX_NAMED, _MAX_CANDIDATES = 5, 6  # columns in a message
@@ -148,7 +120,7 @@ def _find_leak(role: ColumnRole, target: ColumnRole, columns: Mapping[str, RawCo
         return ""
     if _compute_certainty(columns[role.name], columns[target.name]) <= _LEAK_CERTAINTY:
         return ""
-    return f"each of its values occurs with one class of {target.name} only: is it known before the target is?"
+    return f"possible target leakage: each value occurs with one class of {target.name} only; is it known before?"
 
 
 def _find_copy(role: ColumnRole, target: ColumnRole, columns: Mapping[str, RawColumn]) -> str:
@@ -252,8 +224,8 @@ def _unclear_target_error(candidates: Sequence[ColumnProfile]) -> BmcliError:
 def _score_target(profile: ColumnProfile, candidates: Sequence[ColumnProfile]) -> float:
     """Score how much a column looks like the target: by its name, its place, and how few values it has."""
     words = {word.lower() for word in _WORD.findall(profile.name)}
-    score = 3.0 if words & _TARGET_WORDS else 0.0
-    score -= 4.0 if words & _ATTRIBUTE_WORDS else 0.0
+    score = 0.0 if words.isdisjoint(_TARGET_WORDS) else 3.0
+    score -= 0.0 if words.isdisjoint(_ATTRIBUTE_WORDS) else 4.0
     # Targets are mostly the last or the first column.
     score += 2.0 if profile is candidates[-1] else 0.5 if profile is candidates[0] else 0.0
     is_binary = profile.distinct == 2

@@ -110,7 +110,7 @@ def _move_unseen_classes(
     """Move rows of classes that no training row has to training, whole groups if rows are split by group.
 
     A class of one row cannot be in training and in test; without the row, training would not know the class. Rows stay
-    where the source or the order of time has put them, and where no other row of their split would be left.
+    where the source has put them, and where no other row of their split would be left.
 
     Returns:
         The splits, and the number of moved rows.
@@ -120,7 +120,7 @@ def _move_unseen_classes(
     moved = dict(splits)
     by_class = [name for name, kind in targets.items() if parts.load("data.targets", kind.kind).ONE_CLASS]
     drawn = [name for name in ("validation", "test") if given_splits is None or name == "validation" or options.fold]
-    for target in by_class if options.time is None else ():
+    for target in by_class:
         codes = columns.read_column(rows, target, encode_categories)
         for name in drawn:
             unseen = ~np.isin(codes[moved[name]], codes[moved["train"]])

@@ -40,70 +40,16 @@ OBJECTIVE = "classification"
 ONE_CLASS = True
 
 # Words of column names whose integers are codes of classes, and those whose integers are quantities.
-_CODE_WORDS = frozenset(
-    [
-        "category",
-        "class",
-        "cluster",
-        "code",
-        "diagnosis",
-        "grade",
-        "group",
-        "kind",
-        "label",
-        "level",
-        "quality",
-        "rating",
-        "segment",
-        "species",
-        "stage",
-        "star",
-        "stars",
-        "state",
-        "status",
-        "type",
-    ]
-)
-_QUANTITY_WORDS = frozenset(
-    [
-        "age",
-        "amount",
-        "bathrooms",
-        "bedrooms",
-        "beds",
-        "children",
-        "clicks",
-        "count",
-        "counts",
-        "days",
-        "events",
-        "freq",
-        "frequency",
-        "goals",
-        "hours",
-        "items",
-        "months",
-        "n",
-        "num",
-        "number",
-        "orders",
-        "people",
-        "persons",
-        "points",
-        "price",
-        "purchases",
-        "qty",
-        "quantity",
-        "rings",
-        "rooms",
-        "sales",
-        "total",
-        "units",
-        "views",
-        "visits",
-        "years",
-    ]
-)
+_CODE_WORDS = (
+    "category", "class", "cluster", "code", "diagnosis", "grade", "group", "kind", "label", "level", "quality",
+    "rating", "segment", "species", "stage", "star", "stars", "state", "status", "type",
+)  # fmt: skip
+_QUANTITY_WORDS = (
+    "age", "amount", "bathrooms", "bedrooms", "beds", "children", "clicks", "count", "counts", "days", "events",
+    "freq", "frequency", "goals", "hours", "items", "months", "n", "num", "number", "orders", "people",
+    "persons", "points", "price", "purchases", "qty", "quantity", "rings", "rooms", "sales", "total", "units",
+    "views", "visits", "years",
+)  # fmt: skip
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _MAX_CODES = 10  # integers with gaps, in a column whose name says nothing
 
@@ -154,8 +100,8 @@ def _are_codes(profile: ColumnProfile) -> bool:
     words = {word.lower() for word in _WORD.findall(profile.name)}
     if not has_few_integers(profile):
         return False
-    if words & (_CODE_WORDS | _QUANTITY_WORDS):
-        return not words & _QUANTITY_WORDS
+    if not words.isdisjoint((*_CODE_WORDS, *_QUANTITY_WORDS)):
+        return words.isdisjoint(_QUANTITY_WORDS)
     gaps = profile.maximum - profile.minimum + 1 - profile.distinct
     return gaps == 0 or (profile.minimum == 1 and profile.distinct <= _MAX_CODES and gaps <= profile.distinct)
 

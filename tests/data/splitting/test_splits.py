@@ -555,10 +555,15 @@ def test_moved_rows_are_counted() -> None:
     assert 0 < sum(moved) < 90
 
 
-def test_rows_that_the_source_or_time_has_placed_stay() -> None:
+def test_rows_that_the_source_has_placed_stay() -> None:
     given = np.where(np.arange(100) % 5 == 0, "test", "train")
     assert split(given=given, y=RARE)()["test"].tolist() == list(range(0, 100, 5))
-    assert split(when=np.arange(100), y=RARE)(time="when")["test"].tolist() == list(range(90, 100))
+    assert not {90, 95} & {*split(given=given, y=RARE)(validation=0.2)["train"].tolist()}
+
+
+def test_the_newest_rows_stay_in_the_test_but_those_of_unknown_classes() -> None:
+    found = split(when=np.arange(100), y=text(*"ab" * 45, *"acbdabaeba"))(time="when")
+    assert found["test"].tolist() == [90, 92, 94, 95, 96, 98, 99]
 
 
 def test_classes_of_one_row_each_leave_every_split_its_rows() -> None:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from bmcli.data.targets import category
 from bmcli.errors import BmcliError
-from bmcli.raw_columns import RowFault
+from bmcli.raw_columns import RawColumn, RowFault
 
 
 def text(*cells: str | None) -> pa.ChunkedArray:
