@@ -36,7 +36,7 @@ _Result = TypeVar("_Result")
 _PIECE_BYTES = 2**26  # encoded bytes that are held in memory at once
 _MAX_MISSING_LIST = 500  # characters of a list that a suggestion spells out
 
-PREPARATION_VERSION = 6
+PREPARATION_VERSION = 7
 """Part of every key. Raise it whenever the same source and options give other arrays, or their description changes."""
 
 
