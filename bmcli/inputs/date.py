@@ -276,8 +276,8 @@ class DateTraits(InputTraits):
     @property
     def reading_options(self) -> Mapping[str, Any]:
         formats, missing_cells = self.column.state["formats"], self.column.state["missing_cells"]
-        named = {"missing_cells": missing_cells} if missing_cells else {}
-        return {"format": formats[0] if len(formats) == 1 else formats, **named}
+        named = {"missing_cells": tuple(missing_cells)} if missing_cells else {}
+        return {"format": formats[0] if len(formats) == 1 else tuple(formats), **named}
 
     def summarize(self) -> str:
         return ""
