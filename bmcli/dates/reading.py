@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -57,7 +57,7 @@ _NO_DATE = (
     "|[0-9]{1,2}[-/.][0-9]{1,2}[-/.](?:0001|9999)|0)(?:[T ]?[0-9:.,]*)?Z?$"
 )
 _PLAUSIBLE = re.compile(r"(?=.{6,40}$)\D*\d.*\d.*")
-_FIRST_CELLS, _SAMPLE = 20, 300  # distinct cells that are looked at first, and from which formats are collected
+_FEW_CELLS, _SAMPLE = 40, 300  # cells that are looked at first, and from which formats are collected
 _MAX_STYLES = 12  # times of day in different formats after the same format of days
 FOREIGN_SHARE = 0.05  # share of the cells below which those that are no dates count as mistakes
 
@@ -114,11 +114,6 @@ def find_no_dates(cells: pa.ChunkedArray, missing_cells: Sequence[str] = ()) -> 
     return np.asarray(pc.or_(find_markers(cells, missing_cells), pc.fill_null(is_no_date, False)))
 
 
-def looks_like_dates(texts: Iterable[str]) -> bool:
-    """Whether one of some texts is a date in a common format: without one, the other cells need not be looked at."""
-    return any(True for text in texts for _ in _find_day_formats(text.strip()))
-
-
 def has_date_name(name: str) -> bool:
     """Whether a column is named like a date, such as `order_date`, `createdAt` or `Datum`."""
     words = [word.lower() for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", name)]
@@ -133,9 +128,9 @@ def read_formats(cells: pa.ChunkedArray) -> DateReading | None:
     """
     import numpy as np
 
-    column = _count_texts(cells)
-    if not looks_like_dates([*column.texts.slice(0, _FIRST_CELLS).to_pylist(), *column.sample(_FIRST_CELLS)]):
+    if not _may_be_dates(cells):
         return None
+    column = _count_texts(cells)
     choices, contradicting = _choose_days(column)
     formats, days, found = list[str](), list[str](), np.zeros(len(column.texts), bool)
     for choice in choices:
@@ -155,6 +150,21 @@ def read_formats(cells: pa.ChunkedArray) -> DateReading | None:
         markers=column.list_cells(markers),
         foreign=column.list_cells(~found & ~markers),
     )
+
+
+def _may_be_dates(cells: pa.ChunkedArray) -> bool:
+    """Whether a few cells look like dates: the distinct texts of a column of prose are as large as itself."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    present = pc.drop_null(cells)
+    if not len(present):
+        return False
+    spread = np.unique(np.linspace(0, len(present) - 1, min(_FEW_CELLS, len(present))).astype("int64"))
+    first = pc.unique(present.slice(0, _SAMPLE)).slice(0, _FEW_CELLS)
+    texts = [*first.to_pylist(), *present.take(pa.array(spread)).to_pylist()]
+    return any(True for text in texts for _ in _find_day_formats(text.strip()))
 
 
 class _Column:

@@ -99,7 +99,7 @@ def _guess_numbers(cells: ColumnCells) -> Guess | None:
     import numpy as np
 
     numbers = cells.numbers
-    if not len(numbers) or cells.dtype == "bool" or not (np.rint(numbers) == numbers).all():
+    if not len(numbers) or cells.dtype == "bool" or not _are_whole(numbers):
         return None
     typical = float(np.median(numbers))
     for unit, (low, high) in _LIKELY_EPOCHS.items():
@@ -165,7 +165,6 @@ def _describe_markers(found: DateReading) -> Iterator[str]:
 
 def fit(name: str, rows: RawColumn, options: Options) -> Column:
     """Fit the format, the mean and standard deviation of the time, and whether any date is missing."""
-
     rows = raw_columns.require_values(rows)
     if not raw_columns.is_text_column(rows) and rows.size != len(rows):
         raise BmcliError(
@@ -344,19 +343,22 @@ def _resolve_formats(name: str, rows: RawColumn, options: Options) -> list[str]:
 def _list_common_formats(rows: RawColumn) -> list[str]:
     """List the common formats of dates; other numbers are seconds, and texts without any date would be ISO 8601."""
     is_text = raw_columns.is_text_column(rows)
-    found = reading.read_formats(raw_columns.to_texts(rows)) if is_text or _is_whole(rows) else None
+    found = (
+        reading.read_formats(raw_columns.to_texts(rows))
+        if is_text or _are_whole(raw_columns.to_numbers(rows))
+        else None
+    )
     formats = [] if found is None else list(found.formats)
     if not is_text and not all(map(dates.is_compact, formats)):
         return ["seconds"]
     return formats or (["iso"] if is_text else ["seconds"])
 
 
-def _is_whole(rows: RawColumn) -> bool:
+def _are_whole(numbers: np.ndarray) -> bool:
+    """Whether numbers, or NaN, are integers that keep their digits in floating point."""
     import numpy as np
 
-    numbers = raw_columns.to_numbers(rows)
-    numbers = numbers[~np.isnan(numbers)]
-    return bool((np.rint(numbers) == numbers).all() and (np.abs(numbers) < 2**53).all())
+    return bool((np.isnan(numbers) | ((np.rint(numbers) == numbers) & (np.abs(numbers) < 2**53))).all())
 
 
 def _guess_formats(name: str, rows: RawColumn, options: Options) -> list[str]:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bmcli.commands.plan import list_warnings
 from bmcli.data.raw_rows import read_raw_splits
 from bmcli.recipe.load import load_recipe
 from bmcli.recipe.nodes import parse_tree, read_text
@@ -528,12 +529,13 @@ def test_a_group_is_no_input_where_the_data_defines_the_splits(init: Callable[..
     assert "patient_id" in data.drop
 
 
-def test_plan_warns_of_a_group_that_is_a_number(init: Callable[..., Drafted], bmcli: Bmcli, tmp_path: Path) -> None:
-    init(patients(), "--target", "ill")
-    recipe = tmp_path / "own.yaml"
-    recipe.write_text("data:\n  source: {kind: csv, path: table.csv}\n  targets: {ill: category}\nmodel: mlp\n")
-    warnings = bmcli("plan", recipe, "--json").json()["warnings"]
-    (warning,) = [each for each in warnings if "patient_id" in each]
+def test_plan_warns_of_a_group_that_is_a_number(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text(patients())
+    lines = ["name: own", "data:", "  source: {kind: csv, path: table.csv}", "  targets: {ill: category}", "model: mlp"]
+    (tmp_path / "own.yaml").write_text("\n".join(lines))
+    prepared = prepare_data(load_recipe(str(tmp_path / "own.yaml")).recipe, tmp_path / "cache")
+    assert [column.name for column in prepared.spec.inputs] == ["patient_id", "dose"]
+    (warning,) = [each for each in list_warnings(prepared, parameters=10) if "patient_id" in each]
     assert "identifies rows that belong together, but is an input" in warning
     assert warning.endswith("Write `split: {group: patient_id}`, which also takes it out of the inputs.")
 
@@ -541,11 +543,11 @@ def test_plan_warns_of_a_group_that_is_a_number(init: Callable[..., Drafted], bm
 def test_one_unknown_day_leaves_dates(init: Callable[..., Drafted], bmcli: Bmcli, tmp_path: Path) -> None:
     days = ["unknown" if row == 7 else f"2021-{row % 12 + 1:02}-{row % 28 + 1:02}" for row in range(200)]
     columns = init("\n".join(["day,y", *(f"{day},{row}" for row, day in enumerate(days))]), "--target", "y")
-    assert (columns["day"]["kind"], columns["y"]["kind"]) == ("date", "number")
+    assert columns["day"]["kind"] == "date"
     data = prepare_data(load_recipe(str(tmp_path / "recipe.yaml")).recipe, tmp_path / "cache")
     assert data.spec.inputs[0].state["formats"] == ["iso"]
-    flags = np.concatenate([np.asarray(data.split(split).inputs["day"])[:, -1] for split in SPLITS])
-    assert flags.sum() == 1
+    encoded = np.concatenate([np.asarray(data.split(split).inputs["day"])[:, :5] for split in SPLITS])
+    assert (encoded == 0).all(axis=1).sum() == 1  # the middle of all parts
     done = bmcli("train", "recipe.yaml", "train.epochs=1")
     assert done.code == 0, done.err
 
@@ -574,7 +576,7 @@ def test_a_doubtful_order_of_day_and_month_is_said(bmcli: Bmcli, tmp_path: Path)
     lines = [f"{row % 12 + 1:02}/{row % 11 + 1:02}/2021,{row % 7},{'uv'[row % 2]}" for row in range(120)]
     (tmp_path / "table.csv").write_text("\n".join(["when,size,label", *lines]))
     done = bmcli("init", "table.csv", "--target", "label")
-    assert "no cell shows whether days or months are first: it is read as %m/%d/%Y" in " ".join(done.out.split())
+    assert "no cell shows whether days or months are first: it is read as %m/%d/%Y" in " ".join(done.err.split())
     assert 'format: "%m/%d/%Y"' in (tmp_path / "recipe.yaml").read_text()
 
 
@@ -582,7 +584,7 @@ def test_seconds_since_1970_are_numbers_with_a_doubt(bmcli: Bmcli, tmp_path: Pat
     lines = [f"{1_600_000_000 + row * 86_399},{'uv'[row % 2]}" for row in range(120)]
     (tmp_path / "table.csv").write_text("\n".join(["created_at,label", *lines]))
     done = bmcli("init", "table.csv", "--target", "label")
-    assert "if its numbers are seconds since 1970, write" in " ".join(done.out.split())
+    assert "if its numbers are seconds since 1970, write" in " ".join(done.err.split())
     assert "1 number" in (tmp_path / "recipe.yaml").read_text()
 
 

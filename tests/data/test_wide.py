@@ -13,12 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bmcli import dates, limits
+from bmcli import limits
 from bmcli.data import store, tables
 from bmcli.data.invalid import RowSubset
 from bmcli.data.preparation import encode_rows, prepare
 from bmcli.data.resolution import resolve_options
 from bmcli.data.sources import SourceRows, csv, image_folder, jsonl, npz, parquet
+from bmcli.dates import reading
 from bmcli.errors import BmcliError
 from bmcli.inputs import make_tensor_names
 from bmcli.recipe.data import DataOptions
@@ -267,9 +268,14 @@ def test_more_features_than_any_table_has_are_refused(tmp_path: Path, monkeypatc
 
 
 def test_a_column_of_words_is_compared_with_no_format_of_dates(monkeypatch: pytest.MonkeyPatch) -> None:
-    tried: list[str] = []
-    monkeypatch.setattr(dates, "_match_all", lambda cells, form: bool(tried.append(form)))
-    assert dates.find_matching_formats(pa.chunked_array([pa.array(["red", None, "green"])])) == []
-    assert tried == []
-    dates.find_matching_formats(pa.chunked_array([pa.array([None, " 2024-05-06 ", "red"])]))
-    assert tried == ["iso"]
+    tried, match = set[str](), reading._Column.match
+
+    def record(column: reading._Column, day_format: str) -> np.ndarray:
+        tried.add(day_format)
+        return match(column, day_format)
+
+    monkeypatch.setattr(reading._Column, "match", record)
+    assert reading.read_formats(pa.chunked_array([pa.array(["red", None, "green"])])) is None
+    assert not tried
+    reading.read_formats(pa.chunked_array([pa.array([None, " 2024-05-06 ", "red"])]))
+    assert tried == {"%Y-%m-%d"}
