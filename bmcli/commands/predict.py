@@ -225,7 +225,8 @@ def _open_rows(request: PredictionRequest, source: Mapping[str, Any], spec: Data
         def locate(row: int) -> str:
             return rows.describe_row(row).replace(str(file), _STANDARD_INPUT)
 
-        yield replace(rows, describe_row=locate, origin=_STANDARD_INPUT)
+        notes = tuple(note.replace(str(file), _STANDARD_INPUT) for note in rows.notes)
+        yield replace(rows, describe_row=locate, origin=_STANDARD_INPUT, notes=notes)
 
 
 def _save_standard_input(folder: Path) -> Path:

@@ -34,6 +34,7 @@ _MISSING = frozenset(("", "na", "n/a", "nan", "null", "none", "?", "-", "--", ".
 _MIN_AGREEMENT = 0.8  # share of records of one number of cells
 _TYPED_SHARE = 0.9  # share of a column's cells of one form
 _FEW_VALUES = 20
+_LONGEST_NUMBER = 60  # characters
 
 
 @dataclass(frozen=True)
@@ -123,41 +124,27 @@ def detect_dialect(
         is_whole: Whether `start` is all of the file, and does not end within a record.
         preferred: Delimiter that the file's name promises; it is taken if it splits the rows.
     """
-    notes: list[str] = []
-    start = start.removeprefix("\ufeff")
-    skipped = choices.skip_lines or 0
-    text = _drop_lines(start, skipped)
-    if choices.skip_lines is None and (separator := _SEPARATOR_LINE.fullmatch(_LINE_END.split(text, maxsplit=1)[0])):
+    finds_titles, skipped = choices.skip_lines is None, choices.skip_lines or 0
+    text = _drop_lines(start.removeprefix("\ufeff"), skipped)
+    if finds_titles and (separator := _SEPARATOR_LINE.fullmatch(_LINE_END.split(text, maxsplit=1)[0])):
         skipped, text = 1, _drop_lines(text, 1)
         choices = replace(choices, delimiter=choices.delimiter or separator[1])
     quote = choices.quote or _detect_quote(text)
     delimiters = (*DELIMITERS, WHITESPACE) if choices.delimiter is None else (choices.delimiter,)
-    finds_titles = choices.skip_lines is None
     candidates = [_make_candidate(delimiter, quote, text, later, is_whole, finds_titles) for delimiter in delimiters]
-    best = candidates[0] if choices.delimiter is not None else _pick_candidate(candidates, preferred)
-    if choices.delimiter is None:
-        notes += _describe_doubt(best, candidates)
-    if finds_titles and best.first:
-        above = [line for line in _LINE_END.split(text)[: best.start[best.first].line] if line.strip()]
-        notes.append(
-            f"{len(above)} line{'s' if len(above) > 1 else ''} above the table left out, the first of them "
-            f"{_show(above[0])}; to read them, set `skip_lines: {skipped}`."
-        )
-    if finds_titles and best.start:
-        skipped += best.start[best.first].line
+    best = _pick_candidate(candidates, preferred) if choices.delimiter is None else candidates[0]
     header = _has_header(best) if choices.header is None else choices.header
-    if not header and choices.header is None:
-        cells = ", ".join(_show(cell) for cell in best.start[best.first].cells[:3])
-        notes.append(
-            f"read without a header: the first row ({cells}{', ...' if best.width > 3 else ''}) has values like those "
-            f"of the rows below it; the columns are named column_1 to column_{best.width}. If it names the columns, "
-            "set `header: true`."
-        )
-    return Detection(Dialect(best.delimiter, quote, skipped, header), tuple(notes))
+    above = best.start[best.first].line if finds_titles and best.start else 0
+    notes = [
+        *(_describe_doubt(best, candidates) if choices.delimiter is None else ()),
+        *(_describe_titles(text, above, skipped) if best.first else ()),
+        *(_describe_first_row(best) if choices.header is None and not header else ()),
+    ]
+    return Detection(Dialect(best.delimiter, quote, skipped + above, header), tuple(notes))
 
 
 def parse_records(text: str, delimiter: str, quote: str) -> Iterator[_Record]:
-    """Parse records that are not blank; those of one line without quotes are never joined with the next."""
+    """Parse the records of a text that are not blank."""
     csv.field_size_limit(2**31 - 1)  # The default limit of 128 KiB refuses long texts; Arrow has none.
     if delimiter == WHITESPACE:
         text = squeeze_blanks(text.encode(), quote).decode()
@@ -185,7 +172,7 @@ def squeeze_blanks(lines: bytes, quote: str) -> bytes:
 
 def is_number(cell: str) -> bool:
     """Whether a cell looks like a number, in any of the usual ways to write it."""
-    return _NUMBER.fullmatch(cell) is not None
+    return len(cell) <= _LONGEST_NUMBER and _NUMBER.fullmatch(cell) is not None
 
 
 def is_missing(cell: str) -> bool:
@@ -336,6 +323,25 @@ def _describe_doubt(best: _Candidate, candidates: Sequence[_Candidate]) -> Itera
         )
     elif best.delimiter == WHITESPACE:
         yield f"cells are separated by blanks, {best.width} in a row; to change it, set `delimiter`."
+
+
+def _describe_titles(text: str, above: int, skipped: int) -> Iterator[str]:
+    """Describe the lines that are left out above the table."""
+    lines = [line for line in _LINE_END.split(text)[:above] if line.strip()]
+    yield (
+        f"{len(lines)} line{'s' if len(lines) > 1 else ''} above the table left out, the first of them "
+        f"{_show(lines[0])}; to read them, set `skip_lines: {skipped}`."
+    )
+
+
+def _describe_first_row(candidate: _Candidate) -> Iterator[str]:
+    """Describe why the first record is a row, and not the header."""
+    cells = ", ".join(_show(cell) for cell in candidate.start[candidate.first].cells[:3])
+    yield (
+        f"read without a header: the first row ({cells}{', ...' if candidate.width > 3 else ''}) has values like those "
+        f"of the rows below it; the columns are named column_1 to column_{candidate.width}. If it names the columns, "
+        "set `header: true`."
+    )
 
 
 def _name(delimiter: str) -> str:

@@ -240,8 +240,10 @@ def _resolve_tables(options: Options, western: Collection[File], notes: list[str
 
 def _is_misread_utf8(path: File, encoding: str) -> bool:
     """Whether the start of a file has letters in UTF-8, but is read in an encoding of one byte for each letter."""
+    if not codecs.lookup(encoding).name.startswith(("cp125", "iso8859", "mac")):
+        return False
     start = next(files.read_chunks(path), b"")[:_ENCODING_SAMPLE]
-    if start.isascii() or not codecs.lookup(encoding).name.startswith(("cp125", "iso8859", "mac")):
+    if start.isascii():
         return False
     try:
         codecs.getincrementaldecoder("utf-8")().decode(start)
