@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bmcli.errors import BmcliError
 from bmcli.export import encoder
 from bmcli.inputs import get_traits, image
 from bmcli.pictures import read_header
@@ -283,7 +284,7 @@ def test_a_gif_with_a_huge_screen_is_refused() -> None:
 def test_arrays_keep_four_channels() -> None:
     rows = np.zeros((3, 4, 4, 4), "uint8")
     assert image.fit("x", rows, image.Options(channels=4)).shape == (4, 4, 4)
-    with pytest.raises(ValueError, match="3 channels cannot become 4"):
+    with pytest.raises(BmcliError, match="3 channels cannot become 4"):
         image.fit("x", rows[..., :3], image.Options(channels=4))
 
 
