@@ -40,6 +40,11 @@ _GENERAL_WORDS = (
 )  # fmt: skip
 _IMBALANCED_SHARE = 0.8  # of the largest class
 _UNKNOWN_SIDE = 96  # height and width of pictures of which neither is known
+_MAX_BLOCKS = 4  # of convolutions
+_MAX_MAP_SIDE = 8  # of pixels of the last map: blocks halve the pictures until they are smaller
+_CENTRED_SIDE = 40  # pixels of pictures, such as digits, whose objects fill them, so that the place of a pixel matters
+_FEW_PICTURES = 1000  # training rows below which a network is narrower
+_MANY_PICTURES = 20_000  # training rows from which on augmentation is worth less than its time
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,8 @@ def init(data: Path, target: str | None, output: Path) -> DraftResult:
         split = _choose_split(rows, assigned, sizes)
         invalid = _choose_invalid(assigned)
     model, train = _choose_model(assigned, sizes), _choose_training(assigned, sizes)
-    text = _render_recipe(data, output, source, rows, assigned, split, invalid, model, train)
+    augment = _choose_augmentation(assigned, sizes)
+    text = _render_recipe(data, output, source, rows, assigned, split, invalid, model, train, augment)
     try:
         disk.write_new(output, text.encode())
     except FileExistsError:
@@ -240,14 +246,30 @@ def _choose_model(assigned: Sequence[ColumnRole], sizes: RowCounts) -> SectionCh
 
 
 def _choose_convolutions(picture: ColumnRole, sizes: RowCounts) -> SectionChoice:
+    """Choose blocks by the size of the pictures, and their width by the number of training rows."""
     height, width = picture.options.get("size") or picture.profile.shape[:2] or (_UNKNOWN_SIDE, _UNKNOWN_SIDE)
-    filters = [32, 64] if min(height, width) <= 32 else [32, 64, 128]
-    filters = filters if min(height, width) >= 4 else [32]  # two halvings would leave no pixel
+    side = min(height, width)
+    blocks = 1
+    while blocks < _MAX_BLOCKS and side >> blocks >= _MAX_MAP_SIDE:
+        blocks += 1
+    first = 16 if sizes.train < _FEW_PICTURES else 32
+    filters = [first * min(4, 2**block) for block in range(blocks)]
+    # A vector of maxima does not depend on where something is, and has few weights behind it.
+    pooling = {} if side < _CENTRED_SIDE else {"pooling": "max"}
     dense = [64] if sizes.train < 2000 else [128]
-    return SectionChoice(
-        {"kind": "cnn", "filters": filters, "dense": dense, "dropout": 0.2},
-        f"each convolutional block halves the {height}x{width} pixels",
-    )
+    options = {"kind": "cnn", "filters": filters, "normalization": "batch", **pooling, "dense": dense, "dropout": 0.2}
+    return SectionChoice(options, f"each block halves the {height}x{width} pixels; width for {sizes.train:,} rows")
+
+
+def _choose_augmentation(assigned: Sequence[ColumnRole], sizes: RowCounts) -> SectionChoice:
+    """Choose small movements of few pictures of classes; none where the target may depend on the place."""
+    pictures = [role for role in assigned if role.guess is not None and role.guess.form == "map"]
+    target = next(role for role in assigned if role.role == "target")
+    if len(pictures) != 1 or sizes.train >= _MANY_PICTURES or not parts.load("data.targets", target.kind).ONE_CLASS:
+        return SectionChoice({})
+    kinds = {"translate": 0.1, "zoom": 0.1, "rotate": 0.03}
+    changes = [{"kind": kind, "factor": factor, "fill_mode": "nearest"} for kind, factor in kinds.items()]
+    return SectionChoice({pictures[0].name: changes}, "few pictures; add flip if a mirrored picture has the same class")
 
 
 def _choose_training(assigned: Sequence[ColumnRole], sizes: RowCounts) -> SectionChoice:
@@ -350,6 +372,7 @@ def _render_recipe(
     invalid: SectionChoice,
     model: SectionChoice,
     train: SectionChoice,
+    augment: SectionChoice,
 ) -> str:
     """Render the recipe, with a comment on each choice."""
     target = next(role for role in assigned if role.role == "target")
@@ -367,6 +390,7 @@ def _render_recipe(
         *(_render_value("  ", "split", split.options, split.why) if split.options else []),
         *(line for key, value in invalid.options.items() for line in _render_value("  ", key, value, invalid.why)),
         *_render_inputs([role for role in assigned if role.name not in map(split.options.get, ("time", "group"))]),
+        *(_render_value("  ", "augment", augment.options, augment.why) if augment.options else []),
         "  targets:",
         *_render_value(
             "    ",

@@ -369,9 +369,7 @@ class ImageTraits(InputTraits):
         size = "x".join(map(str, self.column.shape))
         converted = self.column.state.get("converted", ())
         # A served model does not read these formats, or would not see them as in training.
-        first = (
-            f" (convert files of other kinds to PNG first, as {', '.join(converted)} of training)" if converted else ""
-        )
+        first = f" (convert others to PNG first, such as {', '.join(converted)} of training)" if converted else ""
         return f"{content}{first}; the network sees {size}, trained on values from {low:g} to {high:g}"
 
     def summarize(self) -> str:

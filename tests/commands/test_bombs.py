@@ -123,6 +123,24 @@ def _bmp(width: int, height: int) -> bytes:
     return b"BM" + struct.pack("<IIIIiiHHIIIIII", 54, 0, 54, 40, width, height, 1, 24, *[0] * 6)
 
 
+def _tiff(side: int) -> bytes:
+    fields = {256: side, 257: side, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: side, 279: 2**31}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in fields.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(fields)) + entries + bytes(4)
+
+
+def _webp(side: int) -> bytes:
+    size = (side - 1).to_bytes(3, "little")
+    head = b"VP8X" + struct.pack("<II", 10, 2) + size + size
+    return b"RIFF" + struct.pack("<I", len(head) + 4) + b"WEBP" + head
+
+
+def _transparent_gif(side: int) -> bytes:
+    one = encoded(pixels(2, 2), "gif")
+    start = 13 + 3 * 128
+    return one[:6] + struct.pack("<HH", side, side) + one[10:start] + b"!\xf9\x04\x01\0\0\0\0" + one[start:]
+
+
 def _jpeg(scans: int) -> bytes:
     one = encoded(pixels(8, 8), "jpg")
     return one[:-2] + b"\xff\xda\x00\x02" * scans + one[-2:]
@@ -184,6 +202,9 @@ BOMBS: dict[str, dict[str, tuple[str, Callable[[Path], Any], str]]] = {
             "at most 100 scans, received 3001",
         ),
         "PNG of one colour": ("a/1.png", lambda file: file.write_bytes(_png(50_000)), "2.5e\\+03 megapixels"),
+        "TIFF that announces": ("a/1.tif", lambda file: file.write_bytes(_tiff(50_000)), "2.5e\\+03 megapixels"),
+        "WebP that announces": ("a/1.webp", lambda file: file.write_bytes(_webp(2**24)), "megapixels"),
+        "GIF of a large screen": ("a/1.gif", lambda file: file.write_bytes(_transparent_gif(60_000)), "megapixels"),
         "BMP that announces": ("a/1.bmp", lambda file: file.write_bytes(_bmp(2**31 - 1, 2**31 - 1)), "megapixels"),
     },
 }

@@ -22,6 +22,7 @@ from bmcli.layers import register
 from bmcli.runs import Run
 from bmcli.terminal.console import Console
 from bmcli.workflows.training import TrainingContext
+from tests.pictures import pixels, write
 
 from .conftest import Bmcli
 
@@ -315,6 +316,30 @@ def test_pictures_of_a_folder_are_told_by_their_names(bmcli: Bmcli, tmp_path: Pa
     found = records(done.out)
     assert list(found[0]) == ["file", "label", "label_probability_bright", "label_probability_dark"]
     assert [row["file"] for row in found] == sorted(f"{number}.png" for number in range(1, 40, 2))
+
+
+def test_a_folder_of_pictures_is_listed_by_the_rules_of_training(bmcli: Bmcli, tmp_path: Path) -> None:
+    for number in range(40):
+        name = f"{number}" + (".png", ".JPG", ".bmp", ".gif")[number // 2 % 4]
+        write(tmp_path / "shapes" / "ab"[number % 2] / name, pixels(8, 8, seed=number), name[-3:].lower())
+    for name in ("a/._0.png", "a/.ipynb_checkpoints/0-checkpoint.png", "__MACOSX/a/0.png", "b/Thumbs.db", ".DS_Store"):
+        (tmp_path / "shapes" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "shapes" / name).write_bytes(b"\0")
+    drafted = bmcli("init", "shapes", "--json")
+    assert "5 files or folders left out, which hold no data" in drafted.json()["notes"][0]
+    trained = bmcli("train", "recipe.yaml", "train.epochs=1")
+    assert trained.code == 0, trained.err
+    assert "note: 5 files or folders left out" in trained.err
+    done = bmcli("predict", "shapes", "shapes", "--output", "all.csv", "--json")
+    assert done.code == 0, done.err
+    answer = done.json()
+    assert (answer["rows"], answer["skipped"], len(answer["left_out"])) == (40, 0, 5)
+    (tmp_path / "shapes" / "a" / "notes.txt").write_text("words")
+    faulty = bmcli("predict", "shapes", "shapes/a")
+    assert faulty.code == 2
+    assert "a/notes.txt: expected a picture" in faulty.err
+    done = bmcli("predict", "shapes", "shapes/a", "--skip-bad-rows", "--output", "some.csv", "--json")
+    assert (done.json()["rows"], done.json()["skipped"]) == (20, 1)
 
 
 def test_more_rows_take_no_more_memory(run: Path, tmp_path: Path) -> None:

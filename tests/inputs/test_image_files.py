@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bmcli.errors import BmcliError
 from bmcli.export import encoder
 from bmcli.inputs import get_traits, image
 from bmcli.pictures import read_header
-from bmcli.raw_columns import FileColumn, RowFault
+from bmcli.raw_columns import ColumnCells, FileColumn, RowFault
 from bmcli.specs import Column
 from tests.pictures import encoded, pixels, save
 
@@ -283,7 +284,7 @@ def test_a_gif_with_a_huge_screen_is_refused() -> None:
 def test_arrays_keep_four_channels() -> None:
     rows = np.zeros((3, 4, 4, 4), "uint8")
     assert image.fit("x", rows, image.Options(channels=4)).shape == (4, 4, 4)
-    with pytest.raises(ValueError, match="3 channels cannot become 4"):
+    with pytest.raises(BmcliError, match="3 channels cannot become 4"):
         image.fit("x", rows[..., :3], image.Options(channels=4))
 
 
@@ -293,3 +294,36 @@ def test_a_header_of_every_kind_survives_a_cut_anywhere() -> None:
         for end in range(len(content)):
             with suppress(ValueError):
                 read_header(content[:end])
+
+
+def _noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, shape, "uint8")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (_noise(20, 6, 6, 3), ""),
+        (np.repeat(_noise(1, 6, 6, 3), 20, axis=0), "all of 20 pictures look the same."),
+        (np.zeros((20, 6, 6, 1), "uint8"), "all of 20 pictures look the same."),
+        (
+            np.concatenate([_noise(15, 6, 6, 3), np.repeat(_noise(5, 1, 1, 3), 36, axis=1).reshape(5, 6, 6, 3)]),
+            "5 of 20 pictures have a single colour each.",
+        ),
+    ],
+    ids=["noise", "copies", "black", "plain"],
+)
+def test_pictures_without_a_difference_are_a_flaw(rows: np.ndarray, message: str) -> None:
+    column = image.fit("x", rows, image.Options())
+    assert get_traits(column).describe_flaw(image.encode(rows, column)) == message
+    content = [save(each[..., 0] if each.shape[-1] == 1 else each, "PNG") for each in rows]
+    guess = image.guess(ColumnCells("x", files(*content)))
+    assert guess is not None
+    assert guess.warning == message
+
+
+def test_shapes_in_the_alpha_channel_are_no_flaw() -> None:
+    content = [save(glyph(0), "PNG"), save(glyph(0).transpose(Image.Transpose.ROTATE_90).resize((8, 6)), "PNG")]
+    guess = image.guess(ColumnCells("x", files(*content, b"damaged")))
+    assert guess is not None
+    assert guess.warning == ""

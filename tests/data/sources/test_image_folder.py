@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bmcli.data.checks import check_prepared
 from bmcli.data.preparation import prepare
-from bmcli.data.sources import image_folder
+from bmcli.data.sources import describe_left_out, image_folder
 from bmcli.errors import BmcliError
 from bmcli.raw_columns import FileColumn
 from bmcli.recipe.data import DataOptions
@@ -79,7 +80,21 @@ def test_hidden_files_and_those_of_desktops_do_not_count(folder: Path) -> None:
     (folder / "cat" / "Thumbs.db").write_bytes(b"")
     (folder / ".cache").mkdir()
     (folder / "README.md").write_text("About.")
-    assert len(read(folder)) == 7
+    for copy in ("cat/._0.png", "dog/.ipynb_checkpoints/0-checkpoint.png", "__MACOSX/cat/0.png"):
+        write(folder / copy, pixels(5, 4))
+    rows = read(folder)
+    assert len(rows) == 7
+    left_out = [".cache", "README.md", "__MACOSX", "cat/.DS_Store", "cat/._0.png", "cat/Thumbs.db"]
+    assert sorted(rows.left_out) == sorted([*left_out, "dog/.ipynb_checkpoints"])
+    assert describe_left_out(rows.left_out).startswith("7 files or folders left out, which hold no data: '")
+
+
+def test_what_is_left_out_is_said_when_the_data_is_prepared(
+    folder: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(folder / "cat" / "._0.png", pixels(5, 4))
+    prepared(folder, cache)
+    assert "note: 1 file or folder left out, which hold no data: 'cat/._0.png'." in capsys.readouterr().err
 
 
 def test_pictures_are_prepared_as_their_pixels(folder: Path, cache: Path) -> None:
@@ -158,8 +173,12 @@ def test_a_folder_among_pictures_and_a_file_that_is_none_are_faults(folder: Path
     (folder / "cat" / "more").mkdir()
     assert "cat/more: expected pictures of the class 'cat', found a folder." in fault(folder)
     (folder / "cat" / "more").rmdir()
-    (folder / "cat" / "5.tiff").write_bytes(b"II*\0")
-    assert "cat/5.tiff: expected a picture, that is a file ending in one of .jpg," in fault(folder)
+    (folder / "cat" / "5.txt").write_text("words")
+    assert "cat/5.txt: expected a picture, that is a file ending in one of .jpg," in fault(folder)
+    (folder / "cat" / "5.txt").rename(folder / "cat" / "5.HEIC")
+    with pytest.raises(BmcliError, match=r"cat/5.HEIC: .heic pictures are not read") as caught:
+        read(folder)
+    assert "Convert them to JPEG first" in caught.value.faults[0].suggestion
 
 
 def test_a_class_beside_splits_is_a_fault(splits: Path) -> None:
@@ -188,7 +207,9 @@ def corrupt(folder: Path, cache: Path, content: bytes | None, **options: object)
 
 
 def test_a_text_file_named_png_is_a_fault_with_its_path(folder: Path, cache: Path) -> None:
-    assert "pets/cat/bad.png  column 'image': expected a JPEG, PNG, BMP or GIF" in corrupt(folder, cache, b"words")
+    assert "pets/cat/bad.png  column 'image': expected a JPEG, PNG, BMP, GIF, WebP or TIFF" in corrupt(
+        folder, cache, b"words"
+    )
 
 
 def test_a_truncated_picture_is_a_fault_with_its_path(folder: Path, cache: Path) -> None:
@@ -231,6 +252,15 @@ def test_pictures_that_cannot_be_read_are_skipped_or_filled(folder: Path, cache:
     assert sum(filled.spec.counts.values()) == 9
     black = [not row.any() for split in ("train", "validation", "test") for row in filled.split(split).inputs["image"]]
     assert sum(black) == 2
+
+
+def test_pictures_that_all_look_the_same_are_found_by_the_checks(folder: Path, cache: Path) -> None:
+    assert not [each for each in check_prepared(prepared(folder, cache)) if each.check == "flaw"]
+    for path in (*(folder / "cat").iterdir(), *(folder / "dog").iterdir()):
+        write(path, np.zeros((5, 4, 3), "uint8"), "png")
+    (found,) = (each for each in check_prepared(prepared(folder, cache)) if each.check == "flaw")
+    assert "'image': all of" in found.message
+    assert "--pictures" in found.suggestion
 
 
 # A table that names files
