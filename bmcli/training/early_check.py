@@ -73,4 +73,4 @@ def make_suggestion(train: TrainOptions, model: Kind) -> str:
     if model.model_dump().get("normalization", "") is None:
         advice.append("model.normalization: batch")
     advice.append("fewer or smaller layers")
-    return f"Try {', '.join(advice[:-1])}, or {advice[-1]}; if none helps, the inputs may say nothing about the target."
+    return f"Try {', '.join(advice[:-1])}, or {advice[-1]}; if none helps, the inputs may hold nothing about the target."

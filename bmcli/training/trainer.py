@@ -400,8 +400,8 @@ class Trainer:
         progress.batch = 0
         progress.overfitted = progress.overfitted + 1 if is_overfit(row, progress.last) else 0
         progress.last = row
-        for name in {"train/loss", "validation/loss"} & row.keys():
-            if row[name] is not None:
+        for name in ("train/loss", "validation/loss"):
+            if row.get(name) is not None:
                 progress.lowest[name] = min(row[name], progress.lowest.get(name, math.inf))
         if selected:
             progress.best = row.get(self.selection.metric) if self._is_settled else None

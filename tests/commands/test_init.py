@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -449,7 +450,7 @@ def test_the_data_is_named_as_seen_from_the_recipe(bmcli: Bmcli, tmp_path: Path)
     ("arrays", "model"),
     [
         ({"x": np.zeros((40, 8, 8), "uint8"), "y": np.arange(40) % 2}, "cnn"),
-        ({"x": np.random.default_rng(0).normal(size=(40, 12, 3)), "y": np.arange(40) % 2}, "rnn"),
+        ({"x": np.random.default_rng(0).normal(size=(40, 12, 3)), "y": np.arange(40) % 2}, "cnn"),
         ({"x": np.random.default_rng(0).normal(size=(40, 5)), "y": np.arange(40) * 0.5}, "mlp"),
     ],
 )
@@ -462,6 +463,17 @@ def test_arrays_get_the_family_of_their_shape(
     assert load_recipe(str(tmp_path / "recipe.yaml")).recipe.model.kind == model
     done = bmcli("train", "recipe.yaml", "train.epochs=1")
     assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize(("steps", "blocks"), [(1, 1), (2, 1), (5, 1), (9, 2), (30, 3), (1500, 3)])
+def test_a_series_of_any_length_gets_blocks_that_leave_steps(
+    bmcli: Bmcli, tmp_path: Path, steps: int, blocks: int
+) -> None:
+    np.savez(tmp_path / "some.npz", x=np.random.default_rng(0).normal(size=(40, steps, 2)), y=np.arange(40) % 2)
+    assert bmcli("init", "some.npz").code == 0
+    options: Any = load_recipe(str(tmp_path / "recipe.yaml")).recipe.model
+    assert (options.kind, len(options.filters), options.normalization) == ("cnn", blocks, "batch")
+    assert bmcli("validate", "recipe.yaml", "--deep").code == 0
 
 
 def test_a_table_that_names_pictures_reads_them(bmcli: Bmcli, tmp_path: Path) -> None:
