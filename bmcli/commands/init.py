@@ -509,14 +509,14 @@ def _make_printable(text: str) -> str:
 
 
 def _make_name(data: Path) -> str:
-    """Make a name of runs from the file, or from the first folder above it whose name says what the data is."""
+    """Make a name of runs from the file, or from the nearest folder above it that has a specific name."""
     path = data.absolute()
     stem = path.name.removesuffix(".gz")
     stem = stem if data.is_dir() else stem.rpartition(".")[0] or stem
     names = [stem, *(folder.name for folder in path.parents[:_MAX_FOLDERS])]
     plain = [re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")[:100] for name in names]
-    telling = [name for name in plain if name and not set(re.findall("[a-z]+", name.lower())).issubset(_GENERAL_WORDS)]
-    return write_scalar(next(iter(telling), plain[0] or "data"))
+    specific = [name for name in plain if name and not set(re.findall("[a-z]+", name.lower())).issubset(_GENERAL_WORDS)]
+    return write_scalar(next(iter(specific), plain[0] or "data"))
 
 
 def _list_unusual_options(rows: SourceRows) -> dict[str, Any]:

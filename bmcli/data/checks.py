@@ -34,7 +34,9 @@ _MAX_FLAW_ROWS = 1000  # cells of an input that are looked at
 _MIN_ROWS = 40  # with fewer rows no leak is looked for
 _MIN_ERRORS = 10  # errors of the majority class, with fewer of which a perfect prediction may be chance
 _MIN_EXPECTED = 5.0  # rows of a category in either split, with fewer of which the chi-squared test is not valid
-_CHANCE_RATIO = 3.0  # so many times the coincidences of independent columns are no sign of copies
+_CHANCE_RATIO = (
+    3.0  # up to this many times the coincidences of independent columns, rows are not suspected to be copies
+)
 _NEVER = 1e-6  # a share of rows that counts as none
 _COARSE_ROWS = 10  # rows for each different row of inputs, from which on equal rows are to be expected
 
@@ -158,6 +160,13 @@ def _estimate_coincidences(train: _Head, codes: np.ndarray, spec: DataSpec) -> f
     return min(1.0, expected)
 
 
+def _exceeds_chance(rows: int, of: int, chance: float) -> bool:
+    """Whether more rows coincide than by chance: a binomial test of several times the estimated share."""
+    from scipy.special import bdtrc
+
+    return rows > 0 and float(bdtrc(rows - 1, of, min(1.0, _CHANCE_RATIO * chance))) < SIGNIFICANCE
+
+
 def _find_duplicates(codes: Mapping[str, np.ndarray], chance: float) -> Iterator[Finding]:
     """Find validation and test rows that have the same inputs as a training row, if they are more than by chance."""
     import numpy as np
@@ -167,7 +176,7 @@ def _find_duplicates(codes: Mapping[str, np.ndarray], chance: float) -> Iterator
             continue
         duplicates = int(np.isin(codes[name], codes["train"]).sum())
         share = duplicates / len(codes[name])
-        if duplicates and share > _CHANCE_RATIO * chance:
+        if _exceeds_chance(duplicates, len(codes[name]), chance):
             yield Finding(
                 "duplicates",
                 f"{_format_share(share)} of the {name} rows ({duplicates:,} of {len(codes[name]):,}) have the same "
@@ -207,7 +216,7 @@ def _find_conflicts(codes: np.ndarray, chance: float, train: _Head, spec: DataSp
     import numpy as np
 
     _, group_of_row, counts = np.unique(codes, return_inverse=True, return_counts=True)
-    if float((counts[group_of_row] > 1).mean()) <= _CHANCE_RATIO * chance:
+    if not _exceeds_chance(int((counts[group_of_row] > 1).sum()), len(codes), chance):
         return
     for column in spec.targets:
         if _count_classes(train, column) is None:
@@ -222,7 +231,7 @@ def _find_conflicts(codes: np.ndarray, chance: float, train: _Head, spec: DataSp
                 "conflicts",
                 f"identical inputs with different labels: {rows:,} training rows have the same inputs as a row with "
                 f"another {quoted(column.name)}, which limits the accuracy of any model.",
-                "Look for wrong labels, or for a feature that tells these rows apart.",
+                "Look for wrong labels, or for a feature that distinguishes these rows.",
                 {"target": column.name, "rows": rows, "groups": int(is_conflict.sum())},
             )
 

@@ -206,8 +206,8 @@ def test_a_listed_file_that_is_a_pipe_is_not_read(own: Callable[[str], Path]) ->
 OPTIONAL = {"threshold", "temperature", "quantiles", "warm_up", "count", "metrics", "intervals", "pooled"}
 NULLABLE = {"license", "seal", "quantize", "limits", "agreement", "max_difference", "metric_drop", "stratified_by",
             "weight", "weights", "dimension", "low", "high"}  # fmt: skip
-FREE = {"options", "trained_with", "versions", "counts", "rows", "evaluation", "invalid_cells", "source", "metrics",
-        "intervals"}  # fmt: skip
+FREE = {"options", "trained_with", "versions", "counts", "groups", "rows", "evaluation", "invalid_cells", "source",
+        "metrics", "intervals"}  # fmt: skip
 """Fields by free names, any of which may be gone."""
 
 

@@ -51,7 +51,7 @@ _QUANTITY_WORDS = (
     "views", "visits", "years",
 )  # fmt: skip
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
-_MAX_CODES = 10  # integers with gaps, in a column whose name says nothing
+_MAX_CODES = 10  # integers with gaps, in a column whose name gives no hint
 
 
 class Options(Kind):
