@@ -57,6 +57,7 @@ _UNSPACED_SCRIPTS = (
 )
 _LETTER_OR_DIGIT = r"[\p{L}\p{M}\p{N}]"
 _MAX_COMPARED, _MAX_COMPARED_LETTERS = 500, 100  # texts whose letters are compared, and letters of each
+_INFINITE = re.compile(r"\s*[+-]?inf(inity)?\s*", re.IGNORECASE)
 _MAX_HEADERS = 100  # pictures whose headers are read
 # Dtypes whose values float32 represents exactly; others are converted to float64.
 _EXACT_IN_FLOAT32 = ("bool", "int8", "uint8", "int16", "uint16", "float16", "float32")
@@ -332,7 +333,8 @@ def to_numbers(rows: RawColumn, notation: NumberNotation = PLAIN, missing_cells:
         values, foreign = parse_numbers(rows, notation, missing_cells)
         if foreign.any():
             row = int(np.argmax(foreign))
-            expected = "a finite number" if np.isinf(values[row]) else "a number"
+            is_infinite = np.isinf(values[row]) or _INFINITE.fullmatch(rows[row].as_py()) is not None
+            expected = "a finite number" if is_infinite else "a number"
             raise RowFault(row, f"expected {expected}, received {format_cell(rows, row)}.", cell=_get_text(rows, row))
     elif rows.dtype.name in _EXACT_IN_FLOAT32:
         values = np.asarray(rows, "float32")

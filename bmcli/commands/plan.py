@@ -263,7 +263,7 @@ def _warn_about_columns(prepared: PreparedData) -> Iterator[str]:
         traits = input_kinds.get_traits(column)
         if traits.marked_cells:
             yield (
-                f"column {quoted(column.name)}: {sum(traits.marked_cells.values()):,} training cells are taken for "
+                f"column {quoted(column.name)}: {sum(traits.marked_cells.values()):,} training cells are read as "
                 f"missing: {list_counts(traits.marked_cells)}."
             )
         if rows > 20 and traits.count_categories() > 0.5 * rows:
