@@ -99,11 +99,9 @@ def _guess_numbers(cells: ColumnCells) -> Guess | None:
     """Recognise numbers such as 20210131; seconds since 1970 are a doubt, because any number could be one."""
     import numpy as np
 
-    first = (
-        cells.present.slice(0, _FIRST_CELLS).to_pylist() if cells.is_text else map(str, cells.rows[:_FIRST_CELLS].flat)
-    )
-    if not any(_DIGITS.fullmatch(cell.strip()) for cell in first):
-        return None  # most columns of numbers, which are then not parsed here
+    first = cells.present.slice(0, _FIRST_CELLS).to_pylist() if cells.is_text else []
+    if cells.is_text and not any(_DIGITS.fullmatch(cell.strip()) for cell in first):
+        return None  # most columns of numbers, whose texts are then not parsed here
     numbers = cells.numbers
     if not len(numbers) or cells.dtype == "bool" or not _are_whole(numbers):
         return None
