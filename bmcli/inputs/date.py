@@ -6,6 +6,7 @@ A missing date is 0 in all parts, which is the middle of each; it is flagged if 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -36,6 +37,8 @@ _TREND_ERROR = 1e-6  # rounding of an encoded time, as a share of the range of t
 _MAX_FOREIGN = 30  # distinct cells that are no dates, which `init` writes
 _MANY_DAYS = 10  # distinct numbers that are all days of the calendar, from which on that is no accident
 _LIKELY_EPOCHS = {"seconds": (9e8, 2.2e9), "milliseconds": (9e11, 2.2e12)}  # of the years 1998 to 2039
+_DIGITS = re.compile(r"(\d{6}|\d{8,14})(\.0*)?")  # numbers that may be days or seconds
+_FIRST_CELLS = 20
 _MIXED_ORDERS = "dates of which some have the day before the month, and others after it"
 _UNKNOWN_FORMAT = "dates in a format that is not known; to use it, give the column a `format` in `inputs`"
 _FILL = "Name their format in `inputs`, or write `invalid: fill` to treat them as missing."
@@ -98,6 +101,9 @@ def _guess_numbers(cells: ColumnCells) -> Guess | None:
     """Recognise numbers such as 20210131; seconds since 1970 are a doubt, because any number could be one."""
     import numpy as np
 
+    first = cells.present.slice(0, _FIRST_CELLS).to_pylist() if cells.is_text else []
+    if cells.is_text and not any(_DIGITS.fullmatch(cell.strip()) for cell in first):
+        return None  # most columns of numbers, whose texts are then not parsed here
     numbers = cells.numbers
     if not len(numbers) or cells.dtype == "bool" or not _are_whole(numbers):
         return None
