@@ -127,6 +127,6 @@ def describe_spellings(spellings: Mapping[str, Sequence[str]], names: Iterable[s
         written = ", ".join(map(quoted, texts[:_MAX_DESCRIBED])) + (", ..." if len(texts) > _MAX_DESCRIBED else "")
         yield f"{written} are read as one, {quoted(form)}."
     if len(spellings) > _MAX_DESCRIBED:
-        yield "so are others; `normalize: false` tells them apart."
+        yield "more categories are read as one; `normalize: false` keeps them apart."
     for group in find_case_variants(names)[:_MAX_DESCRIBED]:
         yield f"{' and '.join(map(quoted, group))} differ only by upper and lower case, and are not read as one."

@@ -208,7 +208,7 @@ class InputTraits:
         return float(self.column.state.get("unseen_share", 0.0))
 
     def count_unseen(self, rows: RawColumn, encoded: EncodedRows | None) -> int:
-        """Count the rows whose cells are unlike those of the training rows; 0 for a kind that cannot tell.
+        """Count the rows whose cells are unlike those of the training rows; 0 for a kind that does not know.
 
         These are unknown categories, texts without a known term, numbers and dates far outside of the range of the
         training rows, and cells that a served model cannot read and takes as missing.

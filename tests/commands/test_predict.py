@@ -352,6 +352,6 @@ def test_more_rows_take_no_more_memory(run: Path, tmp_path: Path) -> None:
     spec, recipe = read_data_spec(Run(run)), load_recipe(str(Run(run).lock)).recipe
     request = predict.PredictionRequest(many, None, None, (), skip_bad_rows=False, spreadsheet_safe=False)
     with predict._open_rows(request, recipe.data.source.model_dump(exclude_unset=True), spec) as rows:
-        sizes = [count for _, count in predict._encode_batches(rows, spec, (), skip=False, encode=len)]
+        sizes = [count for _, _, count in predict._encode_batches(rows, spec, (), skip=False, encode=len)]
     assert sum(sizes) == 20_000
     assert max(sizes) <= predict._MAX_BATCH_ROWS

@@ -195,7 +195,7 @@ def check_names(name: str, names: Sequence[str]) -> None:
         raise BmcliError(
             f"target {quoted(name)}: two names are spellings of the class {quoted(twice)}.",
             path=f"data.targets.{name}.classes",
-            suggestion="Remove one, or write `normalize: false` to tell them apart.",
+            suggestion="Remove one, or write `normalize: false` to keep them apart.",
         )
 
 
