@@ -185,7 +185,7 @@ class InputTraits:
         return None
 
     def describe_flaw(self, encoded: np.ndarray) -> str:
-        """Describe why encoded cells of training rows can hardly be learned from, in one sentence; empty if they can.
+        """Describe what hinders learning in encoded cells of training rows, in one sentence; empty if nothing does.
 
         Args:
             encoded: Some rows, `(rows, ...)`.

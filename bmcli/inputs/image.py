@@ -117,7 +117,7 @@ def _guess_size(rows: FileColumn) -> Guess:
 
 
 def _describe_sketches(rows: FileColumn) -> str:
-    """Describe pictures that cannot be told apart, by small drawings of a sample; those that are damaged do not count.
+    """Describe pictures that look the same, by small drawings of a sample; those that are damaged do not count.
 
     They are made without TensorFlow, whose start would take longer than all of `bmcli init`.
     """
