@@ -73,4 +73,5 @@ def make_suggestion(train: TrainOptions, model: Kind) -> str:
     if model.model_dump().get("normalization", "") is None:
         advice.append("model.normalization: batch")
     advice.append("fewer or smaller layers")
-    return f"Try {', '.join(advice[:-1])}, or {advice[-1]}; if none helps, the inputs may hold nothing about the target."
+    listed = f"{', '.join(advice[:-1])}, or {advice[-1]}"
+    return f"Try {listed}; if none helps, the target may not follow from the inputs."
