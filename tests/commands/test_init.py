@@ -373,7 +373,7 @@ def test_prose_without_blanks_is_an_input(init: Callable[..., Drafted], tmp_path
         (["table.csv", "--target", "grde"], "Did you mean 'grade'?"),
         (["table.csv", "--target", "constant"], "every row has the same value"),
         (["tabel.csv"], "Did you mean 'table.csv'?"),
-        (["notes.txt"], "no source reads files ending in '.txt'"),
+        (["notes.md"], "no source reads files ending in '.md'"),
         (["empty"], "contains neither tables nor pictures"),
         (["mixed"], "expected one table, one table per split, or files of one ending; found"),
     ],
@@ -382,7 +382,7 @@ def test_faults_say_what_came_and_what_to_do(
     bmcli: Bmcli, tmp_path: Path, arguments: Sequence[str], message: str
 ) -> None:
     (tmp_path / "table.csv").write_text(table())
-    (tmp_path / "notes.txt").write_text("some words")
+    (tmp_path / "notes.md").write_text("some words")
     (tmp_path / "empty").mkdir()
     (tmp_path / "mixed").mkdir()
     (tmp_path / "mixed" / "people.csv").write_text(table())

@@ -463,6 +463,7 @@ def test_what_was_guessed_stands_in_the_resolved_options(cache: Path, file: Path
     data = table(file, TABLE.replace(",", ";"))
     options = DataOptions.model_validate(data)
     spec = run(cache, **data).spec
-    assert spec.source == {"delimiter": ";", "encoding": "utf-8"}
+    found = {"delimiter": ";", "encoding": "utf-8", "quote": '"', "skip_lines": 0, "header": True}
+    assert spec.source == found
     again = resolve_options(options, options.targets_by_name(), spec).source
-    assert again == csv.Options(path=str(file), delimiter=";", encoding="utf-8")
+    assert again == csv.Options(path=str(file), **found)
