@@ -383,7 +383,7 @@ COMMANDS = {
     "folds": Command(("evaluate", "whole", *FOLDS, "--json"), reads="whole-folds", lacks="evaluation.json"),
 }
 _VOLATILE = re.compile(
-    r'("(?:at|seconds|[a-z0-9]+_s|calls|peak_bytes|(?:rows|examples)_per_second|sha256|run_id|figure|created)": )[^,}\n]*'
+    r'("(?:at|seconds|[a-z0-9]+_s|calls|peak_bytes|\w+_per_second|sha256|run_id|figure|created)": )[^,}\n]*'
     # Latency decides between two runs that are equally large and equally good, and for the fronts.
     r'|"(?:recommended|recommendation)": (?:"[^"]*"|null)|"pareto_fronts": \{[^}]*\}'
     r"|\d{8}-\d{6}-[0-9a-f]{4}|\d+\.\d+ m?s\b|[\d,]+ examples/s|\d{4}-\d{2}-\d{2}T[\d:+-]+"
