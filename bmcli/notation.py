@@ -163,7 +163,7 @@ def _guess_distinct(cells: pa.ChunkedArray) -> WrittenNumbers | None:
 
 
 def _guess_from_part(cells: pa.ChunkedArray, step: int) -> WrittenNumbers | None:
-    """Guess the notation from every so many cells, and find all cells that are not numbers of it."""
+    """Guess the notation from cells `step` apart, and find all cells that are not numbers of it."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -216,7 +216,7 @@ def _guess_unit(texts: Any) -> str:
 
 
 def _guess_notation(texts: pa.Array, weights: np.ndarray) -> tuple[NumberNotation, str]:
-    """Return the notation that reads most cells, the first in `_NOTATIONS` of several; also what is doubtful about it.
+    """Return the notation that reads most cells, the first in `_NOTATIONS` of several; also its doubt.
 
     1.250 beside 17 means 1250: if the point were that of a fraction, 17 would be written as 17.000, or 1.250 as 1.25.
     """
@@ -269,7 +269,7 @@ def _find_candidates(texts: Any) -> np.ndarray:
 
 
 def _describe_mixture(texts: Any, weights: np.ndarray) -> WrittenNumbers | None:
-    """Describe numbers in several notations, which cannot be told apart; None if the cells are no numbers at all."""
+    """Describe numbers in several notations, of which no single one fits; None if the cells are no numbers at all."""
     import numpy as np
 
     is_candidate = _find_candidates(texts)
@@ -380,7 +380,7 @@ def _cast(cells: Any, decimal: DecimalMark = ".") -> np.ndarray | None:
 def _to_plain(cells: Any, notation: NumberNotation) -> Any:
     """Rewrite trimmed texts in the notation that pyarrow parses; null where a text is no number.
 
-    The digits must be grouped rightly, so that 1,5 is not 15 where a comma separates thousands.
+    Groups must have three digits, so that 1,5 is not 15 where a comma separates thousands.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
