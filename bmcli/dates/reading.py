@@ -102,7 +102,7 @@ class DateReading:
 
 
 def find_no_dates(cells: pa.ChunkedArray, missing_cells: Sequence[str] = ()) -> np.ndarray:
-    """Find the texts that say that there is no date: markers of missing cells, 0000-00-00, 9999-12-31; `(cells,)`.
+    """Find the texts that mean that there is no date: markers of missing cells, 0000-00-00, 9999-12-31; `(cells,)`.
 
     Args:
         missing_cells: Further markers.
@@ -298,7 +298,7 @@ def _decide(column: _Column, equal: Sequence[str], cells: np.ndarray) -> _Choice
 
 
 def _explain_order(column: _Column, day_format: str, cells: np.ndarray) -> str:
-    """Say which cell shows whether days or months are first; empty if the format leaves no choice."""
+    """Describe which cell shows whether days or months are first; empty if the format leaves no choice."""
     import numpy as np
 
     swapped = day_format.translate(str.maketrans("dm", "md"))

@@ -213,7 +213,7 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
 
 
 def _count_marked(rows: RawColumn, formats: Sequence[str], options: Options) -> dict[str, Any]:
-    """Count the texts that say that there is no date, the most frequent first, if there are any."""
+    """Count the texts that mean that there is no date, the most frequent first, if there are any."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

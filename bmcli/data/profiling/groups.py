@@ -1,7 +1,7 @@
 """Columns that identify what several rows belong to, such as a patient, by their names and their numbers of rows.
 
 Rows of one patient are alike. If some are in the training set and others in the test set, a model is tested on what it
-has seen; and the number of a patient says nothing about the next one.
+has seen; and the number of a patient has no meaning for the next one.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def find_divided_groups(prepared: PreparedData) -> Iterator[Finding]:
     train = prepared.split("train").inputs
     for column in prepared.spec.inputs:
         traits = input_kinds.get_traits(column)
-        # As categories, identifiers may be meant: the users of a recommender are those whom it knows.
+        # As categories, identifiers may be meant: a recommender is for the users that it knows.
         if not traits.is_number or column.shape != (1,):
             continue
         values, counts = np.unique(np.asarray(train[column.name]), return_counts=True)
