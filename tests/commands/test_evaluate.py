@@ -90,6 +90,13 @@ def test_the_terminal_shows_intervals_beside_the_figures(bmcli: Bmcli, loans: Ru
     assert "expected calibration error" in out
 
 
+def test_the_baseline_stands_beside_the_figures(bmcli: Bmcli, loans: Run) -> None:
+    assert "baseline: always '" in bmcli("evaluate", loans.folder).out
+    found = bmcli("evaluate", loans.folder, "--json").json()
+    kept = loans.read_evaluations()["test"]["baselines"]
+    assert found["baseline"]["test/accuracy"] == kept[0]["metrics"]["accuracy"] >= 0.5
+
+
 def test_rows_that_belong_together_are_drawn_together(bmcli: Bmcli, loans: Run) -> None:
     found = bmcli("evaluate", loans.folder, "evaluate.intervals={group: family, level: 0.9}", "--json").json()
     interval = found["intervals"]["test/accuracy"]
