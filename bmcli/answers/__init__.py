@@ -169,7 +169,7 @@ class Answers:
         return self.decode(split.read_target(self.output, rows))
 
     def decode(self, encoded: EncodedTarget) -> np.ndarray:
-        """Decode encoded targets, or the inputs by name that are learned from, to the truth in the unit of the target.
+        """Decode encoded targets, or the inputs by name that stand for them, to the truth in the unit of the target.
 
         By default by the kind of the target.
         """

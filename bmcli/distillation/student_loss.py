@@ -26,7 +26,7 @@ from bmcli.recipe.schema import Recipe
 from bmcli.specs import Split
 from bmcli.training.feed import unstack_inputs
 from bmcli.training.loss import ExampleLosses, LossProvider, StepLosses, compute_losses, example_weights
-from bmcli.training.objective_batch import Arrays, weigh_places
+from bmcli.training.objective_batch import Arrays, compute_place_weights
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ class DistillationLoss(LossProvider):
             name: TargetOutputs(
                 tf.cast(outputs[name], tf.float32), examples["teacher"]["outputs"][name], self._teacher_weights,
                 self._output_forms[name], objective.weight,
-                weigh_places(self.network, name, examples, scales.get(name)),
+                compute_place_weights(self.network, name, examples, scales.get(name)),
             )
             for name, objective in self.network.objectives.items()
         }  # fmt: skip

@@ -50,8 +50,8 @@ class Batch:
 class TargetObjective(ABC):
     """The objective of one target.
 
-    `prepare`, `weigh_places` and `count_units` run inside a training step, in which the size of a batch may be known
-    only at run time. All other methods accept eager, graph and symbolic Keras tensors.
+    `prepare`, `compute_place_weights` and `count_units` run inside a training step, in which the size of a batch may be
+    known only at run time. All other methods accept eager, graph and symbolic Keras tensors.
     """
 
     weight: float
@@ -65,16 +65,16 @@ class TargetObjective(ABC):
     where it is computed in parts or on several devices."""
     changes_batch: ClassVar[bool] = False
     """Whether the class has its own `prepare`."""
-    weighs_places: ClassVar[bool] = False
-    """Whether the class has its own `weigh_places`."""
+    has_place_weights: ClassVar[bool] = False
+    """Whether the class has its own `compute_place_weights`."""
     counts_units: ClassVar[bool] = False
-    """Whether the class has its own `count_units` or `weigh_places`."""
+    """Whether the class has its own `count_units` or `compute_place_weights`."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         cls.changes_batch = cls.prepare is not TargetObjective.prepare
-        cls.weighs_places = cls.weigh_places is not TargetObjective.weigh_places
-        cls.counts_units = cls.weighs_places or cls.count_units is not TargetObjective.count_units
+        cls.has_place_weights = cls.compute_place_weights is not TargetObjective.compute_place_weights
+        cls.counts_units = cls.has_place_weights or cls.count_units is not TargetObjective.count_units
 
     def prepare(self, batch: Batch, draws: RandomSource, training: bool) -> Batch:
         """Change a batch before the network computes it, for instance by noise, masks, or targets that are shifted.
@@ -86,8 +86,8 @@ class TargetObjective(ABC):
         """
         return batch
 
-    def weigh_places(self, target: Any) -> Any:
-        """Weigh the places of the output, such as steps, `(batch, ...)` in float32: 0 for padding.
+    def compute_place_weights(self, target: Any) -> Any:
+        """Compute the weights of the places of the output, such as steps, `(batch, ...)` in float32: 0 for padding.
 
         An output `(batch, ..., width)` has such places, of which each has a unit in the target. Losses between student
         and teacher are averaged by these weights, as `loss` is by its units.
@@ -100,7 +100,7 @@ class TargetObjective(ABC):
     def count_units(self, target: Any) -> Any:
         """Count the units of each example, such as tokens or boxes, `(batch,)` in float32.
 
-        By default they are the sum of `weigh_places`, or 1 without such weights.
+        By default they are the sum of `compute_place_weights`, or 1 without such weights.
 
         The losses of a whole batch are divided by the sum of its units. If units have weights, it is their sum.
 
@@ -109,8 +109,8 @@ class TargetObjective(ABC):
         """
         from keras import ops, tree
 
-        if self.weighs_places:
-            weights = self.weigh_places(target)
+        if self.has_place_weights:
+            weights = self.compute_place_weights(target)
             return ops.sum(weights, axis=tuple(range(1, len(weights.shape))))
         return ops.ones((ops.shape(tree.flatten(target)[0])[0],))
 

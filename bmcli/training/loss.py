@@ -100,7 +100,7 @@ def _label_losses(network: Network, examples: Arrays, outputs: Mapping[str, Any]
     targets, objectives = examples["targets"], network.objectives
     losses = {name: objectives[name].weight * objectives[name].loss(targets[name], outputs[name]) for name in names}
     if "labelled" in examples:
-        # Rows without labels have what is learned from inputs alone.
+        # An objective that learns from inputs alone counts on rows without labels, too.
         labelled = {
             name: loss * examples["labelled"] for name, loss in losses.items() if name not in network.unlabelled
         }

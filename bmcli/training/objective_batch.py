@@ -97,18 +97,18 @@ def _count_units(objective: TargetObjective, name: str, examples: Arrays, has_ta
     return share * units + (1.0 - share) * _count_units(objective, name, examples["others"], has_target)
 
 
-def weigh_places(network: Network, name: str, examples: Arrays, scale: Any) -> Any:
-    """Weigh the places of an output in some examples, `(examples, ...)`; None for an objective without such weights.
+def compute_place_weights(network: Network, name: str, examples: Arrays, scale: Any) -> Any:
+    """Compute the weights of the places of an output, `(examples, ...)`; None for an objective without such weights.
 
     Args:
         scale: Examples per unit in the whole batch, so that the mean over the examples of the sum of weights is 1.
     """
     objective = network.objectives[name]
-    if not objective.weighs_places:
+    if not objective.has_place_weights:
         return None
-    weights = tf.cast(objective.weigh_places(examples["targets"][name]), tf.float32)
+    weights = tf.cast(objective.compute_place_weights(examples["targets"][name]), tf.float32)
     if "others" in examples:
-        others = tf.cast(objective.weigh_places(examples["others"]["targets"][name]), tf.float32)
+        others = tf.cast(objective.compute_place_weights(examples["others"]["targets"][name]), tf.float32)
         share = tf.reshape(examples["share"], [-1] + [1] * (weights.shape.rank - 1))
         weights = share * weights + (1.0 - share) * others
     weights = scale * weights

@@ -43,7 +43,7 @@ def describe_data(spec: DataSpec) -> str:
     inputs = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
     targets, derived = (", ".join(column.name for column in columns) for columns in (spec.targets, spec.derived))
     learned = [f"target: {targets}"] if targets else []
-    learned += [f"learned from inputs: {derived}"] if derived else []
+    learned += [f"without a target: {derived}"] if derived else []
     return f"{counts} rows; inputs: {inputs}; {'; '.join(learned)}{_describe_moved(spec)}{_describe_invalid(spec)}"
 
 

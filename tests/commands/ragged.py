@@ -67,7 +67,7 @@ class ColourAccuracy:
 
 
 class Colouring(PlainObjective):
-    def weigh_places(self, target):
+    def compute_place_weights(self, target):
         return tf.cast(target != PADDING, tf.float32)
 
     def loss(self, target, output):

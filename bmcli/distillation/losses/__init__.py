@@ -86,7 +86,7 @@ class TargetOutputs:
         teacher_weights: Of the teachers; they add up to 1.
         weight: Of the target's loss in the sum over targets.
         places: Weights of the axes before the last one, `(batch, ...)`, 0 for padding; over a whole batch they add up
-            to the number of examples. None if all places of an example weigh the same.
+            to the number of examples. None if all places of an example count alike.
     """
 
     student: Any

@@ -37,7 +37,7 @@ class Marking(TargetObjective):
     smoothing: float
     weight: float
 
-    def weigh_places(self, target: Any) -> Any:
+    def compute_place_weights(self, target: Any) -> Any:
         from keras import ops
 
         return ops.cast(target >= 0, "float32")
