@@ -398,7 +398,7 @@ class OutputRecord(_StrictRecord):
     names: tuple[str, ...]
     activation: Literal["softmax", "sigmoid", "linear"]
     state: dict[str, JsonValue]
-    inputs: tuple[str, ...] = ()
+    inputs: tuple[str, ...]
 
     @field_validator("objective")
     @classmethod
@@ -454,7 +454,7 @@ class PreprocessingRecord(_StrictRecord):
     targets: tuple[AnyTargetColumn, ...]
     crosses: tuple[CrossColumn, ...]
     outputs: Annotated[tuple[OutputRecord, ...], Field(min_length=1)]
-    derived: tuple[OtherColumn, ...] = ()
+    derived: tuple[OtherColumn, ...]
     counts: dict[str, Count]
     fingerprint: str
     key: str
