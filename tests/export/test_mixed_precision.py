@@ -12,7 +12,7 @@ MODELS = {
     "mlp": "{kind: mlp, hidden: [32]}",
     "cnn": "{kind: cnn, filters: [8, 8], dense: [16]}",
     "rnn": "{kind: rnn, units: 12}",
-    "transformer": "{kind: transformer, blocks: 1, width: 16}",
+    "transformer": "{kind: transformer, depth: 1, width: 16, patch: 4}",
 }
 
 
