@@ -367,7 +367,7 @@ def _compare_categories(train: np.ndarray, other: np.ndarray, units: tuple[int, 
     is_rare = (totals * min(units) / total < _MIN_EXPECTED) | (counts[0] == 0)
     common, rare = counts[:, ~is_rare], counts[:, is_rare].sum(axis=1)
     pooled = np.concatenate([common, rare[:, None]], axis=1)
-    shares, mean = pooled / np.array(units)[:, None], pooled.sum(axis=0) / total
+    shares, mean = pooled / np.array(units)[:, None], np.minimum(pooled.sum(axis=0) / total, 1.0)
     noise = np.sqrt(2 / np.pi * mean * (1 - mean) * (1 / units[0] + 1 / units[1])).sum() / 2
     distance = max(float(np.abs(shares[0] - shares[1]).sum() / 2 - noise), 0.0)
     p_value = 1.0

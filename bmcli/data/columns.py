@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 ROW_LABELS = "it has no name in the header and labels the rows, as the index of pandas and the row names of R do"
 _Result = TypeVar("_Result")
-_MANY_DISTINCT = 50  # distinct cells from which on a column may be an identifier
+MANY_DISTINCT = 50
+"""Number of distinct cells from which on a column may be an identifier."""
 _MAX_ROWS_PER_IDENTIFIER = 1.05
 _MAX_WORDS_OF_IDENTIFIERS = 1.5  # mean number of words of a cell
 
@@ -300,7 +301,7 @@ def detect_kind(cells: ColumnCells) -> Guess:
 def _is_identifier(cells: ColumnCells) -> bool:
     """Whether a column of text has a different word in nearly every row, such as a name or an identifier."""
     return (
-        cells.distinct >= _MANY_DISTINCT
+        cells.distinct >= MANY_DISTINCT
         and len(cells.present) < cells.distinct * _MAX_ROWS_PER_IDENTIFIER
         and cells.mean_words < _MAX_WORDS_OF_IDENTIFIERS
     )

@@ -167,7 +167,7 @@ def check_encoding(path: File, encoding: str) -> None:
 
 
 class LineCounter:
-    """Count quotes and lines in the bytes of a file, which the parser does not tell.
+    """Count quotes and lines in the bytes of a file, which the parser does not report.
 
     An unclosed quote makes everything after it one cell, and a quoted cell with line breaks has more lines than rows.
     """

@@ -16,7 +16,7 @@ from bmcli import dates, raw_columns
 from bmcli.dates import parsing, reading
 from bmcli.errors import BmcliError
 from bmcli.inputs import Feature, Guess, InputTraits, make_object_array, widen_range
-from bmcli.notation import find_markers
+from bmcli.notation import find_markers, list_counts
 from bmcli.quoting import quoted
 from bmcli.raw_columns import ColumnCells, RawColumn, RowFault
 from bmcli.recipe.fields import fault
@@ -150,7 +150,7 @@ def _make_guess(found: DateReading) -> Guess:
     return Guess(
         "date",
         0.8,
-        "; ".join(["dates", *([found.why] if found.why else []), *_describe_markers(found)]),
+        "; ".join(["dates", *([found.why] if found.why else []), *_describe_missing(found)]),
         {} if formats == ("iso",) else {"format": formats[0] if len(formats) == 1 else list(formats)},
         obstacle=obstacle,
         foreign=found.foreign,
@@ -163,10 +163,9 @@ def _join_formats(formats: Sequence[str]) -> str:
     return " ".join("%Y-%m-%d" if each == "iso" else each for each in formats)
 
 
-def _describe_markers(found: DateReading) -> Iterator[str]:
-    if found.markers:
-        count, example = sum(found.markers.values()), quoted(next(iter(found.markers)))
-        yield f"{count:,} cells such as {example} are missing" if count > 1 else f"a cell, {example}, is missing"
+def _describe_missing(found: DateReading) -> Iterator[str]:
+    if missing := {**found.markers, **found.foreign}:
+        yield f"missing: {list_counts(missing)}"
 
 
 def fit(name: str, rows: RawColumn, options: Options) -> Column:

@@ -74,6 +74,8 @@ class Options(InputOptions, NotationOptions):
 
     @model_validator(mode="after")
     def _check_missing_cells(self) -> Options:
+        if not self.missing_cells:
+            return self  # most recipes are then checked without NumPy, whose import takes longer than that
         import numpy as np
         import pyarrow as pa
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ def read_new_rows(data: Path, trained: Mapping[str, Any], needed: Iterable[str],
     """Read all rows of a file or folder.
 
     A file of the format of the training rows is read with their options. If it lacks a column then, such as a file with
-    another delimiter, what is `auto` by default is detected anew.
+    another delimiter, what is `auto` by default is detected again.
 
     Args:
         trained: Options of the source of the training rows, as in a recipe.
@@ -36,16 +37,16 @@ def read_new_rows(data: Path, trained: Mapping[str, Any], needed: Iterable[str],
     fields = options_class.model_fields
     if found.kind != trained["kind"] or "path" not in fields:
         return _read(options_class, found.to_options(), skip_malformed)
-    anew = {name: value for name, value in trained.items() if fields[name].default != "auto"}
+    fixed = {name: value for name, value in trained.items() if fields[name].default != "auto"}
     error, rows = None, None
     try:
         rows = _read(options_class, {**trained, **found.to_options()}, skip_malformed)
     except BmcliError as failure:
         error = failure
-    if rows is not None and (anew.keys() == trained.keys() or all(name in rows.columns for name in needed)):
+    if rows is not None and (fixed.keys() == trained.keys() or all(name in rows.columns for name in needed)):
         return rows
     try:
-        others = _read(options_class, {**anew, **found.to_options()}, skip_malformed)
+        others = _read(options_class, {**fixed, **found.to_options()}, skip_malformed)
     except BmcliError:
         others = None
     if others is not None and all(name in others.columns for name in needed):
@@ -64,7 +65,7 @@ def _read_unknown(
     unknown: BmcliError,
 ) -> SourceRows:
     """Read a file whose format is not recognised as the training rows; raise why it is not if that fails."""
-    if not data.exists() or "path" not in trained_class.model_fields:
+    if not os.path.exists(data) or "path" not in trained_class.model_fields:
         raise unknown
     try:
         return _read(trained_class, {**trained, "path": str(data)}, skip_malformed)

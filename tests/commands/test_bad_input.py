@@ -286,7 +286,7 @@ MIXED = {
     "dates in three formats": (
         [("2024-01-%02d", "%02d/01/2024", "Jan %02d 2024")[n % 3] % (1 + n % 28) for n in range(81)],
         "column 'a': its dates are written in 3 formats: iso, %b %d %Y and %d/%m/%Y",
-        "dates in several formats",
+        "dates; days are first, as in 14/01/2024",
     ),
 }
 

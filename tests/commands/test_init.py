@@ -99,7 +99,7 @@ def test_a_word_of_a_target_is_a_class_and_no_missing_row(bmcli: Bmcli, tmp_path
     rows = "".join(f"{row / 3},{'unknown' if row % 10 == 3 else row % 2}\n" for row in range(100))
     (tmp_path / "t.csv").write_text("a,y\n" + rows)
     result = bmcli("init", "t.csv", "--json").json()
-    assert result["columns"][1]["why"].endswith("its 2 integers are treated as classes, and so is 'unknown' (10)")
+    assert result["columns"][1]["why"].endswith("its 2 numbers are treated as classes, and so is 'unknown' (10)")
     assert not [note for note in result["notes"] if "have no y" in note]
 
 
@@ -525,7 +525,7 @@ def test_rows_that_belong_together_are_in_one_split(init: Callable[..., Drafted]
     recipe = load_recipe(str(tmp_path / "recipe.yaml")).recipe
     assert recipe.data.split.group == "patient_id"
     text = (tmp_path / "recipe.yaml").read_text()
-    assert "patient_id identifies rows that belong together: 20 values, each in 10 rows" in text
+    assert "patient_id identifies rows that belong together: 20 values, 10 rows of each" in text
     raw = read_raw_splits(recipe.data, recipe.data.targets_by_name(), recipe.seed, ("patient_id",))
     found = [set(np.asarray(raw.columns["patient_id"])[raw.indices[split]]) for split in SPLITS]
     assert sum(map(len, found)) == len(set.union(*found)) == 20

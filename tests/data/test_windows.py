@@ -113,7 +113,7 @@ def test_a_fault_names_the_row_of_the_source(tmp_path: Path, cache: Path, monkey
 
 def test_checks_compare_windows_as_rows(tmp_path: Path, cache: Path) -> None:
     prepared = prepare_series(tmp_path, cache)
-    head = checks._load_head(prepared.split("train"))
+    head = checks._load_head(prepared.split("train"), None)
     assert checks._hash_rows(head)[3] == np.frombuffer(
         hashlib.blake2b(
             b"".join(np.asarray(head.inputs[name][3]).tobytes() for name in prepared.split("train").inputs),

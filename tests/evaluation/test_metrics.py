@@ -97,7 +97,7 @@ def test_json_names_classes_and_rows() -> None:
     written = measure(TRUTH, PREDICTIONS, TARGETS, 5).to_json()
     assert set(written) == {
         "count", "metrics", "undefined", "per_class", "confusion", "intervals", "without_interval", "calibration",
-        "slices", "fairness",
+        "slices", "fairness", "baselines",
     }  # fmt: skip
     assert written["confusion"] == {"animal": [[1, 0], [1, 1]]}
     assert list(written["per_class"]["animal"][0]) == [

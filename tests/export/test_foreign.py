@@ -203,7 +203,10 @@ def test_a_listed_file_that_is_a_pipe_is_not_read(own: Callable[[str], Path]) ->
         artefacts.open_artefact(folder)
 
 
-OPTIONAL = {"threshold", "temperature", "quantiles", "warm_up", "count", "metrics", "intervals", "pooled"}
+OPTIONAL = {
+    "threshold", "temperature", "quantiles", "warm_up", "count", "metrics", "intervals", "pooled", "notation",
+    "missing_cells", "marked", "spelling", "spellings", "converted", "derivation", "unseen_share",
+}  # fmt: skip
 NULLABLE = {"license", "seal", "quantize", "limits", "agreement", "max_difference", "metric_drop", "stratified_by",
             "weight", "weights", "dimension", "low", "high"}  # fmt: skip
 FREE = {"options", "trained_with", "versions", "counts", "groups", "rows", "evaluation", "invalid_cells", "source",

@@ -227,13 +227,13 @@ def test_prose_without_blanks_is_text_of_characters(cells: list[str | None]) -> 
     # A recipe that says `text` alone means the same.
     column = fit(*cells, min_count=2)
     assert column.state["tokens"] == "characters"
-    assert text.get_traits(column).detected_options == {"tokens": "characters"}
+    assert text.get_traits(column).reading_options == {"tokens": "characters"}
 
 
 def test_words_between_blanks_stay_words() -> None:
     column = fit(*REVIEWS)
     assert column.state["tokens"] == "words"
-    assert text.get_traits(column).detected_options == {}
+    assert text.get_traits(column).reading_options == {}
     assert fit("今天天气 很好", "今天天气 不错", punctuation="split").state["tokens"] == "words"
 
 

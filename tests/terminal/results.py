@@ -308,7 +308,18 @@ RESULTS: dict[str, Show] = {
     "prediction": lambda console: console.present(
         prediction,
         PredictionResult(
-            ("run", RUN.folder), Path("out.csv"), ("label",), 12_345, 12_345, 2, {"sex": 9}, ("9 cells are new",), 0.5
+            ("run", RUN.folder),
+            Path("out.csv"),
+            ("label",),
+            12_345,
+            12_345,
+            2,
+            {"sex": 9},
+            ("9 cells are new",),
+            3,
+            ("the delimiter is ';'.",),
+            0.5,
+            ("._a.jpg",),
         ),
     ),
     "resolved_recipe": lambda console: console.present(resolved_recipe, make_resolved_recipe()),
@@ -318,7 +329,8 @@ RESULTS: dict[str, Show] = {
     "training": lambda console: console.present(training, make_training_result()),
     "training_plan": lambda console: console.present(training_plan, make_plan()),
     "validation": lambda console: console.present(
-        validation, ValidationResult("loans.yaml", NetworkSize({"train": 800, "test": 100}, 1234))
+        validation,
+        ValidationResult("loans.yaml", NetworkSize({"train": 800, "test": 100}, 1234, ("the delimiter is ';'.",))),
     ),
     "written_report": lambda console: console.present(written_report, RUN),
 }

@@ -53,7 +53,7 @@ def test_built_in_objectives_change_nothing_in_a_step() -> None:
     """Their trainings have no operation for what they do not use."""
     for kind in parts.names("objectives"):
         parts.load("objectives", kind)
-    own = [kind for kind in TargetObjective.__subclasses__() if kind.__module__.startswith("bmcli.")]
+    own = [kind for kind in TargetObjective.__subclasses__() if kind.__module__.startswith("bmcli.objectives.")]
     assert len(own) == len(parts.names("objectives"))
     for kind in own:
         assert (kind.changes_batch, kind.counts_units, kind.couples_examples, kind.views) == (False, False, False, 1)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from bmcli import parts
 from bmcli.canonical import canonicalize, choose_spelling
 from bmcli.data import targets
+from bmcli.data.columns import MANY_DISTINCT
 from bmcli.data.profiling import groups
 from bmcli.data.profiling.column_profile import ColumnProfile
 from bmcli.errors import BmcliError
@@ -294,7 +295,8 @@ def _separate_groups(roles: Mapping[str, ColumnRole]) -> dict[str, ColumnRole]:
 
 def _make_group_role(profile: ColumnProfile, is_chosen: bool) -> ColumnRole:
     why = (
-        f"identifies rows that belong together: {profile.distinct:,} values, each in {profile.rows_per_value:.2g} rows"
+        f"identifies rows that belong together: {profile.distinct:,} values, {profile.rows_per_value:.2g} rows of "
+        "each on average"
     )
     return ColumnRole(profile, "group", why=why) if is_chosen else _make_dropped_role(profile, why)
 
@@ -306,7 +308,8 @@ def _make_input_role(profile: ColumnProfile) -> ColumnRole:
     if not profile.distinct:
         return _make_dropped_role(profile, "every cell is missing")
     if profile.distinct == 1:
-        return _make_dropped_role(profile, "every cell has the same value")
+        empty = f" or is empty ({profile.missing / profile.rows:.0%})" if profile.missing else ""
+        return _make_dropped_role(profile, f"every cell has the same value{empty}")
     is_single = not (profile.is_array or profile.is_encoded)
     if is_single and _is_identifier(profile):
         return _make_dropped_role(profile, "a row number" if profile.is_row_index else "an identifier of the row")
@@ -317,7 +320,10 @@ def _make_input_role(profile: ColumnProfile) -> ColumnRole:
     guess = profile.guesses[0]
     if guess.obstacle:
         return _make_dropped_role(profile, guess.obstacle)
-    if guess.is_categorical and profile.rows_per_value < 1.05 and profile.rows > 20:
+    has_few_rows_per_value = profile.rows_per_value < 1.05 and profile.rows > 20
+    # The training rows, of which a recipe without inputs is read, have fewer rows of each value than all rows.
+    is_refused = profile.distinct >= MANY_DISTINCT and profile.rows_per_value < 1.15
+    if guess.is_categorical and (has_few_rows_per_value or is_refused):
         return _make_dropped_role(profile, "nearly every row has a different value")
     return _follow_guess(profile, guess)
 

@@ -69,7 +69,7 @@ class Options(TableOptions):
         "cp1252 (Western European) where a file is not UTF-8 and looks like it.",
     )
     missing: tuple[str, ...] = Field(
-        default=("", "NA", "N/A", "n/a", "NaN", "nan", "null", "?"),
+        default=("", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "null", "NULL", "?"),
         description="Cells that mark a missing value, in addition to empty cells.",
     )
 

@@ -181,7 +181,7 @@ def _read_list_items(path: File, chunks: Iterable[bytes]) -> Iterator[bytes]:
             except (ValueError, RecursionError):
                 break  # The rest of the item may be in the next chunk.
             if not _ITEM_END.match(text, end):
-                break  # A number may go on.
+                break  # A number may continue.
             lines.append(" ".join(text[start.end() : end].splitlines()))
             place = end
         yield "".join(f"{line}\n" for line in lines).encode(errors="replace")

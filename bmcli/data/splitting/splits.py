@@ -119,7 +119,11 @@ def _move_unseen_classes(
 
     moved = dict(splits)
     by_class = [name for name, kind in targets.items() if parts.load("data.targets", kind.kind).ONE_CLASS]
-    drawn = [name for name in ("validation", "test") if given_splits is None or name == "validation" or options.fold]
+    drawn = [
+        name
+        for name in ("validation", "test")
+        if given_splits is None or options.fold or not (given_splits == name).any()
+    ]
     for target in by_class:
         codes = columns.read_column(rows, target, encode_categories)
         for name in drawn:

@@ -240,7 +240,7 @@ def make_class_column(name: str, kind: str, rows: RawColumn, classes: tuple[str,
         dtype="int32",
         raw_dtype="string" if raw_columns.is_text_column(rows) else "int64",
         classes=classes,
-        state=spelling_to_state(raw_columns.to_texts(rows), spelling),
+        state=spelling_to_state(raw_columns.to_texts(rows, fractions=True), spelling),
     )
 
 

@@ -69,14 +69,14 @@ def guess(profile: ColumnProfile) -> TargetGuess | None:
     """Recognise texts, two numbers, and few integers that are codes of classes."""
     if profile.is_array or profile.is_encoded:
         return None
-    if profile.is_number and profile.distinct == 2:
-        return TargetGuess("category", 0.7, "its 2 numbers are treated as classes")
     if profile.is_number:
-        if not _are_codes(profile):
-            return None
         # Words such as unknown are classes, too, where the source does not list them under `missing`.
         words = profile.written.markers if profile.written is not None else {}
         others = f", and so is {list_counts(words)}" if words else ""
+        if profile.distinct == 2:
+            return TargetGuess("category", 0.7, f"its 2 numbers are treated as classes{others}")
+        if not _are_codes(profile):
+            return None
         why = f"its {profile.distinct} integers are treated as classes{others}"
         return TargetGuess(
             "category", 0.7, why, doubt="if they are quantities and not codes, write {kind: number} or {kind: count}"

@@ -71,7 +71,7 @@ def test_groups_are_many_and_none_has_most_of_the_rows() -> None:
 def test_the_group_of_rows_is_no_input_and_no_target() -> None:
     roles = {role.name: role for role in assign_roles((PATIENTS, AGE, ILL), "ill")}
     assert roles["patient_id"].role == "group"
-    assert roles["patient_id"].why == "identifies rows that belong together: 60 values, each in 10 rows"
+    assert roles["patient_id"].why == "identifies rows that belong together: 60 values, 10 rows of each on average"
     assert roles["age"].role == "input"
     assert pick_target((AGE, PATIENTS), None)[0].name == "age"
 
