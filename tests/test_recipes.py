@@ -142,6 +142,7 @@ SCORES = {
     "concrete": ("test/r2", 0.85),
     "concrete-interval": ("test/coverage", 0.8),
     "bikes": ("test/r2", 0.88),
+    "bikes-ahead": ("test/r2", 0.91),
     "bikes-later": ("test/r2", 0.65),
     "vectors": ("test/accuracy", 0.85),
     "sms-cnn": ("test/accuracy", 0.97),
