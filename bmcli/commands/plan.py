@@ -215,6 +215,11 @@ def _warn_about_schedule(recipe: Recipe, rates: RateCurve, steps: Sequence[StepT
             f"train.stop.time will end the training after about {limit_s / needed_s:.0%} of its steps, before the "
             "learning rate reaches the end of its schedule. With train.schedule.span=time it follows the time."
         )
+    if limit_s is not None and schedule.spans_time(recipe.train) and needed_s < schedule.MIN_SHARE * limit_s:
+        yield (
+            f"train.epochs will end the training after about {needed_s / limit_s:.1%} of train.stop.time, before the "
+            "learning rate reaches the end of its schedule. Raise train.epochs, or leave `span: time` out."
+        )
 
 
 def list_warnings(prepared: PreparedData, parameters: int) -> Iterator[str]:

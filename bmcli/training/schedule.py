@@ -17,6 +17,9 @@ from bmcli.training.hooks import StepHook
 
 _TIME_UNITS = 10_000  # "steps" of a schedule over time
 _MAX_POINTS = 64  # rates of a schedule that are computed to describe it
+MIN_SHARE = 0.9
+"""Share of its schedule that a training should get through."""
+
 _MAX_IDLE_SHARE = 0.02  # of the steps, with a rate of 0
 
 
@@ -123,6 +126,11 @@ def depends_on_length(train: TrainOptions) -> bool:
         and schedule.span == "training"
         and (schedule.kind != "constant" or schedule.warmup > 0)
     )
+
+
+def spans_time(train: TrainOptions) -> bool:
+    """Whether the learning rate follows the time of the training."""
+    return isinstance(train.schedule, ScheduleOptions) and train.schedule.span == "time"
 
 
 def count_schedule_steps(train: TrainOptions, steps: int, steps_per_epoch: int) -> int:

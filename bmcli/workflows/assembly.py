@@ -41,7 +41,7 @@ from bmcli.training.loss import LossProvider
 from bmcli.training.meters import Meters
 from bmcli.training.profile import Profiler
 from bmcli.training.sampler import Sampler
-from bmcli.training.schedule import TrainingClock, count_schedule_steps
+from bmcli.training.schedule import TrainingClock, count_schedule_steps, spans_time
 from bmcli.training.selection import Selection
 from bmcli.training.step_components import StepComponents
 from bmcli.training.train_step import PLAIN, Compilation, CompiledSteps
@@ -197,8 +197,8 @@ def _compile_steps(
 
 def _build_clock(train: TrainOptions, placement: Placement) -> TrainingClock | None:
     """Build the clock of a schedule over time; None if the recipe has another schedule."""
-    options, limit_s = train.schedule, train.stop.time
-    if not isinstance(options, ScheduleOptions) or options.span != "time" or limit_s is None:
+    limit_s = train.stop.time
+    if limit_s is None or not spans_time(train):
         return None
     with placement.strategy.scope():
         return TrainingClock(limit_s)

@@ -147,7 +147,7 @@ def describe_rates(trainer: Trainer, log: LogCallback) -> None:
 
 
 def describe_unfinished_schedule(trainer: Trainer, log: LogCallback) -> None:
-    """Report that the time was over before a learning-rate schedule over all steps."""
+    """Report that a training ended before its learning-rate schedule."""
     from bmcli.training import schedule
 
     progress, steps = trainer.progress, trainer.selection.steps
@@ -156,6 +156,13 @@ def describe_unfinished_schedule(trainer: Trainer, log: LogCallback) -> None:
         log(
             f"train.stop.time ended the training at a learning rate of {rate:.4g}, after {progress.step:,} of the "
             f"{steps:,} steps of its schedule. With train.schedule.span=time it follows the time."
+        )
+    limit_s = trainer.recipe.train.stop.time
+    if limit_s and schedule.spans_time(trainer.recipe.train) and progress.train_s < schedule.MIN_SHARE * limit_s:
+        rate = float(progress.last["learning_rate"])
+        log(
+            f"the training ended after {progress.train_s / limit_s:.1%} of train.stop.time, at a learning rate of "
+            f"{rate:.4g}, before the end of its schedule over time. Raise train.epochs, or leave `span: time` out."
         )
 
 

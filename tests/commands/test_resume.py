@@ -164,6 +164,8 @@ def test_a_time_that_ends_a_schedule_early_is_told(bmcli: Bmcli, write_recipe: W
     timed = bmcli("train", write_recipe(), "train.schedule={kind: cosine, span: time}", *settings)
     assert timed.code == 0, timed.err
     assert "it follows the time" not in timed.err
+    short = bmcli("train", write_recipe(), "train.schedule={kind: cosine, span: time}", "train.stop.time=1h", "--json")
+    assert "before the end of its schedule over time. Raise train.epochs" in short.err
 
 
 def test_a_finished_run_without_a_change_is_refused_with_advice(bmcli: Bmcli, run: Run) -> None:

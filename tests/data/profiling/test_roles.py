@@ -77,6 +77,9 @@ def test_numbers_are_classes_counts_or_quantities(profile: ColumnProfile, kind: 
         (replace(NUMBER, is_row_index=True), "a row number"),
         (replace(NUMBER, name="user_id", distinct=100, is_integer=True), "an identifier"),
         (replace(CLASSES, name="code", distinct=100), "nearly every row has a different value"),
+        # Its training rows alone have fewer rows of each value, which training would refuse.
+        (replace(CLASSES, name="pressure", distinct=90), "nearly every row has a different value"),
+        (replace(NUMBER, distinct=1, missing=80), "every cell has the same value or is empty (80%)"),
         (replace(CLASSES, is_file=True), "its cells are file names"),
     ],
 )
