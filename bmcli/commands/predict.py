@@ -21,7 +21,7 @@ from bmcli.data.columns import missing_column_fault
 from bmcli.data.derivation import derive_columns, get_derivations
 from bmcli.data.preparation import encode_rows, to_serving_arrays
 from bmcli.data.sources import SourceRows
-from bmcli.errors import BmcliError, Fault, prefix_faults
+from bmcli.errors import ArtefactRejected, BmcliError, Fault, prefix_faults
 from bmcli.export import artefacts
 from bmcli.objectives import open_answers
 from bmcli.quoting import quoted
@@ -184,12 +184,18 @@ def make_artefact_predictor(folder: Path, trust_artefact: bool) -> RowPredictor:
     def load() -> tuple[Callable[[SourceRows], Any], Callable[[Any], dict[str, np.ndarray]]]:
         return lambda rows: to_serving_arrays(rows, artefact.spec), artefact.start()
 
+    def count(rows: SourceRows, _: Any) -> Mapping[str, int]:
+        try:
+            return count_unseen(artefact.spec, rows.columns, None)
+        except (LookupError, TypeError, ValueError) as error:  # the description of an artefact may be wrong
+            raise ArtefactRejected(f"{folder}: its preprocessing cannot be run: {error}.") from None
+
     return RowPredictor(
         ("artefact", folder),
         artefact.source,
         artefact.spec,
         load,
-        lambda rows, _: count_unseen(artefact.spec, rows.columns, None),
+        count,
     )
 
 
@@ -339,8 +345,8 @@ def _write_predictions(
         for kept_columns, batch, encoded in _encode_batches(
             rows, predictor.spec, request.keep, request.skip_bad_rows, encode
         ):
-            unseen.update(predictor.count_unseen(batch, encoded))
             predictions = predict_encoded(encoded)
+            unseen.update(predictor.count_unseen(batch, encoded))
             kept = {_name_kept_column(name, predictor.spec): cells for name, cells in kept_columns.items()}
             table = make_table(kept, predictions, answers)
             formulas += count_formulas(table) if is_plain else 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from keras import ops
 
 from bmcli import inputs, parts
 from bmcli.raw_columns import ColumnCells, is_file_column
+from bmcli.recipe.fields import convert_lists
 from bmcli.specs import Column, DataSpec
 from tests.inputs.test_laws import CASES, Case, every_case
 
@@ -136,7 +136,7 @@ def test_a_kind_has_the_options_that_it_guesses(case: Case) -> None:
     assert guesses
     assert [guess.certainty for guess in guesses] == sorted((guess.certainty for guess in guesses), reverse=True)
     for guess in guesses:
-        written = json.dumps({"kind": guess.kind, **guess.options})
-        assert parts.load("inputs", guess.kind).Options.model_validate_json(written)
+        written = convert_lists({"kind": guess.kind, **guess.options})  # as the lists of a recipe are
+        assert parts.load("inputs", guess.kind).Options.model_validate(written)
     if is_file_column(case.rows):
         assert guesses[0].kind == "image"
