@@ -90,9 +90,9 @@ def test_a_target_is_read_in_its_notation(cache: Path, tmp_path: Path, kind: str
 
 
 def test_a_target_that_is_missing_is_a_fault_with_its_cell(cache: Path, tmp_path: Path) -> None:
-    data = write(tmp_path / "t.csv", clean(), [*["1", "2"] * 49, "NULL", "NULL"])
+    data = write(tmp_path / "t.csv", clean(), [*["1", "2"] * 49, "None", "None"])
     (fault,) = faults(cache, **data)
-    assert "expected a number, received 'NULL', which marks a missing value." in fault.message
+    assert "expected a number, received 'None', which marks a missing value." in fault.message
     assert "`invalid: skip`" in fault.suggestion
     assert run(cache, **{**data, "invalid": "skip"}).spec.skipped_rows == 2
 
