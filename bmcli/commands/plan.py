@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from bmcli.cost_model.measurement import CostMeasurement
     from bmcli.cost_model.model_summary import LayerSummary, MemoryEstimate
     from bmcli.cost_model.prediction import StepTime
-    from bmcli.training.schedule import RateCurve
 
 REPLICAS = (1, 2, 8, 64, 1024)
 MAX_LAYERS = 24
@@ -126,7 +125,7 @@ def _make_plan(loaded: LoadedRecipe, replicas: Sequence[int], cache: Path, pictu
     prepared = training.prepare_data(recipe, cache)
     if pictures is not None:
         picture_sheet.draw_sheet(recipe, prepared, pictures, cache)
-    measurement, curve, facts = _measure_recipe(recipe, prepared, max(replicas) > 1, cache)
+    measurement, idle, facts = _measure_recipe(recipe, prepared, max(replicas) > 1, cache)
     work, cluster = measurement.work, measurement.cluster
     steps = tuple(prediction.predict_step(work, cluster, count) for count in replicas)
     warnings = prediction.find_warnings(work, cluster, steps)
@@ -138,7 +137,7 @@ def _make_plan(loaded: LoadedRecipe, replicas: Sequence[int], cache: Path, pictu
         local_step=prediction.predict_step(work, cluster, 1),
         steps=steps,
         notes=tuple(notes),
-        warnings=(*list_warnings(prepared, facts["parameters"]), *_warn_about_schedule(recipe, curve, steps)),
+        warnings=(*list_warnings(prepared, facts["parameters"]), *_warn_about_schedule(recipe, idle, steps)),
         # A folder without new entries already had everything.
         cached={name: _list_names(cache / folder) == cached_names[folder] for name, folder in _CACHE_FOLDERS.items()},
         pictures=pictures,
@@ -156,14 +155,14 @@ def _list_names(folder: Path) -> set[str]:
 
 def _measure_recipe(
     recipe: Recipe, prepared: PreparedData, with_network: bool, cache: Path
-) -> tuple[CostMeasurement, RateCurve, dict[str, Any]]:
+) -> tuple[CostMeasurement, str, dict[str, Any]]:
     """Measure one replica on this machine.
 
     Args:
         with_network: Measure an all-reduce between two processes, too.
 
     Returns:
-        The measurement, the learning rates, and the fields of `Plan` about its device and network.
+        The measurement, a warning about idle steps, and the fields of `Plan` about its device and network.
     """
     if recipe.runtime.strategy == "tpu":
         raise BmcliError(
@@ -179,16 +178,16 @@ def _measure_recipe(
     split = prepared.split("train")
     network = training.build_network(recipe, prepared.spec, split.targets, placement)
     trainer = build_trainer(recipe, network, prepared, placement, None, cache)
-    curve = schedule.compute_curve(trainer.recipe.train, trainer.selection.steps, trainer.steps_per_epoch)
+    rates_of = (trainer.recipe.train, trainer.selection.steps, trainer.steps_per_epoch)
     facts = {
         "device": machine.read_processor_name() if placement.is_on_cpu else placement.device,
         "parameters": network.model.count_params(),
         "layers": tuple(model_summary.summarize_layers(network.model)),
         "memory": model_summary.estimate_memory(trainer.steps),
         "jit": trainer.steps.compilation.jit,
-        "rates": curve.points,
+        "rates": schedule.sample_rates(*rates_of),
     }
-    return measurement.measure_costs(trainer, split, link), curve, facts
+    return measurement.measure_costs(trainer, split, link), schedule.describe_idle_steps(*rates_of), facts
 
 
 def _list_limits(measurement: CostMeasurement, replicas: Sequence[int]) -> list[str]:
@@ -203,12 +202,12 @@ def _list_limits(measurement: CostMeasurement, replicas: Sequence[int]) -> list[
     return notes
 
 
-def _warn_about_schedule(recipe: Recipe, rates: RateCurve, steps: Sequence[StepTime]) -> Iterator[str]:
+def _warn_about_schedule(recipe: Recipe, idle: str, steps: Sequence[StepTime]) -> Iterator[str]:
     """Warn of a learning-rate schedule that does not get to its end, or gets there too early."""
     from bmcli.training import schedule
 
-    if rates.warning:
-        yield rates.warning
+    if idle:
+        yield idle
     limit_s, needed_s = recipe.train.stop.time, steps[0].finish_s
     if limit_s is not None and limit_s < needed_s and schedule.depends_on_length(recipe.train):
         yield (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -144,42 +143,30 @@ def count_schedule_steps(train: TrainOptions, steps: int, steps_per_epoch: int) 
     return schedule.span * steps_per_epoch if spans_epochs else steps
 
 
-@dataclass(frozen=True)
-class RateCurve:
-    """The learning rates of a training.
+def sample_rates(train: TrainOptions, steps: int, steps_per_epoch: int) -> tuple[tuple[int, float], ...]:
+    """Compute the learning rates of some steps, from 0 and evenly spaced to the last one.
 
-    Args:
-        points: Some steps, from 0 and evenly spaced to the last one, with the rate of each.
-        steps: Number of steps of the training.
-        zero_from: The first step from which on the rate is 0 to the end; None if the last rate is not 0.
-    """
-
-    points: tuple[tuple[int, float], ...]
-    steps: int
-    zero_from: int | None
-
-    @property
-    def warning(self) -> str:
-        """A sentence if many steps change nothing; otherwise empty."""
-        idle = 0 if self.zero_from is None else self.steps - self.zero_from
-        if idle <= max(1, _MAX_IDLE_SHARE * self.steps):
-            return ""
-        return (
-            f"the learning rate is 0 in the last {idle:,} of {self.steps:,} steps, which learn nothing. Let "
-            "train.schedule end later, or train for fewer epochs."
-        )
-
-
-def compute_curve(train: TrainOptions, steps: int, steps_per_epoch: int) -> RateCurve:
-    """Compute the learning rates of a training; those of a schedule over time as if each step took as long.
+    Those of a schedule over time are as if each step took as long.
 
     Args:
         steps: The largest number of steps of the training.
     """
     rate = build_learning_rate(train, count_schedule_steps(train, steps, steps_per_epoch))
     chosen = sorted({round(place * (steps - 1) / (_MAX_POINTS - 1)) for place in range(_MAX_POINTS)})
-    points = tuple(zip(chosen, compute_rates(rate, chosen), strict=True))
-    return RateCurve(points, steps, _find_zero_rates(rate, steps))
+    return tuple(zip(chosen, compute_rates(rate, chosen), strict=True))
+
+
+def describe_idle_steps(train: TrainOptions, steps: int, steps_per_epoch: int) -> str:
+    """Describe, for a warning, many steps at the end whose learning rate is 0; empty if there are none."""
+    rate = build_learning_rate(train, count_schedule_steps(train, steps, steps_per_epoch))
+    zero_from = _find_zero_rates(rate, steps)
+    idle = 0 if zero_from is None else steps - zero_from
+    if idle <= max(1, _MAX_IDLE_SHARE * steps):
+        return ""
+    return (
+        f"the learning rate is 0 in the last {idle:,} of {steps:,} steps, which learn nothing. Let train.schedule end "
+        "later, or train for fewer epochs."
+    )
 
 
 def compute_rates(rate: Any, steps: Sequence[int]) -> list[float]:

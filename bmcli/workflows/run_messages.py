@@ -141,9 +141,9 @@ def describe_rates(trainer: Trainer, log: LogCallback) -> None:
     """Warn of steps that a learning rate of 0 makes useless."""
     from bmcli.training import schedule
 
-    curve = schedule.compute_curve(trainer.recipe.train, trainer.selection.steps, trainer.steps_per_epoch)
-    if curve.warning:
-        log(f"warning: {curve.warning}")
+    idle = schedule.describe_idle_steps(trainer.recipe.train, trainer.selection.steps, trainer.steps_per_epoch)
+    if idle:
+        log(f"warning: {idle}")
 
 
 def describe_unfinished_schedule(trainer: Trainer, log: LogCallback) -> None:
@@ -151,15 +151,16 @@ def describe_unfinished_schedule(trainer: Trainer, log: LogCallback) -> None:
     from bmcli.training import schedule
 
     progress, steps = trainer.progress, trainer.selection.steps
+    rate = progress.last.get("learning_rate")
+    if rate is None or progress.stop_reason == "divergence":  # no epoch ended well, which is a failure of its own
+        return
     if progress.stop_reason == "time" and schedule.depends_on_length(trainer.recipe.train):
-        rate = float(progress.last["learning_rate"])
         log(
             f"train.stop.time ended the training at a learning rate of {rate:.4g}, after {progress.step:,} of the "
             f"{steps:,} steps of its schedule. With train.schedule.span=time it follows the time."
         )
     limit_s = trainer.recipe.train.stop.time
     if limit_s and schedule.spans_time(trainer.recipe.train) and progress.train_s < schedule.MIN_SHARE * limit_s:
-        rate = float(progress.last["learning_rate"])
         log(
             f"the training ended after {progress.train_s / limit_s:.1%} of train.stop.time, at a learning rate of "
             f"{rate:.4g}, before the end of its schedule over time. Raise train.epochs, or leave `span: time` out."

@@ -157,6 +157,16 @@ def test_an_interrupted_run_with_more_epochs_is_told_of_its_schedule_too(
     assert "span=3" not in done.err, "the old schedule ended after 10 steps, and not after an epoch"
 
 
+def test_a_training_that_diverges_before_its_first_epoch_ends_without_a_traceback(
+    bmcli: Bmcli, write_recipe: WriteRecipe
+) -> None:
+    settings = ("train.optimizer={kind: sgd, learning_rate: 1e30}", "train.schedule={kind: cosine, span: time}")
+    done = bmcli("train", write_recipe(), *settings, "train.stop.time=1h", "model.activation=linear")
+    assert done.code == 1, done.err
+    assert "training stopped: " in done.err
+    assert "Traceback" not in done.err
+
+
 def test_a_time_that_ends_a_schedule_early_is_told(bmcli: Bmcli, write_recipe: WriteRecipe) -> None:
     settings = ("train.epochs=5000", "train.stop.time=200ms", "--json")
     cut = bmcli("train", write_recipe(), "train.schedule=cosine", *settings)

@@ -8,7 +8,7 @@ import math
 import pytest
 
 from bmcli.errors import BmcliError
-from bmcli.training.schedule import compute_curve
+from bmcli.training.schedule import describe_idle_steps, sample_rates
 from tests.trainers import MakeTrainer, Silent, same, weights_of
 from tests.training.test_resuming import resumed
 
@@ -75,16 +75,17 @@ def test_a_schedule_that_cannot_do_what_was_meant_is_refused(
 
 def test_steps_with_a_rate_of_0_are_found(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer("train.schedule={kind: cosine_decay, decay_steps: 18}")
-    steps = trainer.selection.steps
-    curve = compute_curve(trainer.recipe.train, steps, trainer.steps_per_epoch)
-    assert (steps, curve.zero_from) == (24, 18)
-    assert curve.warning.startswith("the learning rate is 0 in the last 6 of 24 steps")
-    assert dict(curve.points)[9] == pytest.approx(0.005)
+    curve = (trainer.recipe.train, trainer.selection.steps, trainer.steps_per_epoch)
+    assert trainer.selection.steps == 24
+    assert describe_idle_steps(*curve).startswith("the learning rate is 0 in the last 6 of 24 steps")
+    rates = dict(sample_rates(*curve))
+    assert rates[9] == pytest.approx(0.005)
+    assert [step for step, rate in rates.items() if rate == 0] == list(range(18, 24))
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "linear", "{kind: cosine, span: 2, floor: 0.1}"])
 def test_a_schedule_that_learns_to_the_end_gives_no_warning(make_trainer: MakeTrainer, schedule: str) -> None:
     trainer = make_trainer(f"train.schedule={schedule}")
-    curve = compute_curve(trainer.recipe.train, trainer.selection.steps, trainer.steps_per_epoch)
-    assert curve.warning == ""
-    assert all(math.isfinite(rate) for _, rate in curve.points)
+    curve = (trainer.recipe.train, trainer.selection.steps, trainer.steps_per_epoch)
+    assert describe_idle_steps(*curve) == ""
+    assert all(math.isfinite(rate) for _, rate in sample_rates(*curve))
