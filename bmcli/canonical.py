@@ -2,7 +2,7 @@
 
 Blanks around a text are removed, and its characters are in Unicode's normal form C: "Zürich" is one text, however its
 second letter is stored. Numbers have one form: `3.0`, `3.00`, `+3` are `3`. The layers of `layers.canonical_texts` and
-`export.encoder` compute the same form.
+`encoder` compute the same form.
 """
 
 from __future__ import annotations

@@ -318,7 +318,11 @@ def flush_folder(folder: Path) -> None:
 
 
 def format_path(path: Path) -> str:
-    """Format a path relative to the working directory, if it is below it."""
-    with contextlib.suppress(ValueError):
-        return str(path.absolute().relative_to(Path.cwd()))
+    """Format a path relative to the working directory, if it is below it.
+
+    Everything is below the root folder: there, paths are absolute.
+    """
+    with contextlib.suppress(ValueError, OSError):  # it is not below, or the working directory was removed
+        absolute, working_folder = path.absolute(), Path.cwd()
+        return str(absolute if working_folder == working_folder.parent else absolute.relative_to(working_folder))
     return str(path)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from typing_extensions import TypedDict
 
 from bmcli import disk, records, run_folders, runs
+from bmcli.advice import make_command
 from bmcli.disk import format_path
 from bmcli.errors import BmcliError
 from bmcli.recipe import students
@@ -210,7 +211,7 @@ def find_distillation(root: Path, text: str) -> Distillation:
             return distillation
     raise BmcliError(
         f"no distillation '{text}': neither its directory nor a name in {root}.",
-        suggestion="`bmcli distill RECIPE` makes one.",
+        suggestion=f"{make_command('distill', 'RECIPE')} makes one.",
     )
 
 
@@ -313,6 +314,7 @@ class DistillationComparison:
         gain: None without a baseline.
         agreement: Agreement with the teacher, for targets with one class per row.
         classes: Classes of the confusion matrices, by target.
+        positive: The positive class of each target that has one.
         curves: Losses of each epoch of the last student, by name, such as `train/soft_loss`.
         teacher_note: How the outputs of the teacher were computed, as a sentence.
     """
@@ -327,6 +329,7 @@ class DistillationComparison:
     gain: DistillationGain | None
     agreement: Mapping[str, tuple[ClassAgreement, ...]]
     classes: Mapping[str, tuple[str, ...]]
+    positive: Mapping[str, str]
     curves: tuple[Mapping[str, float | None], ...]
     teacher_note: str
     seconds: float

@@ -42,6 +42,10 @@ class Fault:
         """Return the fault with a location, unless it already has one."""
         return replace(self, place=self.place or place)
 
+    def without_place_in(self, file: str) -> Fault:
+        """Return the fault without a location in a certain file."""
+        return replace(self, place=None) if self.place is not None and self.place.file == file else self
+
     def in_file(self, file: str) -> Fault:
         """Return the fault with a data file before its message, unless the message already begins with one."""
         return self if self.file or not file else replace(self, message=f"{file}: {self.message}", file=file)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
+from typing import IO
 
 _hidden: list[int] = []
 """Copies of the descriptor of standard error while it leads elsewhere, the outermost first."""
@@ -20,25 +21,54 @@ def hide_native_stderr() -> Iterator[None]:
 
     TensorFlow writes before it reads its log level, so only the file descriptor itself can be redirected.
     """
-    import tempfile
-
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.stderr.flush()
-    kept = os.dup(2)
-    _hidden.append(kept)
-    with tempfile.TemporaryFile() as aside:
-        os.dup2(aside.fileno(), 2)
+    with _open_aside() as aside:
         try:
-            yield
+            with redirect_native_stderr(aside.fileno()):
+                yield
         except Exception:
-            os.dup2(kept, 2)
             aside.seek(0)
             os.write(2, aside.read())
             raise
-        finally:
-            os.dup2(kept, 2)
-            _hidden.remove(kept)
-            os.close(kept)
+
+
+@contextlib.contextmanager
+def drop_native_stderr() -> Iterator[None]:
+    """Drop what C++ libraries write to standard error, also if the body fails.
+
+    For remarks on data that is at fault, such as those of the JPEG library on a picture that is cut off: the body
+    reports the fault itself, with its row.
+    """
+    with open(os.devnull, "wb") as nowhere, redirect_native_stderr(nowhere.fileno()):
+        yield
+
+
+@contextlib.contextmanager
+def redirect_native_stderr(descriptor: int) -> Iterator[None]:
+    """Let C++ libraries write to a file what they write to standard error.
+
+    Args:
+        descriptor: Of the open file.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    _hidden.append(kept)
+    os.dup2(descriptor, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        _hidden.remove(kept)
+        os.close(kept)
+
+
+def _open_aside() -> IO[bytes]:
+    """Open a file without a name; where the system has them, one in memory, which needs no writable folder."""
+    if sys.platform == "linux":
+        return open(os.memfd_create("stderr"), "w+b")
+    import tempfile
+
+    return tempfile.TemporaryFile()
 
 
 def restore_native_stderr() -> None:

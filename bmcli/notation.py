@@ -85,6 +85,15 @@ class NumberNotation:
 
 PLAIN = NumberNotation()
 
+
+def write_number(number: str, notation: NumberNotation) -> str:
+    """Write a number of at least 0, which is in the notation of Python, in another one."""
+    whole, point, fraction = number.partition(".")
+    text = f"{int(whole):,}".replace(",", notation.thousands) + point.replace(".", notation.decimal) + fraction
+    is_after = notation.unit == "%" or notation.unit.isalpha()
+    return f"{text} {notation.unit}".replace(" %", "%") if is_after else notation.unit + text
+
+
 _NOTATIONS = (
     PLAIN, NumberNotation(".", ","), NumberNotation(","), NumberNotation(",", "."), NumberNotation(".", " "),
     NumberNotation(",", " "), NumberNotation(".", "'"), NumberNotation(",", "'"),

@@ -11,7 +11,6 @@ import contextlib
 import importlib.util
 import json
 import os
-import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
@@ -31,12 +30,15 @@ FILES_VARIABLE = "BMCLI_PLUGINS"
 
 ROOMS = (
     *("augmentations", "compression.methods", "data.sources", "data.targets", "distillation.losses"),
-    *("export.formats", "inputs", "layers", "models", "objectives"),
+    *("export.formats", "inputs", "layers", "models", "objectives", "tokens"),
 )
 
 
 _REQUIRED: Mapping[str, tuple[str, ...]] = {
-    "data.targets": ("OBJECTIVE", "ONE_CLASS", "guess", "fit", "check", "encode", "decode", "count_classes"),
+    "data.targets": (
+        *("Options.list_read_columns", "OBJECTIVE", "ONE_CLASS", "State", "guess", "fit", "check", "encode", "decode"),
+        *("index_classes", "count_classes"),
+    ),
     "inputs": (
         *("Options.can_be_crossed", "guess", "fit", "check", "encode", "build_encoder", "build_feature", "get_traits"),
     ),
@@ -45,6 +47,7 @@ _REQUIRED: Mapping[str, tuple[str, ...]] = {
         *("Options.decides", "TARGETS", "REQUEST", "FORM", "METRICS", "make_answers", "build_head"),
         *("build", "convert_teacher", "invert_predictions"),
     ),
+    "tokens": ("LOWERCASE", "State", "fit", "from_state"),
 }
 """Attributes that a part of a room must have."""
 
@@ -84,13 +87,7 @@ def add_files(files: tuple[Path, ...]) -> None:
         _list_parts.cache_clear()
 
 
-def repeat_options(command: str) -> str:
-    """Repeat the `--plugin` options of this process in a command that resumes its work."""
-    options = [f"--plugin {shlex.quote(file)}" for file in _list_files()]
-    return " ".join(["bmcli", *options, command.removeprefix("bmcli ")])
-
-
-def _list_files() -> list[str]:
+def list_plugin_files() -> list[str]:
     """List the files of `--plugin`."""
     value = os.environ.get(FILES_VARIABLE, "[]")
     try:
@@ -197,7 +194,7 @@ def _list_parts() -> Mapping[str, _Announcement]:
     for point in _list_entry_points():
         name, version = (point.dist.name, point.dist.version) if point.dist else (point.module, "")
         _announce(found, point.name, _Announcement(name, version, point.load, partial(_list_package, point.module)))
-    for file in map(Path, _list_files()):
+    for file in map(Path, list_plugin_files()):
         for name, part in _load_file(file).items():
             _announce(found, name, _Announcement(str(file), "", partial(_identity, part), partial(_list_one, file)))
     return dict(sorted(found.items()))

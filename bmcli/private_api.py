@@ -29,6 +29,19 @@ def list_nodes(model: Any) -> list[Any]:
     return [node for depth in sorted(model._nodes_by_depth, reverse=True) for node in model._nodes_by_depth[depth]]
 
 
+def fill_arguments(node: Any, values: Mapping[int, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments of a call in a functional model with values in place of its symbolic tensors.
+
+    A functional model can be called as a whole only, and not call by call with something in between.
+
+    Args:
+        node: One of `list_nodes`.
+        values: By the `id` of their symbolic tensors.
+    """
+    arguments, options = node.arguments.fill_in(values)
+    return tuple(arguments), dict(options)
+
+
 def get_sources(tensor: Any) -> list[Any]:
     """Get the symbolic tensors from which an operation computes a tensor; none for an input of a model."""
     history = tensor._keras_history

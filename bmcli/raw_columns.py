@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
-from bmcli.canonical import Spelling, canonicalize
+from bmcli.canonical import Spelling, canonicalize, choose_spelling
 from bmcli.dates.reading import has_date_name
 from bmcli.errors import BmcliError
 from bmcli.notation import PLAIN, NumberNotation, WrittenNumbers, find_markers, guess_numbers, parse_numbers
@@ -39,16 +39,28 @@ MISSING_INTEGER, UNKNOWN_INTEGER = -(2**63), -(2**63) + 1
 """Integers that a served model takes for a missing cell, and for one that is no integer; no training row has them."""
 UNKNOWN_TEXT = "no such thing \N{SNOWMAN}"
 """A text that does not occur in training rows."""
-YES_WORDS = (
-    "yes", "true", "y", "t", "on", "1", "ja", "wahr", "oui", "vrai", "si", "s\N{LATIN SMALL LETTER I WITH ACUTE}",
-    "s\N{LATIN SMALL LETTER I WITH GRAVE}", "verdadero", "vero", "sim", "verdadeiro", "tak",
-    "\N{CHECK MARK}", "\N{HEAVY CHECK MARK}", "\N{BALLOT BOX WITH CHECK}",
-)  # fmt: skip
-NO_WORDS = (
-    "no", "false", "n", "f", "off", "0", "nein", "falsch", "non", "faux", "falso", "nao",
-    "n\N{LATIN SMALL LETTER A WITH TILDE}o", "nie", "nej", "nei", "\N{BALLOT X}", "\N{HEAVY BALLOT X}",
-    "\N{BALLOT BOX}",
-)  # fmt: skip
+BOOLEAN_FAMILIES = (
+    (("yes", "y"), ("no", "n")),
+    (("true", "t"), ("false", "f")),
+    (("on",), ("off",)),
+    (("1",), ("0",)),
+    (("ja",), ("nein", "nej", "nei")),
+    (("wahr",), ("falsch",)),
+    (("oui",), ("non",)),
+    (("vrai",), ("faux",)),
+    (("si", "s\N{LATIN SMALL LETTER I WITH ACUTE}", "s\N{LATIN SMALL LETTER I WITH GRAVE}"), ("no",)),
+    (("verdadero", "vero"), ("falso",)),
+    (("sim",), ("nao", "n\N{LATIN SMALL LETTER A WITH TILDE}o")),
+    (("verdadeiro",), ("falso",)),
+    (("tak",), ("nie",)),
+    (
+        ("\N{CHECK MARK}", "\N{HEAVY CHECK MARK}", "\N{BALLOT BOX WITH CHECK}"),
+        ("\N{BALLOT X}", "\N{HEAVY BALLOT X}", "\N{BALLOT BOX}"),
+    ),
+)
+"""Words for yes and for no that are used together."""
+YES_WORDS = tuple(dict.fromkeys(word for yes, _ in BOOLEAN_FAMILIES for word in yes))
+NO_WORDS = tuple(dict.fromkeys(word for _, no in BOOLEAN_FAMILIES for word in no))
 _SAMPLE = 2000  # cells whose words are counted, and distinct cells of `ColumnCells.samples`
 # Scripts that are written without blanks between words, with the mean number of letters of a word.
 _UNSPACED_SCRIPTS = (
@@ -69,13 +81,25 @@ class RowFault(Exception):
     Args:
         row: Index among the rows that were passed in, from 0.
         message: What was expected and what was received.
-        suggestion: The next step.
+        suggestion: The next step in the data.
         cell: Text of the cell, if it may stand for a missing value.
+        option: The next step in the recipe, which helps only before a training.
     """
 
-    def __init__(self, row: int, message: str, suggestion: str = "", cell: str | None = None) -> None:
+    def __init__(self, row: int, message: str, suggestion: str = "", cell: str | None = None, option: str = "") -> None:
         super().__init__(message)
-        self.row, self.message, self.suggestion, self.cell = row, message, suggestion, cell
+        self.row, self.message, self.suggestion, self.cell, self.option = row, message, suggestion, cell, option
+
+    def at(self, row: int) -> RowFault:
+        """Return the fault of the same cell, whose row has another index."""
+        return RowFault(row, self.message, self.suggestion, self.cell, self.option)
+
+    @property
+    def advice(self) -> str:
+        """The next steps before a training."""
+        if not (self.suggestion and self.option):
+            return self.suggestion or self.option
+        return f"{self.suggestion} Or {self.option[0].lower()}{self.option[1:]}"
 
 
 class UnreadableColumn(BmcliError):
@@ -272,7 +296,7 @@ def sample_image_headers(column: FileColumn) -> list[ImageHeader]:
 def require_values(rows: RawColumn) -> np.ndarray | pa.ChunkedArray:
     """Return the column if it holds values; raise RowFault if it holds encoded files."""
     if is_file_column(rows):
-        raise RowFault(0, "expected a value, received an encoded file.", "Read the column as `kind: image`.")
+        raise RowFault(0, "expected a value, received an encoded file.", option="Read the column as `kind: image`.")
     return rows
 
 
@@ -312,8 +336,7 @@ def translate_fault_rows(codes: np.ndarray) -> Iterator[None]:
     try:
         yield
     except RowFault as fault:
-        row = int(np.argmax(codes == fault.row))
-        raise RowFault(row, fault.message, fault.suggestion, fault.cell) from None
+        raise fault.at(int(np.argmax(codes == fault.row))) from None
 
 
 def to_numbers(rows: RawColumn, notation: NumberNotation = PLAIN, missing_cells: Sequence[str] = ()) -> np.ndarray:
@@ -367,7 +390,7 @@ def suggest_notation(rows: RawColumn, notation: NumberNotation) -> Iterator[None
         listed = ", ".join(f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in options.items())
         listed = listed.replace("$", "$$")  # A single dollar sign can begin a variable of a recipe.
         advice = f"Write `{listed}` beside its kind: nearly all of the cells are written in this way."
-        raise RowFault(fault.row, fault.message, advice, fault.cell) from None
+        raise RowFault(fault.row, fault.message, cell=fault.cell, option=advice) from None
 
 
 def is_numeric(rows: RawColumn) -> bool:
@@ -417,6 +440,23 @@ def to_booleans(
     return values, np.asarray(find_markers(words, missing_cells)) & (indices == UNKNOWN)
 
 
+def are_boolean_words(words: Collection[str]) -> bool:
+    """Whether words in lower case mean yes and no only: one of each, or more that come with their opposites.
+
+    As y beside n; the n of t, f and n may stand for what is not known.
+    """
+    if not (any(word in YES_WORDS for word in words) and any(word in NO_WORDS for word in words)):
+        return False
+    paired = {
+        word
+        for family in BOOLEAN_FAMILIES
+        if all(any(word in words for word in side) for side in family)
+        for side in family
+        for word in side
+    }
+    return paired.issuperset(words) or (len(words) == 2 and {*YES_WORDS, *NO_WORDS}.issuperset(words))
+
+
 def build_vocabulary(rows: RawColumn, spelling: Spelling = "raw") -> tuple[str, ...]:
     """Return the distinct categories, sorted: integers by value, other text alphabetically."""
     import pyarrow.compute as pc
@@ -425,6 +465,17 @@ def build_vocabulary(rows: RawColumn, spelling: Spelling = "raw") -> tuple[str, 
     if all(re.fullmatch(r"-?[0-9]{1,18}", text) for text in categories):
         return tuple(sorted(categories, key=lambda text: (int(text), text)))
     return tuple(sorted(categories))
+
+
+def encode_categories(rows: RawColumn) -> np.ndarray:
+    """Return the category of each row as an integer; missing cells are one more category."""
+    import numpy as np
+
+    texts = to_texts(rows, fractions=True)
+    spelling = choose_spelling(texts, normalize=True)
+    categories = build_vocabulary(texts, spelling)
+    indices = lookup_indices(texts, categories, spelling)
+    return np.where(indices == MISSING, len(categories), indices)
 
 
 def lookup_indices(rows: RawColumn, classes: tuple[str, ...], spelling: Spelling = "raw") -> np.ndarray:
@@ -515,5 +566,5 @@ def _format_integers(rows: Any) -> pa.Array:
     fractional = (integers != values) & ~missing
     if fractional.any():
         row = int(np.argmax(fractional))
-        raise RowFault(row, f"expected a whole number, received {values[row]}.", "Read it as `kind: number`.")
+        raise RowFault(row, f"expected a whole number, received {values[row]}.", option="Read it as `kind: number`.")
     return pc.cast(pa.array(integers, mask=missing), pa.string())

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import secrets
 import stat
 import time
@@ -21,6 +22,7 @@ from typing import Any, TypeVar
 from typing_extensions import TypedDict
 
 from bmcli import disk, parts, records, run_folders, stopping, trust
+from bmcli.advice import Command, make_command
 from bmcli.disk import DamagedFile, convert_write_errors, format_path, write_atomically
 from bmcli.errors import BmcliError
 from bmcli.redaction import redact_details
@@ -75,6 +77,8 @@ class _Digests(TypedDict):
     model: str | None
 
 
+_EVENTS = "events"
+_NAME_OF_A_RUN = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")  # as `create` makes it
 _RECIPE_ADVICE = "Only the report lacks it; all commands use recipe.lock.yaml."
 _MODEL_ADVICE = "Its metrics are still in evaluation.json and report.html; train again to make a new run."
 
@@ -120,7 +124,11 @@ class Run:
 
     @property
     def events(self) -> Path:
-        return self.folder / "events"
+        """Event files of TensorBoard, outside of the run: it follows links, and would show `latest` as well."""
+        for top in (self.folder, *self.folder.parents):
+            if _NAME_OF_A_RUN.fullmatch(top.name):
+                return top.parent / _EVENTS / self.folder.relative_to(top.parent)
+        return self.folder / _EVENTS  # moved to a folder of the user's choice
 
     @property
     def checkpoints(self) -> Path:
@@ -184,10 +192,11 @@ class Run:
         return self.folder / "status.json"
 
     @property
-    def resume_command(self) -> str:
+    def resume_command(self) -> Command:
         """The command that resumes the run, with the number of workers of its last start."""
         workers = sum(1 for _ in self.logs.glob("worker-*.log")) + 1
-        return f"bmcli train --resume {self.display_path}" + (f" --workers {workers}" if workers > 1 else "")
+        command = make_command("train", "--resume", self.display_path)
+        return command.with_arguments("--workers", str(workers)) if workers > 1 else command
 
     @property
     def resume_advice(self) -> str | None:
@@ -221,7 +230,7 @@ class Run:
             raise BmcliError(f"{format_path(path)}: {error}.", suggestion=_RESTORE_ADVICE) from None
         except (OSError, DamagedFile) as error:
             reason = error.strerror if isinstance(error, OSError) else error
-            advice = _REPAIR_ADVICE.get(path.name, "Train again to make a new run.").format(run=self.display_path)
+            advice = _advise_repair(path.name, self.display_path)
             raise BmcliError(f"{format_path(path)}: damaged ({reason}).", suggestion=advice) from None
 
     def write(self, path: Path, value: Mapping[str, Any], mode: int = 0o666) -> None:
@@ -240,7 +249,7 @@ class Run:
             return {"state": "damaged", "reason": f"{error} {error.faults[0].suggestion}"}
         # A run with metrics or a model had a status: the file was deleted.
         if not status and (self.metrics.exists() or self.model.exists()):
-            advice = _REPAIR_ADVICE[self.status_file.name].format(run=self.display_path)
+            advice = _advise_repair(self.status_file.name, self.display_path)
             return {"state": "damaged", "reason": f"{format_path(self.status_file)}: missing. {advice}"}
         if status.get("state") == "running" and not self.is_locked():
             status["state"] = "crashed"
@@ -299,7 +308,7 @@ class Run:
         if actual != self.read_data(_Digests)["model"]:
             raise BmcliError(
                 f"{shown}: not the model that the training wrote, by its SHA-256.",
-                suggestion=f"If the training was killed, `{self.resume_command}` writes it again. {_MODEL_ADVICE}",
+                suggestion=f"If the training was killed, {self.resume_command} writes it again. {_MODEL_ADVICE}",
             )
         return self.model
 
@@ -463,20 +472,30 @@ def _remove_id(record: dict[str, Any], run_id: str) -> dict[str, Any]:
 
 
 _RESTORE_ADVICE = "Restore the original file. If all other files do not fit, restore recipe.lock.yaml instead."
-_REPAIR_ADVICE = {
-    "status.json": "`bmcli train --resume {run}` writes it again.",
-    "environment.json": "Delete it: the run works without it, but changes of the machine are no longer detected.",
-    "evaluation.json": "Delete it, and `bmcli evaluate {run}` writes it again.",
-    "decisions.json": "Delete it: thresholds and temperatures are also in data.json, but how they were chosen is lost.",
-    "validation.json": "Delete it: only the report lacks it; `bmcli evaluate {run}` with --folds or --learning-curve "
-    "writes it again.",
-    "explanation.json": "Delete it: only the report lacks it; `bmcli explain {run}` writes it again.",
-    "checks.json": "Delete it: only the report lacks it.",
-    "origin.json": "Delete it: only the report lacks it.",
-    "benchmark.json": "Delete it: only the report lacks it; `bmcli benchmark {run}` writes it again.",
-    "data.json": "The metrics of the run can still be read; to predict, evaluate or resume, train again.",
-}
-"""What still works without a file of a run, and how to write it again."""
+
+
+def _advise_repair(name: str, run: str) -> str:
+    """Describe what still works without a file of a run, and how to write it again.
+
+    Args:
+        run: Path of the run.
+    """
+    only_report = "Delete it: only the report lacks it"
+    evaluate = make_command("evaluate", run)
+    advice = {
+        "status.json": f"{make_command('train', '--resume', run)} writes it again.",
+        "environment.json": "Delete it: the run works without it, but changes of the machine are no longer detected.",
+        "evaluation.json": f"Delete it, and {evaluate} writes it again.",
+        "decisions.json": "Delete it: thresholds and temperatures are also in data.json, but how they were chosen is "
+        "lost.",
+        "validation.json": f"{only_report}; {evaluate} with --folds or --learning-curve writes it again.",
+        "explanation.json": f"{only_report}; {make_command('explain', run)} writes it again.",
+        "checks.json": f"{only_report}.",
+        "origin.json": f"{only_report}.",
+        "benchmark.json": f"{only_report}; {make_command('benchmark', run)} writes it again.",
+        "data.json": "The metrics of the run can still be read; to predict, evaluate or resume, train again.",
+    }
+    return advice.get(name, "Train again to make a new run.")
 
 
 def require_regular_files(folder: Path) -> None:
@@ -558,15 +577,18 @@ def create(root: Path, name: str) -> Run:
 def discard(run: Run) -> None:
     """Remove a run without a trained epoch."""
     disk.try_to_remove(run.folder)
+    disk.try_to_remove(run.events)
     if not run.folder.parent.is_dir():
         return  # another worker was faster
-    others = sorted(folder for folder in run.folder.parent.iterdir() if folder.is_dir() and not folder.is_symlink())
+    others = sorted(folder for folder in run.folder.parent.iterdir() if _NAME_OF_A_RUN.fullmatch(folder.name))
     link = run.folder.parent / "latest"
     if others:
         _replace_link(link, others[-1].name)
     else:
         link.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # the folder may contain other files
+            run.events.parent.rmdir()
+        with contextlib.suppress(OSError):
             run.folder.parent.rmdir()
 
 
@@ -631,7 +653,7 @@ def find(root: Path, target: str) -> Run:
     near = parts.did_you_mean(target, names)
     raise BmcliError(
         f"no run '{target}': neither a run directory nor a name in {root}.",
-        suggestion=near or "`bmcli train RECIPE` makes one.",
+        suggestion=near or f"{make_command('train', 'RECIPE')} makes one.",
     )
 
 

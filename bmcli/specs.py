@@ -30,6 +30,7 @@ class Column:
         raw_shape: Shape that a served model accepts, without the batch axis; None is any size.
         raw_dtype: `string`, or a NumPy dtype.
         classes: Class names in the order of their indices, for categories.
+        class_counts: Training rows of each class, for targets with one class a row.
         state: Fitted values of the kind, as plain JSON values.
     """
 
@@ -41,6 +42,7 @@ class Column:
     raw_dtype: str = "float32"
     classes: tuple[str, ...] = ()
     state: Mapping[str, Any] = field(default_factory=dict)
+    class_counts: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class DataSpec:
         key: Content key of the prepared arrays: source, options, split seed and version of the code.
         stratified_by: Column whose proportions every split keeps, if any.
         groups: Number of groups of each split, if `data.split.group` keeps groups of rows together.
-        moved_rows: Number of rows that were moved to training, because no training row had their class.
+        moved_rows: Number of rows that were moved to training, because no training row had their class or label.
         weight: Column of the rows' weights, if any.
         source: Detected values of the source's options that are `auto`, by name.
         invalid_cells: Number of cells that could not be read, by column; their rows were skipped, or they were filled.

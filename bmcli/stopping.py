@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NoReturn
 
+from bmcli.advice import Command
 from bmcli.errors import BmcliError, Interrupted, RunFailed
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -234,8 +235,6 @@ def end_process(code: int) -> NoReturn:
     os._exit(code)
 
 
-def format_resume_advice(command: str) -> str:
+def format_resume_advice(command: Command) -> str:
     """Format the advice how to resume, with its command."""
-    from bmcli import plugins  # not at the top: most commands start without it
-
-    return f"Continue with `{plugins.repeat_options(command)}`."
+    return f"Continue with {command}."

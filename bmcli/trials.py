@@ -23,6 +23,10 @@ by an error while running, `refused` by the recipe."""
 TRIAL_STATES: tuple[TrialState, ...] = get_args(TrialState)
 
 
+RECIPE_TRIAL = "0000"
+"""Name of the first trial of every search, which trains the recipe as it is written."""
+
+
 @dataclass(frozen=True)
 class Task:
     """One training for a worker.
@@ -111,6 +115,11 @@ class Trial:
     result: TrialResult | None
 
     @property
+    def is_recipe(self) -> bool:
+        """Whether it trains the recipe as it is written."""
+        return self.task.name == RECIPE_TRIAL
+
+    @property
     def state(self) -> TrialState | Literal["running"]:
         return "running" if self.result is None else self.result.state
 
@@ -170,6 +179,7 @@ class SearchResult:
         test: Metrics of the winner's run on the split of `evaluate.split`, by default the test split.
         seconds: Time since the start.
         stop_reasons: The limits that ended the search, each as a sentence.
+        verdict: What the winner gains over the recipe as it is written, in sentences; empty before the end.
     """
 
     name: str
@@ -183,6 +193,7 @@ class SearchResult:
     test: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     stop_reasons: tuple[str, ...] = ()
+    verdict: tuple[str, ...] = ()
 
     @property
     def first(self) -> SearchObjective:

@@ -48,6 +48,8 @@ weeks to come are predicted.
 | `letter.csv.gz` | Letter Recognition, Slate (UCI) | CC BY 4.0 |
 | `sms.csv.gz` | SMS Spam Collection, Almeida and Hidalgo (UCI), without duplicates | CC BY 4.0 |
 | `declaration.csv.gz` | sentences of the Universal Declaration of Human Rights | public domain |
+| `shakespeare.txt.gz` | plays of Shakespeare, 1.1 million characters, as in char-rnn, Karpathy (2015) | public domain |
+| `atis.csv.gz` | parts of speech of questions about flights, Universal Dependencies English ATIS | CC BY-SA 4.0 |
 """
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from bmcli import disk
+from bmcli.data import files
 
 
 def test_folders_are_made_for_their_owner_alone_whatever_the_umask(tmp_path: Path) -> None:
@@ -24,6 +25,19 @@ def test_folders_are_made_for_their_owner_alone_whatever_the_umask(tmp_path: Pat
         os.umask(before)
     modes = [path.stat().st_mode & 0o777 for path in (tmp_path / "there", *sorted((tmp_path / "there").rglob("*")))]
     assert modes == [0o755, 0o700, 0o700]
+
+
+def test_a_path_is_relative_below_the_working_directory_and_absolute_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "runs" / "digits"
+    monkeypatch.chdir(tmp_path)
+    assert disk.format_path(file) == "runs/digits"
+    monkeypatch.chdir(tmp_path.parent.parent)
+    assert disk.format_path(tmp_path.parent.parent.parent / "other") == str(tmp_path.parent.parent.parent / "other")
+    monkeypatch.chdir("/")
+    assert (disk.format_path(file), files.format_path(file)) == (str(file), str(file))
+    assert disk.format_path(Path("data.csv")) == "/data.csv"
 
 
 def test_links_are_removed_and_what_they_lead_to_is_not(tmp_path: Path) -> None:

@@ -44,6 +44,31 @@ def test_an_import_that_fails_shows_what_was_written(tmp_path: Path) -> None:
     assert "no such device" in done.stderr
 
 
+def test_hiding_needs_no_writable_folder(tmp_path: Path) -> None:
+    done = run_python(
+        tmp_path,
+        "import os, resource",
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))",
+        "with native_output.hide_native_stderr(): os.write(1, b'body')",
+        "os.write(2, b'after')",
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "body", "after")
+
+
+def test_dropped_lines_stay_dropped_when_the_body_fails(tmp_path: Path) -> None:
+    done = run_python(
+        tmp_path,
+        "import os",
+        "try:",
+        "    with native_output.drop_native_stderr():",
+        "        os.write(2, b'a remark')",
+        "        raise ValueError",
+        "except ValueError:",
+        "    os.write(2, b'after')",
+    )
+    assert (done.returncode, done.stderr) == (0, "after")
+
+
 @pytest.mark.slow
 def test_keras_imports_tensorflow_without_a_line(tmp_path: Path) -> None:
     done = run_python(tmp_path, "native_output.quiet_import('tensorflow')", "import keras")

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from bmcli.notation import NumberNotation, count_markers, guess_numbers, parse_numbers
+from bmcli.notation import NumberNotation, count_markers, guess_numbers, parse_numbers, write_number
 
 ROWS = range(160)
 AMOUNTS = [900 + 10.5 * row for row in ROWS]
@@ -17,6 +17,23 @@ NAN = float("nan")
 
 def text(cells: Sequence[str | None]) -> pa.ChunkedArray:
     return pa.chunked_array([pa.array(cells, pa.string())])
+
+
+@pytest.mark.parametrize(
+    ("notation", "written"),
+    [
+        (NumberNotation(), "1234.5"),
+        (NumberNotation(".", ","), "1,234.5"),
+        (NumberNotation(",", "."), "1.234,5"),
+        (NumberNotation(",", " ", "EUR"), "1 234,5 EUR"),
+        (NumberNotation(".", ",", "$"), "$1,234.5"),
+        (NumberNotation(".", "", "%"), "1234.5%"),
+    ],
+    ids=str,
+)
+def test_a_number_is_written_as_it_is_read(notation: NumberNotation, written: str) -> None:
+    assert write_number("1234.5", notation) == written
+    assert parse_numbers(text([written]), notation)[0].tolist() == [1234.5]
 
 
 def swap(number: str) -> str:

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from bmcli import parts, plugins, stopping
+from bmcli.advice import make_command
 from bmcli.errors import BmcliError
 
 PAGE = Path(__file__).parent.parent / "docs" / "extending.md"
@@ -123,13 +124,14 @@ def test_a_run_without_its_plug_in_names_it(call: Call, plugin: Path) -> None:
 def test_a_list_of_files_that_is_none_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(plugins.FILES_VARIABLE, "a.py:b.py")
     with pytest.raises(BmcliError, match="BMCLI_PLUGINS: expected a JSON list of files"):
-        plugins.repeat_options("bmcli train")
+        plugins.list_plugin_files()
 
 
 def test_the_advice_how_to_resume_repeats_the_plug_ins(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert stopping.format_resume_advice("bmcli train --resume x") == "Continue with `bmcli train --resume x`."
+    command = make_command("train", "--resume", "x")
+    assert stopping.format_resume_advice(command) == "Continue with `bmcli train --resume x`."
     monkeypatch.setenv(plugins.FILES_VARIABLE, '["/a:b.py", "/c d.py"]')
-    assert stopping.format_resume_advice("bmcli train --resume x") == (
+    assert stopping.format_resume_advice(command) == (
         "Continue with `bmcli --plugin /a:b.py --plugin '/c d.py' train --resume x`."
     )
 

@@ -116,7 +116,7 @@ def _prepare(name: str, tmp_path: Path) -> list[str]:
     return [f"{key}={tmp_path / written}"]
 
 
-SLOW_TO_BUILD = {"abalone", "fashion-mobilenet", "fashion-transformer", "letter", "sms-attention"}
+SLOW_TO_BUILD = {"abalone", "fashion-mobilenet", "fashion-transformer", "letter", "shakespeare", "sms-attention"}
 
 
 @pytest.mark.parametrize(

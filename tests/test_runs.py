@@ -44,6 +44,32 @@ def test_discarding_the_only_run_leaves_nothing(tmp_path: Path, run: runs.Run) -
     assert list(tmp_path.iterdir()) == []
 
 
+def test_events_are_found_under_one_name(tmp_path: Path) -> None:
+    """TensorBoard walks through all folders, also those that are links."""
+    run = runs.create(tmp_path, "digits")
+    student = runs.Run(runs.create(tmp_path, "digits-distill").folder / "student-1-seed-0")
+    for each in (run, student):
+        (each.events / "train").mkdir(parents=True)
+    found = [Path(folder).relative_to(tmp_path) for folder, _, _ in os.walk(tmp_path, followlinks=True)
+             if Path(folder).name == "train"]  # fmt: skip
+    assert sorted(map(str, found)) == sorted([
+        f"digits/events/{run.folder.name}/train",
+        f"digits-distill/events/{student.folder.parent.name}/student-1-seed-0/train",
+    ])  # fmt: skip
+    assert runs.Run(tmp_path / "mine").events == tmp_path / "mine" / "events"
+
+
+def test_discarding_a_run_removes_its_events(tmp_path: Path, run: runs.Run) -> None:
+    other = runs.create(tmp_path, "digits")
+    for each in (run, other):
+        each.events.mkdir(parents=True)
+    runs.discard(other)
+    assert [folder.name for folder in run.events.parent.iterdir()] == [run.folder.name]
+    assert (tmp_path / "digits" / "latest").resolve() == run.folder.resolve()
+    runs.discard(run)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_discarding_the_latest_run_points_to_the_one_before(tmp_path: Path, run: runs.Run) -> None:
     runs.discard(runs.create(tmp_path, "digits"))
     assert (tmp_path / "digits" / "latest").resolve() == run.folder.resolve()

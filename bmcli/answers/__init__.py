@@ -20,11 +20,15 @@ from bmcli.metrics.calibration import Calibration
 from bmcli.metrics.classification import ClassMetrics, ConfusionMatrix
 from bmcli.metrics.info import UNKNOWN, MetricInfo
 from bmcli.metrics.weighted_metrics import WeightedMetrics, make_weighted_means
+from bmcli.number_texts import write_number
+from bmcli.raw_columns import RawColumn
 from bmcli.specs import Column, OutputSpec, Split
 from bmcli.windows import EncodedTarget
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from bmcli.tokenization.base import Tokenizer
 
 
 class RowValues(NamedTuple):
@@ -114,6 +118,18 @@ ServedRole = str
 word of an objective."""
 
 
+class Writing(NamedTuple):
+    """How a model writes texts.
+
+    Args:
+        input: The input that it reads, and continues.
+        tokenizer: Of its tokens.
+    """
+
+    input: str
+    tokenizer: Tokenizer
+
+
 class ServedAnswer(NamedTuple):
     """A tensor of an exported model for one output.
 
@@ -201,7 +217,7 @@ class Answers:
 
     def format_value(self, value: np.ndarray) -> str:
         """Format one truth, or one point prediction, for a person; by default its numbers."""
-        return ", ".join(f"{float(number):.5g}" for number in np.ravel(value))
+        return ", ".join(write_number(float(number)) for number in np.ravel(value))
 
     # Evaluation
 
@@ -264,6 +280,18 @@ class Answers:
         """Whether each row has one of the classes `output.names`, so that its rate can be compared between groups."""
         return False
 
+    @property
+    def positive(self) -> int | None:
+        """Index of the positive one of two classes, of which precision and recall speak; None without such a class."""
+        return None
+
+    def align_positive(self, output: OutputSpec) -> Answers:
+        """Make answers with the same decisions whose positive class is that of another output with the same classes.
+
+        By default the same answers, for outputs without such a class.
+        """
+        return self
+
     def select_class(self, predictions: np.ndarray, index: int) -> np.ndarray:
         """Whether each row is predicted to be of a class, bool `(rows,)`; only of answers with one class."""
         return np.asarray(self.predict_points(predictions) == index)
@@ -302,6 +330,18 @@ class Answers:
 
     # Prediction
 
+    def restrict(self, predictions: np.ndarray, cells: Mapping[str, RawColumn]) -> np.ndarray:
+        """Remove predictions for parts that the cells do not have, such as words; by default none are removed.
+
+        Args:
+            cells: Of the inputs, by column.
+        """
+        return predictions
+
+    def count_unanswered(self, cells: Mapping[str, RawColumn]) -> int:
+        """Count the rows of which a part is behind what the network reads, and gets no answer; by default none."""
+        return 0
+
     def make_columns(self, predictions: np.ndarray) -> AnswerTable:
         """Make the columns that `predict` writes; by default one of the points."""
         return AnswerTable({self.name: self.make_truth_column(self.predict_points(predictions))})
@@ -311,6 +351,11 @@ class Answers:
         import pyarrow as pa
 
         return pa.array([self.format_value(value) for value in truth], pa.string())
+
+    @property
+    def writing(self) -> Writing | None:
+        """How the model writes texts, for `bmcli generate`; None if it writes none."""
+        return None
 
     # Explanation
 
@@ -346,13 +391,36 @@ class Answers:
         """Describe for a card how the answer follows from the predictions, as part of a sentence."""
         return "the prediction"
 
+    def write_answer(self, prediction: str, names: str) -> str:
+        """Write the answer of `describe_decision` as a Python expression, for the example of a card.
+
+        Args:
+            prediction: Expression of the prediction of one row, a NumPy array.
+            names: Expression of the list of the names of the output.
+        """
+        return f"{prediction}.tolist()"
+
     def name_decisions(self, predictions: np.ndarray) -> np.ndarray | None:
         """Make the decisions of an exported model, bytes in an object array `(rows,)`; None without names."""
         return None
 
-    def get_scale(self, predictions: np.ndarray) -> float:
-        """Get the scale in which differences of predictions are measured: 1 for probabilities."""
-        return 1.0
+    @property
+    def difference_unit(self) -> str:
+        """Unit of `measure_differences`, as in `the largest difference is 0.01 ...`."""
+        return "in a prediction"
+
+    def measure_differences(self, expected: np.ndarray, predicted: np.ndarray, reference: np.ndarray) -> np.ndarray:
+        """Measure the absolute differences of two sets of predictions, `(rows, numbers)`, in a unit for people.
+
+        Args:
+            reference: Predictions of many rows, by which numbers are scaled; probabilities need no scale.
+        """
+        differences = np.abs(np.asarray(expected, np.float64) - predicted)
+        return np.asarray(differences.reshape(len(differences), -1))
+
+    def describe_agreement(self, tolerance: float) -> str:
+        """Describe which predictions `agree`, as part of a sentence."""
+        return f"the same prediction within {tolerance:g}"
 
     def agree(
         self, expected: np.ndarray, predicted: np.ndarray, differences: np.ndarray, tolerance: float
@@ -360,10 +428,14 @@ class Answers:
         """Whether two sets of predictions have the same answer, bool `(rows,)`.
 
         Args:
-            differences: Absolute differences in units of `get_scale`, `(rows, numbers)`.
+            differences: Result of `measure_differences`.
             tolerance: Largest difference of equal numbers.
         """
         return np.asarray((differences <= tolerance).all(axis=1))
+
+    def compute_model_r2(self, expected: np.ndarray, predicted: np.ndarray) -> float | None:
+        """Compute R2 of an artefact's numbers with those of its model as truth; None for answers without numbers."""
+        return None
 
     def compute_quality(self, truth: np.ndarray, predictions: np.ndarray) -> Quality | None:
         """Compute a metric that is higher for better predictions, to compare an artefact with its model.

@@ -80,11 +80,12 @@ class ClassAnswers(Answers, ABC):
     def list_figures(
         self, truth: np.ndarray, predictions: np.ndarray, calibration: Calibration | None
     ) -> Sequence[AnswerFigure]:
-        ranked = sorted(compute_ranking_curves(self.classes, truth, predictions), key=lambda each: each.roc_auc)
-        ranked = ranked[:MAX_CURVES]
+        curves = compute_ranking_curves(self.classes, truth, predictions, self.positive)
+        ranked = sorted(curves, key=lambda each: each.roc_auc)[:MAX_CURVES]
         if not ranked:
             return ()
         suffix = " of the classes with the lowest ROC AUC" if len(self.classes) > len(ranked) > 1 else ""
+        suffix = suffix if self.positive is None else f" of {quoted(self.classes[self.positive])}"
         return (
             _make_roc(ranked, f"ROC{suffix}"),
             _make_precision_recall(ranked, f"Precision and recall{suffix}"),
@@ -131,6 +132,13 @@ class ClassAnswers(Answers, ABC):
     def name_decisions(self, predictions: np.ndarray) -> np.ndarray:
         texts = self.make_truth_column(self.predict_points(predictions)).to_pylist()
         return np.array([text.encode() for text in texts], object)
+
+    @property
+    def difference_unit(self) -> str:
+        return "in a probability"
+
+    def describe_agreement(self, tolerance: float) -> str:
+        return "the same class"
 
     def agree(
         self, expected: np.ndarray, predicted: np.ndarray, differences: np.ndarray, tolerance: float
@@ -210,11 +218,16 @@ class SingleClassAnswers(ClassAnswers):
         return classification.confusion_matrix(truth, predicted, len(self.classes))
 
     def measure_calibration(self, truth: np.ndarray, predictions: np.ndarray) -> Calibration:
-        return calibration.measure_classes(truth.astype(np.int64), predictions, self.classes)
+        return calibration.measure_classes(truth.astype(np.int64), predictions, self.classes, self.positive)
 
     @property
     def has_one_class(self) -> bool:
         return True
+
+    @property
+    def positive(self) -> int | None:
+        """Index of the last of two classes, the higher one if they are in order; None for other numbers of classes."""
+        return 1 if len(self.classes) == 2 else None
 
     def score_rows(self, truth: np.ndarray, predictions: np.ndarray) -> ExampleScores:
         """Score by the probability of the true class, and by the margin between the two most probable classes."""
@@ -229,7 +242,10 @@ class SingleClassAnswers(ClassAnswers):
         """Measure the shares of the classes as probabilities, so that the class with the largest one is predicted."""
         shares = np.bincount(truth, minlength=len(self.classes)) / len(truth)
         name = quoted(self.classes[int(self.predict_points(shares[np.newaxis])[0])])
-        return Baseline(f"always {name}", self.measure_constant(shares, truth, top_k), "accuracy")
+        metrics = self.measure_constant(shares, truth, top_k)
+        if "calibration_error" in metrics:
+            metrics["calibration_error"] = 0.0  # shares of the same rows, which single precision rounds
+        return Baseline(f"always {name}", metrics, "accuracy")
 
     def make_truth_column(self, truth: np.ndarray) -> pa.Array:
         import pyarrow as pa
@@ -239,25 +255,50 @@ class SingleClassAnswers(ClassAnswers):
 
 @dataclass(frozen=True)
 class CategoryAnswers(SingleClassAnswers):
-    """One of several classes without an order."""
+    """One of several classes without an order. State: `positive`, a class, and `threshold`, both of two classes."""
+
+    @property
+    def positive(self) -> int | None:
+        """Index of the positive one of two classes, the last if the output has none; None for other numbers."""
+        name = self.output.state.get("positive")
+        return super().positive if name is None else self.classes.index(name)
 
     def predict_points(self, predictions: np.ndarray) -> np.ndarray:
         """Predict the most probable class, the first in a tie.
 
-        If a threshold was chosen for two classes, predict the second class when its probability reaches the threshold.
+        With a threshold for two classes, predict the positive one when its probability reaches the threshold.
         """
-        if "threshold" in self.output.state:
-            return (predictions[:, 1] >= self.output.state["threshold"]).astype("int64")
-        return predictions.argmax(axis=1)
+        if "threshold" not in self.output.state:
+            return predictions.argmax(axis=1)
+        positive = self._get_positive()
+        is_reached = predictions[:, positive] >= self.output.state["threshold"]
+        return np.where(is_reached, positive, 1 - positive)
+
+    def _get_positive(self) -> int:
+        assert self.positive is not None, "a threshold belongs to two classes"
+        return self.positive
+
+    def align_positive(self, output: OutputSpec) -> CategoryAnswers:
+        state = dict(self.output.state)
+        name = output.state.get("positive")
+        if name not in self.classes or name == state.get("positive"):
+            return self
+        if "threshold" in state:
+            # The other class is predicted from the lowest number above 1 - threshold on.
+            state["threshold"] = np.nextafter(1.0 - np.asarray(state["threshold"]), 2.0)
+        return replace(self, output=replace(self.output, state={**state, "positive": name}))
 
     def check_output(self) -> None:
         super().check_output()
-        if "threshold" in self.output.state and len(self.classes) != 2:
-            raise ValueError(f"the output {self.name!r} has a threshold without two classes")
+        state = self.output.state
+        if {"threshold", "positive"} & set(state) and len(self.classes) != 2:
+            raise ValueError(f"the output {self.name!r} has a threshold or a positive class without two classes")
+        if "positive" in state and state["positive"] not in self.classes:
+            raise ValueError(f"the positive class of the output {self.name!r} is none of its classes")
 
     @property
     def state_types(self) -> Mapping[str, type]:
-        return {**super().state_types, "threshold": float}
+        return {**super().state_types, "threshold": float, "positive": str}
 
     def measure_baseline(self, truth: np.ndarray, top_k: int) -> Baseline:
         if "threshold" in self.output.state:
@@ -271,18 +312,25 @@ class CategoryAnswers(SingleClassAnswers):
 
     def make_weighted_metrics(self, truth: np.ndarray, predictions: np.ndarray, top_k: int) -> WeightedMetrics:
         truth, predicted, probabilities = self.predict_as_integers(truth, predictions)
-        return classification.make_weighted_metrics(truth, probabilities, self.classes, top_k, predicted)
+        return classification.make_weighted_metrics(truth, probabilities, self.classes, top_k, predicted, self.positive)
 
     def describe_decision(self) -> str:
         if "threshold" in self.output.state:
-            return f"{quoted(self.classes[1])} if its probability is at least {self.output.state['threshold']:.6g}"
+            name = quoted(self.classes[self._get_positive()])
+            return f"{name} if its probability is at least {self.output.state['threshold']:.6g}"
         return "the most probable class"
+
+    def write_answer(self, prediction: str, names: str) -> str:
+        if "threshold" in self.output.state:
+            return f"{names}[int({prediction}[1] >= {self.output.state['threshold']!r})]"
+        return f"{names}[int({prediction}.argmax())]"
 
     def pool(self, outputs: Sequence[tuple[OutputSpec, int]]) -> CategoryAnswers:
         """Give each row the threshold of the network that predicted it."""
         if "threshold" not in self.output.state:
             return self
-        thresholds = [np.full(rows, output.state["threshold"]) for output, rows in outputs]
+        aligned = [(replace(self, output=output).align_positive(self.output), rows) for output, rows in outputs]
+        thresholds = [np.full(rows, each.output.state["threshold"]) for each, rows in aligned]
         state = {**self.output.state, "threshold": np.concatenate(thresholds)}
         return replace(self, output=replace(self.output, state=state))
 
@@ -295,8 +343,9 @@ class CategoryAnswers(SingleClassAnswers):
             return replace(calibrated, output=_set_threshold(calibrated, options.threshold))
         assert truth is not None, "a threshold is chosen on validation rows"
         assert predictions is not None
-        chosen = _choose_threshold(options.threshold, truth == 1, predictions[:, 1])
-        decision = replace(calibrated.decision, positive=self.classes[1], threshold=chosen)
+        positive = self._get_positive()
+        chosen = _choose_threshold(options.threshold, truth == positive, predictions[:, positive])
+        decision = replace(calibrated.decision, positive=self.classes[positive], threshold=chosen)
         return CalibratedOutput(
             _set_threshold(calibrated, chosen.value), decision, (*calibrated.messages, decision.summary)
         )
@@ -334,6 +383,9 @@ class OrderedAnswers(SingleClassAnswers):
 
     def describe_decision(self) -> str:
         return "the highest class with a probability above 0.5 to be reached"
+
+    def write_answer(self, prediction: str, names: str) -> str:
+        return f'{names}[int((1 - {prediction}[:-1].cumsum(dtype="float64") > 0.5).sum())]'
 
 
 @dataclass(frozen=True)
@@ -419,6 +471,12 @@ class LabelAnswers(ClassAnswers):
 
     def describe_decision(self) -> str:
         return "every label more probable than 0.5"
+
+    def write_answer(self, prediction: str, names: str) -> str:
+        return f"[name for name, probability in zip({names}, {prediction}) if probability > 0.5]"
+
+    def describe_agreement(self, tolerance: float) -> str:
+        return "the same labels"
 
 
 def _check_indices(name: str, truth: np.ndarray, limit: int) -> None:

@@ -27,6 +27,7 @@ from bmcli.metrics.calibration import Calibration
 from bmcli.metrics.info import ERROR, MetricInfo
 from bmcli.metrics.levels import find_median_index
 from bmcli.metrics.weighted_metrics import WeightedMetrics, join_metrics
+from bmcli.number_texts import write_values
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,7 +41,7 @@ class NumericAnswers(Answers, ABC):
         """Compute the width of a predicted interval, `(rows,)`; None without one."""
 
     def format_value(self, value: np.ndarray) -> str:
-        return f"{float(value):.5g}"
+        return write_values(self.name, [float(value)])[0]
 
     def score_rows(self, truth: np.ndarray, predictions: np.ndarray) -> ExampleScores:
         """Score by the absolute error, and by the width between the outer quantiles."""
@@ -80,14 +81,35 @@ class NumericAnswers(Answers, ABC):
     def describe_decision(self) -> str:
         return "the number, in the unit of the target"
 
-    def get_scale(self, predictions: np.ndarray) -> float:
-        """Get the standard deviation of the predictions."""
-        return float(predictions.std()) or 1.0
+    @property
+    def difference_unit(self) -> str:
+        return "interquartile ranges"
 
-    def agree(
-        self, expected: np.ndarray, predicted: np.ndarray, differences: np.ndarray, tolerance: float
-    ) -> np.ndarray:
-        return np.asarray((differences <= tolerance).all(axis=1))
+    def describe_agreement(self, tolerance: float) -> str:
+        return (
+            f"a number within {tolerance:g} of the interquartile range of the model's predictions, or of its distance "
+            "from their median where that is larger"
+        )
+
+    def measure_differences(self, expected: np.ndarray, predicted: np.ndarray, reference: np.ndarray) -> np.ndarray:
+        """Measure differences in interquartile ranges of the reference.
+
+        Outliers do not stretch that range, so that it is what a person sees as the difference of two usual rows. Of a
+        row beyond it the distance from the median counts: there a share of the number is what matters.
+        """
+        expected, reference = np.asarray(expected, np.float64), np.asarray(reference, np.float64)
+        low, middle, high = np.quantile(reference, (0.25, 0.5, 0.75), axis=0)
+        # Of predictions that are mostly equal the deviation counts, and of equal ones the number itself.
+        ranges = np.where(high > low, high - low, reference.std(axis=0))
+        ranges = np.where(ranges > 0, ranges, np.where(middle == 0, 1.0, np.abs(middle)))
+        units = np.maximum(ranges, np.abs(expected - middle))
+        return np.asarray((np.abs(expected - predicted) / units).reshape(len(expected), -1))
+
+    def compute_model_r2(self, expected: np.ndarray, predicted: np.ndarray) -> float | None:
+        spread = np.square(expected - expected.mean(axis=0, dtype=np.float64)).sum()
+        if not spread > 0 or not np.isfinite(predicted).all():
+            return None
+        return float(1 - np.square(expected.astype(np.float64) - predicted).sum() / spread)
 
     def compute_quality(self, truth: np.ndarray, predictions: np.ndarray) -> Quality | None:
         if len(truth) < 2 or np.ptp(truth) == 0 or not np.isfinite(predictions).all():
@@ -128,7 +150,8 @@ class NumberAnswers(NumericAnswers):
         return RowValues("mae", np.abs(truth - predictions.astype(np.float64)), ERROR)
 
     def compute_row_losses(self, truth: np.ndarray, predictions: np.ndarray) -> RowValues:
-        return RowValues("squared error", (truth - predictions.astype(np.float64)) ** 2)
+        """Compute absolute errors, whose means have the unit of the target."""
+        return RowValues("absolute error", np.abs(truth - predictions.astype(np.float64)), ERROR)
 
     def make_columns(self, predictions: np.ndarray) -> AnswerTable:
         return AnswerTable({self.name: self.make_truth_column(predictions)})
@@ -139,6 +162,9 @@ class NumberAnswers(NumericAnswers):
     @property
     def served_prediction(self) -> ServedRole:
         return "number"
+
+    def write_answer(self, prediction: str, names: str) -> str:
+        return f"float({prediction})"
 
 
 @dataclass(frozen=True)
@@ -220,3 +246,6 @@ class QuantileAnswers(NumericAnswers):
     @property
     def served_prediction(self) -> ServedRole:
         return "quantiles"
+
+    def write_answer(self, prediction: str, names: str) -> str:
+        return f"dict(zip({list(self.quantiles)!r}, {prediction}.tolist()))"

@@ -11,7 +11,9 @@ from bmcli.cli.options import get_console, output_options, recipe_argument, runs
 
 
 @click.command(
-    "ls", cls=ResumableCommand, epilog="ROOM is a room of parts, such as models; without one, recipes are listed."
+    "ls",
+    cls=ResumableCommand,
+    epilog="ROOM is a group of kinds, such as models; without one, recipes are listed.",
 )
 @click.argument("room", required=False)
 @output_options

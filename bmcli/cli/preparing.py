@@ -25,16 +25,19 @@ from bmcli.cli.options import (
 )
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--target", metavar="COLUMN", help="Column to predict; by default detected, where only one is plausible.")
+@click.option(
+    "--encoding", metavar="NAME", help="Text encoding of a table, such as gbk or shift_jis; by default detected."
+)
 @new_file_option(
     "--output", "FILE", "Recipe to write; existing files are never overwritten.", default=Path("recipe.yaml")
 )
 @output_options
-def init_command(data: Path, target: str | None, output: Path) -> None:
+def init_command(data: Path, target: str | None, encoding: str | None, output: Path) -> None:
     """Inspect data and write a recipe that trains on it."""
     from bmcli.commands.init import init
     from bmcli.terminal.presenters import draft
 
-    get_console().present(draft, init(data, target, output))
+    get_console().present(draft, init(data, target, output, encoding))
 
 
 @click.command(cls=ResumableCommand, epilog=RECIPE_EPILOG)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bmcli import disk, machine, records
-from bmcli import inputs as input_kinds
+from bmcli.advice import make_command
 from bmcli.errors import BmcliError
 from bmcli.export import artefacts, benchmark, card
 from bmcli.export.benchmark import BenchmarkTarget
@@ -59,23 +60,28 @@ def benchmark_artefacts(
     if figure is not None:
         _check_figure(figure)
     with tempfile.TemporaryDirectory(prefix="bmcli-") as scratch:
-        loaded: list[BenchmarkTarget] = []
-        run_slices: dict[Run, slice] = {}  # the targets of each run among all
+        loaded: dict[Path, BenchmarkTarget] = {}  # by folder: one that is named twice is measured once
+        run_folders: dict[Run, list[Path]] = {}
         for number, target in enumerate(targets):
             if artefacts.is_artefact(Path(target)):
-                loaded.append(_load_artefact(Path(target), trust_artefact))
-            else:
-                run = find_run(target, root)
+                loaded.setdefault(Path(target).resolve(), _load_artefact(Path(target), trust_artefact))
+            elif (run := find_run(target, root)) not in run_folders:
                 of_run = _list_targets_of_run(run, Path(scratch) / str(number), trust_artefact)
-                run_slices[run] = slice(len(loaded), len(loaded) + len(of_run))
-                loaded += of_run
-        measured_costs = benchmark.measure_costs(_make_names_unique(loaded), repeats)
+                run_folders[run] = [each.folder.resolve() for each in of_run]
+                loaded.update(zip(run_folders[run], of_run, strict=True))
+        names = _make_unique_names(loaded, run_folders)
+        measured_costs = benchmark.measure_costs(
+            [replace(each, name=name) for each, name in zip(loaded.values(), names, strict=True)], repeats
+        )
     file = figure or _choose_figure_path(targets[0], root)
     disk.write_atomically(file, costs.render_svg_file(measured_costs).encode())
-    for run, run_slice in run_slices.items():
-        run.write(run.benchmark, {"artefacts": [cost.to_json() for cost in measured_costs[run_slice]]})
+    for run, folders in run_folders.items():
+        # In the run they have their own names.
+        by_folder = zip(loaded.items(), measured_costs, strict=True)
+        own_costs = [replace(cost, name=each.name).to_json() for (path, each), cost in by_folder if path in folders]
+        run.write(run.benchmark, {"artefacts": own_costs})
         refresh_report(run, cache, log)
-    return BenchmarkResult(tuple(measured_costs), file, repeats, tuple(_list_notes(loaded)))
+    return BenchmarkResult(tuple(measured_costs), file, repeats, tuple(_list_notes(tuple(loaded.values()))))
 
 
 def _list_notes(targets: Sequence[BenchmarkTarget]) -> Iterator[str]:
@@ -105,15 +111,10 @@ def _choose_figure_path(target: str, root: Path) -> Path:
 def _load_artefact(folder: Path, trust_artefact: bool) -> BenchmarkTarget:
     artefact = artefacts.open_artefact(folder, trust_artefact)
     content = artefact.card
-    decoded_columns = tuple(
-        tensor.column
-        for tensor in artefact.signature.inputs
-        if tensor.form == "encoded" and input_kinds.get_traits(artefact.spec.input(tensor.column)).file_formats
-    )
     metric = next(((name, by_model["artefact"]) for name, by_model in content["verification"]["metrics"].items()), None)
     uses_int8 = content["runtime"] == "litert" and "int8" in str(content["options"]["quantize"])
     return BenchmarkTarget(
-        content["format"], folder, artefact.spec, decoded_columns, content["bytes"], content["gzip_bytes"], metric,
+        content["format"], folder, artefact.spec, content["bytes"], content["gzip_bytes"], metric,
         uses_int8,
     )  # fmt: skip
 
@@ -124,7 +125,7 @@ def _list_targets_of_run(run: Run, scratch: Path, trust_artefact: bool) -> list[
     exported = [_load_artefact(folder, trust_artefact) for folder in folders if artefacts.is_artefact(folder)]
     if not exported:
         raise BmcliError(
-            f"{run.display_path} has no artefact.", suggestion=f"`bmcli export {run.display_path}` makes one."
+            f"{run.display_path} has no artefact.", suggestion=f"{make_command('export', run.display_path)} makes one."
         )
     return [_make_model_target(run, exported[0].folder, scratch), *exported]
 
@@ -140,14 +141,21 @@ def _make_model_target(run: Run, artefact: Path, scratch: Path) -> BenchmarkTarg
     metrics = card.read(artefact)["verification"]["metrics"]
     metric = next(((name, by_model["model"]) for name, by_model in metrics.items()), None)
     return BenchmarkTarget(
-        MODEL_NAME, scratch, spec, (), run.model.stat().st_size, card.measure_gzip_bytes(run.model), metric
+        MODEL_NAME, scratch, spec, run.model.stat().st_size, card.measure_gzip_bytes(run.model), metric
     )
 
 
-def _make_names_unique(targets: Sequence[BenchmarkTarget]) -> list[BenchmarkTarget]:
-    """Rename targets of one name, such as those of several runs, to their folders and numbers."""
-    names = [target.name for target in targets]
-    return [
-        target if names.count(target.name) == 1 else replace(target, name=f"{target.folder.name} {number}")
-        for number, target in enumerate(targets, 1)
+def _make_unique_names(loaded: Mapping[Path, BenchmarkTarget], run_folders: Mapping[Run, Sequence[Path]]) -> list[str]:
+    """Name the artefacts by their formats; those of one format also by their run, or by their path."""
+    run_names = {path: run.name for run, folders in run_folders.items() for path in folders}
+    run_paths = {path: run.display_path for run, folders in run_folders.items() for path in folders}
+    names = [each.name for each in loaded.values()]
+    with_run = [f"{run_names[path]} {each.name}" if path in run_names else each.name for path, each in loaded.items()]
+    with_path = [
+        f"{run_paths[path]} {each.name}" if path in run_paths else disk.format_path(path)
+        for path, each in loaded.items()
     ]
+    for longer_names in (with_run, with_path):
+        counts = Counter(names)
+        names = [name if counts[name] == 1 else longer for name, longer in zip(names, longer_names, strict=True)]
+    return names

@@ -23,11 +23,10 @@ from bmcli.workflows import report_data
 from bmcli.workflows.callbacks import ReportCallback
 from bmcli.workflows.evaluation import RawColumnReader, make_resampling
 from bmcli.workflows.opening import find_run, load_run_recipe, open_run
+from bmcli.workflows.paired_rows import MeasuredRows, have_same_rows
 from bmcli.workflows.run_evaluation import predict_rows
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from bmcli.evaluation.comparison import Comparison, Contender
     from bmcli.evaluation.intervals import ResampledMetrics
     from bmcli.evaluation.predictions import Predictions
@@ -52,6 +51,7 @@ class _EvaluatedRun:
     Args:
         recipe: With the devices of its training.
         contender: Without intervals.
+        positive: The positive class of each target that has one.
     """
 
     recipe: Recipe
@@ -59,6 +59,7 @@ class _EvaluatedRun:
     predicted_rows: Predictions
     weighted_metrics: WeightedMetrics
     contender: Contender
+    positive: Mapping[str, str]
 
 
 def compare(
@@ -82,11 +83,11 @@ def compare(
     compared_runs = [find_run(target, root) for target in targets]
     _require_distinct_runs(compared_runs)
     split = split or load_recipe(str(compared_runs[0].lock)).recipe.evaluate.split
+    evaluated_runs: list[_EvaluatedRun] = []
     with _silence_retracing():
-        evaluated_runs = [
-            _evaluate_run(run, name, split, cache, log)
-            for run, name in zip(compared_runs, _make_unique_names(compared_runs), strict=True)
-        ]
+        for run, name in zip(compared_runs, _make_unique_names(compared_runs), strict=True):
+            first = evaluated_runs[0].spec if evaluated_runs else None
+            evaluated_runs.append(_evaluate_run(run, name, split, cache, log, first))
     comparison = _make_comparison(evaluated_runs, split, metric)
     if output is not None:
         _write_page(comparison, output)
@@ -124,8 +125,14 @@ def _make_unique_names(runs: Sequence[Run]) -> list[str]:
     return names
 
 
-def _evaluate_run(run: Run, name: str, split: str, cache: Path, log: ReportCallback) -> _EvaluatedRun:
-    """Evaluate a run on a split, and measure its cost."""
+def _evaluate_run(
+    run: Run, name: str, split: str, cache: Path, log: ReportCallback, first: DataSpec | None
+) -> _EvaluatedRun:
+    """Evaluate a run on a split, and measure its cost.
+
+    Args:
+        first: Of the first run, whose positive classes the metrics of all runs speak of.
+    """
     from bmcli.evaluation import metrics
     from bmcli.evaluation.comparison import Contender
 
@@ -140,7 +147,11 @@ def _evaluate_run(run: Run, name: str, split: str, cache: Path, log: ReportCallb
     if not len(rows):
         raise BmcliError(f"{run.display_path} has no {split} rows.", suggestion="Name another split with --split.")
     predicted = predict_rows(recipe, opened.network, spec, rows, split, opened.placement)
-    arguments = (predicted.truth, predicted.predictions, open_answers(spec), recipe.evaluate.top_k)
+    answers = open_answers(spec)
+    for output in first.outputs if first is not None else ():
+        if output.name in answers:
+            answers[output.name] = answers[output.name].align_positive(output)
+    arguments = (predicted.truth, predicted.predictions, answers, recipe.evaluate.top_k, rows.weights)
     evaluation, weighted_metrics = metrics.measure(*arguments), metrics.make_weighted_metrics(*arguments)
     epochs, faults = run.read_epochs_checked()
     for fault in faults:
@@ -157,7 +168,8 @@ def _evaluate_run(run: Run, name: str, split: str, cache: Path, log: ReportCallb
         epochs=epochs,
     )
     # The comparison of recipes shows the devices of the training, which `load_run_recipe` replaces.
-    return _EvaluatedRun(load_recipe(str(run.lock)).recipe, spec, predicted, weighted_metrics, contender)
+    recipe_of_run = load_recipe(str(run.lock)).recipe
+    return _EvaluatedRun(recipe_of_run, spec, predicted, weighted_metrics, contender, evaluation.positive)
 
 
 def _make_comparison(evaluated_runs: Sequence[_EvaluatedRun], split: str, metric: str | None) -> Comparison:
@@ -183,6 +195,8 @@ def _make_comparison(evaluated_runs: Sequence[_EvaluatedRun], split: str, metric
         unpaired_reason=unpaired,
         against_first={},
         against_best={},
+        same_predictions={} if unpaired else _find_same_predictions(evaluated_runs),
+        positive=first_run.positive,
     )
     if unpaired:
         return comparison
@@ -197,6 +211,27 @@ def _make_comparison(evaluated_runs: Sequence[_EvaluatedRun], split: str, metric
             name: compute_differences(by_name[best], sample)[metric] for name, sample in by_name.items() if name != best
         },
     )
+
+
+def _find_same_predictions(evaluated_runs: Sequence[_EvaluatedRun]) -> dict[str, str]:
+    """Find the runs that predict the same as an earlier one on the same rows, with the name of the first such one."""
+    import numpy as np
+
+    distinct: list[_EvaluatedRun] = []
+    same: dict[str, str] = {}
+    for evaluated in evaluated_runs:
+        predictions = evaluated.predicted_rows.predictions
+        for earlier in distinct:
+            others = earlier.predicted_rows.predictions
+            if all(
+                values.shape == others[name].shape and np.allclose(values, others[name], rtol=1e-5, atol=1e-7)
+                for name, values in predictions.items()
+            ):
+                same[evaluated.contender.name] = earlier.contender.name
+                break
+        else:
+            distinct.append(evaluated)
+    return same
 
 
 def _require_same_targets(evaluated_runs: Sequence[_EvaluatedRun]) -> None:
@@ -264,35 +299,18 @@ def _choose_metric(evaluated_runs: Sequence[_EvaluatedRun], metric: str | None) 
 
 def _explain_unpaired(first: _EvaluatedRun, other: _EvaluatedRun) -> str:
     """Explain why two runs were not evaluated on the same rows; empty if they were."""
-    import numpy as np
-
     names = [output.name for output in first.spec.outputs]
     pair = f"{first.contender.name} and {other.contender.name}"
     if first.spec.fingerprint != other.spec.fingerprint:
         return f"{pair} were trained on different data."
     if any(first.spec.output(name).names != other.spec.output(name).names for name in names):
         return f"{pair} have different classes."
-    # Equal targets are not enough: stratified splits of sorted rows have them in the same order.
-    same_truth = all(_are_close(first.predicted_rows.truth[name], other.predicted_rows.truth[name]) for name in names)
-    if not same_truth or not np.array_equal(_read_row_numbers(first), _read_row_numbers(other)):
+    rows = (MeasuredRows(each.recipe, each.predicted_rows.name, each.predicted_rows.truth) for each in (first, other))
+    if not have_same_rows(*rows):
         return (
             f"{pair} were evaluated on different rows: their splits differ; with the same `data.seed` they would not."
         )
     return ""
-
-
-def _read_row_numbers(evaluated: _EvaluatedRun) -> np.ndarray:
-    from bmcli.data.raw_rows import find_row_indices
-
-    recipe = evaluated.recipe
-    return find_row_indices(recipe.data, recipe.targets(), recipe.data_seed, evaluated.predicted_rows.name)
-
-
-def _are_close(one: np.ndarray, other: np.ndarray) -> bool:
-    import numpy as np
-
-    # Numbers are standardised with the mean and scale of the training rows, so their last bits may differ.
-    return one.shape == other.shape and bool(np.allclose(one, other, rtol=1e-4, atol=1e-6))
 
 
 def _find_differences(mappings: Sequence[Mapping[str, str]]) -> dict[str, tuple[str, ...]]:

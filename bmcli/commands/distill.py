@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from bmcli import disk, distillations, records
+from bmcli.advice import make_command
 from bmcli.distillations import Distillation, DistillationComparison
 from bmcli.errors import BmcliError, GateMissed
+from bmcli.number_texts import write_signed
 from bmcli.recipe import students
 from bmcli.recipe.distill import DistillOptions, TeacherOptions, TrainedTeacherOptions
 from bmcli.recipe.load import LoadedRecipe, load_recipe
@@ -35,13 +37,15 @@ class DistillationResult:
         required, gain = self.options.min_gain, self.comparison.gain
         if required is False or gain is None:
             return
-        missed = f"gate missed: gain in {self.comparison.on}/{gain.metric} is {gain.mean:+.4g}"
+        missed = f"gate missed: gain in {self.comparison.on}/{gain.metric} is {write_signed(gain.mean)}"
         if required is True:
             if gain.interval is None:
                 raise GateMissed(f"{missed}, without an interval: {gain.method}.")
             low, high = gain.interval
             if low <= 0:
-                raise GateMissed(f"{missed}; its interval {low:+.4g} to {high:+.4g} does not show a gain.")
+                raise GateMissed(
+                    f"{missed}; its interval {write_signed(low)} to {write_signed(high)} does not show a gain."
+                )
         elif gain.mean < required:
             raise GateMissed(f"{missed}, expected at least {required:g}.")
 
@@ -121,16 +125,19 @@ def _describe_origin(distillation: Distillation, comparison: DistillationCompari
     sentences = [f"A student of the distillation {distillation.display_path} with the teachers {teachers}."]
     gain = comparison.gain
     if gain is not None:
-        interval = f" (95 % interval {gain.interval[0]:+.4f} to {gain.interval[1]:+.4f})" if gain.interval else ""
+        interval = ""
+        if gain.interval:
+            low, high = map(write_signed, gain.interval)
+            interval = f" (95 % interval {low} to {high})"
         sentences.append(
-            f"Over its baseline, the same network without a teacher, it gains {gain.mean:+.4f} in {gain.metric}"
-            f"{interval}, over {len(comparison.seeds)} seeds."
+            f"Over its baseline, the same network without a teacher, it gains {write_signed(gain.mean)} in "
+            f"{gain.metric}{interval}, over {len(comparison.seeds)} seeds."
         )
     return [*sentences, f"The report of the distillation is {disk.format_path(distillation.report)}."]
 
 
 def _record_end(distillation: Distillation) -> contextlib.AbstractContextManager[None]:
-    command = f"bmcli distill --resume {distillation.display_path}"
+    command = make_command("distill", "--resume", distillation.display_path)
     return record_end(distillation, command, "the distillation was interrupted; finished trainings are saved.")
 
 

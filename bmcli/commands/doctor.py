@@ -6,7 +6,8 @@ import importlib.util
 import os
 import platform
 import shutil
-from dataclasses import dataclass
+import tempfile
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -35,6 +36,7 @@ EXTRAS = {
     "onnx": ("onnx", "tf2onnx", "onnxruntime"),
     "litert": ("ai_edge_litert",),
     "openvino": ("openvino",),
+    "text": ("sentencepiece", "tensorflow_text"),
 }
 
 
@@ -59,7 +61,7 @@ def check_machine() -> list[Check]:
         *_check_plugins(),
         _check_cache(locate_cache()),
         _check_key(),
-        _check_folder("runs", run_folders.get_default_root(), "Give another folder with --runs."),
+        _check_runs(run_folders.get_default_root()),
     ]
 
 
@@ -73,6 +75,13 @@ def _check_package(name: str) -> Check:
 def _check_devices() -> list[Check]:
     if importlib.util.find_spec("tensorflow") is None:
         return [Check("missing", "devices", "unknown without tensorflow")]
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:  # TensorFlow cannot even be imported then
+        return [
+            Check("missing", "temporary files", "no writable folder for them", "Set TMPDIR to a writable folder."),
+            Check("missing", "devices", "unknown without temporary files"),
+        ]
     with hide_native_stderr():  # TensorFlow logs from C++ while it is imported and looks for devices
         from bmcli.distribution import strategy
 
@@ -122,6 +131,12 @@ def _check_key() -> Check:
         f"{file} cannot be written, or is not a key readable only by you",
         "Remove it, or set XDG_CONFIG_HOME to a writable folder. Without a key, programs are compiled in every run.",
     )
+
+
+def _check_runs(folder: Path) -> Check:
+    """Check the folder of runs; it is no requirement, since another one may be used where training starts."""
+    check = _check_folder("runs", folder, "Before training, set BMCLI_RUNS or --runs to a writable folder.")
+    return replace(check, mark="note") if check.mark == "missing" else check
 
 
 def _check_folder(name: str, folder: Path, advice: str) -> Check:

@@ -14,8 +14,9 @@ from bmcli import disk, parts, records, trust
 from bmcli.compression import methods
 from bmcli.errors import ArtefactRejected, BmcliError, Fault
 from bmcli.export import ExportableModel, FormatOptions, WrittenModel, card, require_installed
+from bmcli.export.agreement import resolve_limits
 from bmcli.export.rows import read_split_rows
-from bmcli.export.verify import ReferencePredictions, Verification, resolve_limits, verify
+from bmcli.export.verify import ReferencePredictions, Verification, verify
 from bmcli.recipe.export import ExportOptions
 from bmcli.recipe.load import load_recipe
 from bmcli.recipe.nodes import write_scalar
@@ -95,7 +96,7 @@ def export(
         formats: Formats instead of those of the recipe, such as `saved_model,litert:int8`.
 
     Raises:
-        BmcliError: The run has no model, its data changed, or a format is not installed.
+        BmcliError: The run has no model, its data changed, or none of the formats is installed.
     """
     _check_overrides(overrides)
     overrides = (*overrides, *([] if formats is None else [f"export.formats={_parse_formats(formats)}"]))
@@ -103,7 +104,7 @@ def export(
     is_recipe = target.endswith((".yaml", ".yml")) and Path(target).is_file()
     loaded = load_recipe(target, overrides) if is_recipe else load_run_recipe(run, overrides)
     try:
-        _check_installed(loaded.recipe.export)
+        _require_any_installed(loaded.recipe.export)
         # The data and the network are those of the run, even if a recipe file has changed since.
         run_recipe = load_run_recipe(run).recipe
         exported = _export_formats(run, run_recipe, loaded.recipe.export, cache, log)
@@ -130,15 +131,22 @@ def _parse_formats(text: str) -> str:
     return write_scalar(formats)
 
 
-def _check_installed(options: ExportOptions) -> None:
+def _require_any_installed(options: ExportOptions) -> None:
+    """Reject an export of which no format is installed, before data and network are loaded for nothing."""
+    formats = _list_formats(options)
     faults: list[Fault] = []
-    for position, format_options in enumerate(_list_formats(options)):
+    for position, format_options in enumerate(formats):
         try:
-            require_installed(format_options, f"export.formats.{position}")
+            require_installed(format_options)
         except BmcliError as error:
-            faults += error.faults
-    if faults:
+            faults += _locate_faults(error, position)
+    if len(faults) == len(formats):
         raise BmcliError(*faults)
+
+
+def _locate_faults(error: BmcliError, position: int) -> list[Fault]:
+    """Locate faults without a path at the format of a position."""
+    return [replace(fault, path=fault.path or f"export.formats.{position}") for fault in error.faults]
 
 
 def _list_formats(options: ExportOptions) -> tuple[FormatOptions, ...]:
@@ -165,10 +173,10 @@ def _export_formats(run: Run, recipe: Recipe, options: ExportOptions, cache: Pat
     for position, format_options in enumerate(_list_formats(options)):
         name = format_options.name
         try:
+            require_installed(format_options)
             artefact = _write_artefact(run, recipe, format_options, exportable, reference, options, run_records)
         except BmcliError as error:
-            path = f"export.formats.{position}"
-            failed[name] = type(error)(*(replace(fault, path=fault.path or path) for fault in error.faults))
+            failed[name] = type(error)(*_locate_faults(error, position))
             log(introduce(name, f"NOT WRITTEN, {error}"))
         else:
             verdict = "verified" if artefact.verification.verified else "REJECTED"
@@ -217,10 +225,8 @@ def _write_artefact(
         # Verification loads the artefact by its card, which is replaced afterwards by one with the results.
         records.write_json(folder / card.CARD, card.build_minimal(options, written))
         verification = verify_artefact(folder, written, reference, options, export_options)
-        weights = {
-            "model": before.to_json(),
-            "artefact": methods.measure_model_size(exportable.network.model).to_json(),
-        }
+        after = methods.measure_model_size(exportable.network.model) if options.list_compressions() else None
+        weights = {"model": before.to_json(), "compressed": None if after is None else after.to_json()}
         content = card.build(
             run, recipe, exportable.spec, options, written, folder, verification, export_options.license, weights,
             run_records.evaluations, run_records.environment,
@@ -254,7 +260,7 @@ def verify_artefact(
     export_options: ExportOptions,
 ) -> Verification:
     """Compare the predictions of an artefact with those of its model."""
-    encoder = folder / card.ENCODER
+    encoder = folder / card.ENCODER / "__init__.py"
     limits = resolve_limits(export_options.verify, options.precision, reference.spec)
     return verify(folder, written, reference, limits, *([encoder] if encoder.exists() else []))
 
@@ -263,8 +269,9 @@ def _write_preprocessing(written: WrittenModel, recipe: Recipe, spec: DataSpec, 
     from bmcli.export import encoder_files
 
     records.write_record(folder / card.PREPROCESSING, card.describe_preprocessing(spec, recipe))
-    if any(tensor.form == "encoded" for tensor in written.signatures[0].inputs):
-        encoder_files.write_files(spec.inputs, folder)
+    encoded = [spec.input(each.column) for each in written.signatures[0].inputs if each.form == "encoded"]
+    if encoded:
+        encoder_files.write_files(encoded, folder)
 
 
 @contextlib.contextmanager

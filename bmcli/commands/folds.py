@@ -23,9 +23,11 @@ from bmcli.tuning.training_jobs import (
     run_jobs,
 )
 from bmcli.workflows import prediction_table, report_data, unseen
-from bmcli.workflows.evaluation import RawColumnReader, check_evaluation, evaluate_predictions
+from bmcli.workflows.evaluation import RawColumnReader, check_evaluation, evaluate_predictions, read_row_weights
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from bmcli.answers import Answers
     from bmcli.data.raw_rows import RawSplits
     from bmcli.evaluation.folds import CrossValidationResult, FoldResult
@@ -66,11 +68,12 @@ def cross_validate(source: RecipeToRetrain, context: RetrainingContext) -> Cross
     Raises:
         BmcliError: The recipe or its data is at fault, or a fold failed.
     """
+    loaded = source.loaded.with_origin("data.split.fold", "evaluate.folds")
     try:
-        with context.resumable(make_run_name(source.loaded.recipe), source.loaded):
-            validation = _train_folds(source.loaded, context)
+        with context.resumable(make_run_name(loaded.recipe), loaded):
+            validation = _train_folds(loaded, context)
     except BmcliError as error:
-        raise source.loaded.locate(error) from None
+        raise loaded.locate(error) from None
     if source.run is not None:
         attach_to_run(source.run, validation.run.read_evaluations(), context)
     return validation
@@ -142,13 +145,20 @@ def _evaluate_folds(
         for arrays in ("truth", "predictions")
     )
     raw_columns = RawColumnReader(recipe, "folds", replace(raw, indices={"folds": tested_rows}).select_split("folds"))
-    answers = _pool_answers(finished)
-    together = evaluate_predictions(recipe, spec, answers, truth, predictions, raw_columns)
+    answers, row_weights = _pool_answers(finished), read_row_weights(recipe, raw_columns)
+    together = evaluate_predictions(recipe, spec, answers, truth, predictions, raw_columns, row_weights)
+    weights: Sequence[np.ndarray | None] = [None] * len(finished)
+    if row_weights is not None:
+        ends = np.cumsum([len(raw.indices[fold.job.name]) for fold in finished])
+        weights = np.split(row_weights, ends[:-1])
     return folds.summarize_folds(
         _describe_splitting(recipe, spec),
-        [_evaluate_fold(recipe, fold) for fold in finished],
+        [
+            _evaluate_fold(recipe, fold, finished[0].spec, row_weights)
+            for fold, row_weights in zip(finished, weights, strict=True)
+        ],
         together,
-        list_metrics(answers, recipe.evaluate.top_k),
+        list_metrics(answers, recipe.evaluate.top_k, has_row_weights=row_weights is not None),
     )
 
 
@@ -160,15 +170,19 @@ def _pool_answers(finished: Sequence[FinishedJob]) -> dict[str, Answers]:
     }
 
 
-def _evaluate_fold(recipe: Recipe, finished: FinishedJob) -> FoldResult:
+def _evaluate_fold(
+    recipe: Recipe, finished: FinishedJob, first: DataSpec, row_weights: np.ndarray | None
+) -> FoldResult:
+    """Measure the predictions of a fold, with the positive classes of the first one, which may differ by chance."""
     from bmcli.evaluation import folds
     from bmcli.evaluation.metrics import measure
 
     evaluation = measure(
         finished.truth[TESTED_SPLIT],
         finished.predictions[TESTED_SPLIT],
-        open_answers(finished.spec),
+        {name: each.align_positive(first.output(name)) for name, each in open_answers(finished.spec).items()},
         recipe.evaluate.top_k,
+        row_weights,
     )
     return folds.FoldResult(
         _get_fold_number(finished),

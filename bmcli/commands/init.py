@@ -11,9 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from bmcli import disk, parts
+from bmcli.advice import make_command
 from bmcli.data import targets
-from bmcli.data.profiling import column_profile, discovery, roles
+from bmcli.data.profiling import column_profile, discovery, roles, time_order
 from bmcli.data.profiling.discovery import DetectedSource
 from bmcli.data.profiling.roles import ColumnRole
 from bmcli.data.sources import describe_left_out, read_rows
@@ -87,32 +90,34 @@ class DraftResult:
     notes: tuple[str, ...]
 
 
-def init(data: Path, target: str | None, output: Path) -> DraftResult:
+def init(data: Path, target: str | None, output: Path, encoding: str | None = None) -> DraftResult:
     """Write a recipe for some data.
 
     Args:
         data: A table, an archive of arrays, or a folder of tables or pictures.
         target: The column to predict; None to detect it.
         output: A new file.
+        encoding: Text encoding of a table; None to detect it.
 
     Raises:
         BmcliError: The data cannot be read, its target is ambiguous, or the file exists.
     """
     if output.exists():
         raise _make_exists_error(output)
-    source = discovery.detect_source(data.absolute())
+    source = _set_encoding(discovery.detect_source(data.absolute()), encoding)
     rows = _read_rows(source)
     with prefix_faults(rows.origin):
         profiles = column_profile.profile_columns(rows)
     # A table may list files of pictures; the rows are then read again, with pixels instead of file names.
     if picture_folder := _find_picture_folder(source, profiles):
-        source = picture_folder
+        source = _set_encoding(picture_folder, encoding)
         rows = _read_rows(source)
     with prefix_faults(rows.origin):
         profiles = column_profile.profile_columns(rows) if picture_folder else profiles
         assigned = roles.drop_leaks(roles.assign_roles(profiles, target), rows.columns)
-        sizes = RowCounts(len(rows), _count_training_rows(rows, assigned))
-        split = _choose_split(rows, assigned, sizes)
+        split = _choose_split(rows, assigned)
+        assigned = _take_time_out(assigned, split)
+        sizes = RowCounts(len(rows), _count_training_rows(rows, assigned, split))
         invalid = _choose_invalid(assigned)
     model, train = _choose_model(assigned, sizes), _choose_training(assigned, sizes)
     augment = _choose_augmentation(assigned, sizes)
@@ -123,6 +128,29 @@ def init(data: Path, target: str | None, output: Path) -> DraftResult:
         raise _make_exists_error(output) from None
     notes = (*rows.notes, *_list_notes(rows, assigned, sizes))
     return DraftResult(output, text, len(rows), assigned, split, model, notes)
+
+
+def _set_encoding(source: DetectedSource, encoding: str | None) -> DetectedSource:
+    """Add a text encoding to the options of a source.
+
+    Raises:
+        BmcliError: The source has no such option, or there is no such encoding.
+    """
+    if encoding is None:
+        return source
+    options = parts.load("data.sources", source.kind).Options
+    if "encoding" not in options.model_fields:
+        raise BmcliError(
+            f"--encoding has no effect: data of the kind {source.kind} has no other encoding.",
+            suggestion="Leave it out.",
+        )
+    source = replace(source, options={**source.options, "encoding": encoding})
+    try:
+        options.model_validate(source.to_options())
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise BmcliError(f"--encoding: {first['msg']}", suggestion=first.get("ctx", {}).get("suggestion", "")) from None
+    return source
 
 
 def _make_exists_error(output: Path) -> BmcliError:
@@ -160,23 +188,25 @@ def _read_split_names(rows: SourceRows, assigned: Sequence[ColumnRole]) -> Any:
     return rows.split if column is None or rows.split is not None else splits.read_split_names(rows.columns[column])
 
 
-def _count_training_rows(rows: SourceRows, assigned: Sequence[ColumnRole]) -> int:
+def _count_training_rows(rows: SourceRows, assigned: Sequence[ColumnRole], split: SectionChoice) -> int:
+    """Count, up to rounding, the rows of which a split leaves none for validation and test."""
+    if "train" in split.options:
+        return int(split.options["train"] * len(rows))
     split_names = _read_split_names(rows, assigned)
-    return int(0.8 * len(rows)) if split_names is None else int((split_names == "train").sum())
+    return int((split_names == "train").sum() * (1 - split.options.get("validation", 0)))
 
 
-def _choose_split(rows: SourceRows, assigned: Sequence[ColumnRole], sizes: RowCounts) -> SectionChoice:
+def _choose_split(rows: SourceRows, assigned: Sequence[ColumnRole]) -> SectionChoice:
     """Choose shares with enough validation rows; splits of the data are kept."""
     split_names, column = _read_split_names(rows, assigned), _find_split_column(assigned)
-    share = 0.2 if sizes.train < 500 else 0.15 if sizes.train < 2000 else 0.1
     if split_names is None or (split_names == "train").all():
-        share = 0.2 if sizes.rows < 1000 else 0.1
+        share = 0.2 if len(rows) < 1000 else 0.1
         shares = {"train": round(1 - 2 * share, 2), "validation": share, "test": share}
         if group := _find_group(assigned):
             why = f"{group.name} {group.why}; if they were divided, the test would be of known ones"
             return SectionChoice({**shares, "group": group.name}, why)
-        if time := _find_time_column(assigned):
-            why = f"by {time.name}: oldest rows for training, newest for the test"
+        if found := _find_time_column(rows, assigned, share):
+            time, why = found
             formats = time.profile.guesses[0].time_formats
             written = {"time_format": formats[0] if len(formats) == 1 else list(formats)} if formats != ("iso",) else {}
             return SectionChoice({**shares, "time": time.name, **written}, why)
@@ -186,6 +216,8 @@ def _choose_split(rows: SourceRows, assigned: Sequence[ColumnRole], sizes: RowCo
         return SectionChoice(options, "the data defines the splits")
     if not (split_names == "test").any():
         return SectionChoice(options, "")
+    known = int((split_names == "train").sum())
+    share = 0.2 if known < 500 else 0.15 if known < 2000 else 0.1
     return SectionChoice({**options, "validation": share}, "share of the training rows, to select the epoch")
 
 
@@ -193,17 +225,53 @@ def _find_group(assigned: Sequence[ColumnRole]) -> ColumnRole | None:
     return next((role for role in assigned if role.role == "group"), None)
 
 
-def _find_time_column(assigned: Sequence[ColumnRole]) -> ColumnRole | None:
-    """Find a column of dates with about one row each, by which later rows must not be in the training set."""
+def _find_time_column(rows: SourceRows, assigned: Sequence[ColumnRole], share: float) -> tuple[ColumnRole, str] | None:
+    """Find the column of dates by which later rows must not be in the training set, with the reason.
+
+    Args:
+        share: Of the newest rows, for the test.
+    """
     dates = [
         role
         for role in assigned
-        if any(guess.time_formats for guess in role.profile.guesses[:1])
-        and role.profile.rows_per_value < 1.05
+        if role.role in ("input", "dropped")
+        and any(guess.time_formats for guess in role.profile.guesses[:1])
         and not role.profile.missing
+        and not time_order.is_birth(role.name)
     ]
+    orders = {
+        role.name: time_order.describe_order(rows.columns[role.name], role.profile.guesses[0].time_formats)
+        for role in dates
+    }
+    time = next((role for role in dates if orders[role.name]), None)
     others = [role for role in assigned if role.role == "input" and role not in dates]
-    return dates[0] if len(dates) == 1 and others else None  # without others it is needed as an input
+    if time is None and len(dates) == 1 and others and dates[0].profile.rows_per_value < 1.05:
+        time = dates[0]
+    if time is None:
+        return None
+    target = next(role for role in assigned if role.role == "target")
+    if parts.load("data.targets", target.kind).ONE_CLASS and time_order.divides_classes(
+        rows.columns[time.name], time.profile.guesses[0].time_formats, rows.columns[target.name], share
+    ):
+        return None
+    why = f"since {orders[time.name]}" if orders[time.name] else "which differs in nearly every row"
+    why = f"by {time.name}, {why}: oldest rows for training, newest for test"
+    return time, "; ".join([why, *_explain_format(time)])
+
+
+def _explain_format(date: ColumnRole) -> list[str]:
+    """Return why a column of dates is read in its format, as clauses."""
+    return date.profile.guesses[0].why.split("; ")[1:]  # without the kind
+
+
+def _take_time_out(assigned: Sequence[ColumnRole], split: SectionChoice) -> tuple[ColumnRole, ...]:
+    """Take the column of the times by which rows are split out of the inputs, unless it is the only one."""
+    time = split.options.get("time")
+    if not any(role.role == "input" and role.name != time for role in assigned):
+        return tuple(assigned)
+    return tuple(
+        ColumnRole(role.profile, "time", why="rows are split by it") if role.name == time else role for role in assigned
+    )
 
 
 def _choose_invalid(assigned: Sequence[ColumnRole]) -> SectionChoice:
@@ -239,7 +307,8 @@ def _choose_model(assigned: Sequence[ColumnRole], sizes: RowCounts) -> SectionCh
         return _choose_series_model(series[0], assigned, sizes)
     hidden = (32,) if sizes.train < 300 or len(inputs) < 4 else (64, 32) if sizes.train < 2000 else (128, 64)
     hidden = hidden if sizes.train < 20_000 or len(inputs) < 4 else (256, 128)
-    why = f"size for {sizes.train:,} training rows with {len(inputs)} inputs; use more units for more of either"
+    count = "1 input" if len(inputs) == 1 else f"{len(inputs)} inputs"
+    why = f"size for {sizes.train:,} training rows with {count}; use more units for more of either"
     if any(guess.is_wide for guess in inputs):
         return SectionChoice(
             {"kind": "mlp", "hidden": [64], "dropout": 0.3}, "wide inputs, such as text, need few units"
@@ -342,7 +411,7 @@ def _list_notes(rows: SourceRows, assigned: Sequence[ColumnRole], sizes: RowCoun
             "skip` leaves them out of training and evaluation."
         )
     for role in assigned:
-        doubts = [guess.doubt for guess in role.profile.guesses] if role.role == "input" else []
+        doubts = [guess.doubt for guess in role.profile.guesses] if role.role in ("input", "time") else []
         if role is target and target.profile.written is not None:
             doubts = [target.profile.written.doubt]
         yield from (f"{role.name}: {doubt}." for doubt in doubts if doubt)
@@ -409,7 +478,7 @@ def _render_recipe(
     source = {**_make_source_relative(discovered, output), **_list_unusual_options(rows)}
     size = f"{len(rows):,} rows, {len(rows.columns)} columns"
     lines = [
-        *_render_comment(f"# bmcli train {_make_printable(output.name)}"),
+        *_render_comment(f"# {make_command('train', _make_printable(output.name)).line}"),
         *_render_comment(f"# written by bmcli init from {_make_printable(data.name)}: {size}"),
         "bmcli: 1",
         f"name: {_make_name(data)}",
@@ -419,7 +488,7 @@ def _render_recipe(
         *_render_value("  ", "source", source),
         *(_render_value("  ", "split", split.options, split.why) if split.options else []),
         *(line for key, value in invalid.options.items() for line in _render_value("  ", key, value, invalid.why)),
-        *_render_inputs([role for role in assigned if role.name not in map(split.options.get, ("time", "group"))]),
+        *_render_inputs([role for role in assigned if role.name != split.options.get("group")], target, split),
         *(_render_value("  ", "augment", augment.options, augment.why) if augment.options else []),
         "  targets:",
         *_render_value(
@@ -439,7 +508,7 @@ def _render_recipe(
     return "\n".join(lines) + "\n"
 
 
-def _render_inputs(assigned: Sequence[ColumnRole]) -> Iterator[str]:
+def _render_inputs(assigned: Sequence[ColumnRole], target: ColumnRole, split: SectionChoice) -> Iterator[str]:
     """Render inputs and dropped columns, with reasons; kinds are written only if they differ from the detected ones."""
     inputs = [role for role in assigned if role.role == "input"]
     dropped: dict[str, list[str]] = {}  # names by reason
@@ -450,7 +519,13 @@ def _render_inputs(assigned: Sequence[ColumnRole]) -> Iterator[str]:
         yield from _render_comment(f"  # dropped {', '.join(map(_make_printable, names))}: {why}")
     counts = Counter(role.kind for role in inputs)
     kinds = "; ".join(f"{count} {kind}" for kind, count in counts.items())
-    if all(not role.options and role.profile.detected == role.kind for role in inputs):
+    # The time of the split is an input only if it is listed.
+    by_time = [role for role in inputs if role.name == split.options.get("time")]
+    if by_time and target.profile.is_number:
+        lags = f"{{kind: lags, of: {write_scalar(target.name)}, steps: [1]}}"
+        hint = f"past values may predict better than dates; add an input of them, {_make_printable(lags)}"
+        yield from _render_comment(f"  # {hint}")
+    if not by_time and all(not role.options and role.profile.detected == role.kind for role in inputs):
         yield f"  # every other column is an input: {kinds}; to change their kinds, list them in `inputs`"
         if dropped:
             yield from _render_value("  ", "drop", [name for names in dropped.values() for name in names])

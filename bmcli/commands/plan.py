@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 REPLICAS = (1, 2, 8, 64, 1024)
 MAX_LAYERS = 24
+SAMPLE_TEXTS = 3  # training rows of which the tokens are shown
 MANY_PARAMETERS = 100  # per training row
 FEW_TEST_ROWS = 100
 RARE_SHARE = 0.02  # of the training rows, for a class
@@ -53,6 +54,7 @@ class Plan:
         notes: Limits of the predictions.
         rates: Some steps, from 0, with the learning rate of each.
         pictures: File of the drawn pictures.
+        tokens: How each text input is read, by column.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Plan:
     warnings: tuple[str, ...]
     rates: tuple[tuple[int, float], ...]
     pictures: Path | None = None
+    tokens: Mapping[str, input_kinds.TokenSummary] = field(default_factory=dict)
 
     @property
     def total_steps(self) -> int:
@@ -141,8 +144,21 @@ def _make_plan(loaded: LoadedRecipe, replicas: Sequence[int], cache: Path, pictu
         # A folder without new entries already had everything.
         cached={name: _list_names(cache / folder) == cached_names[folder] for name, folder in _CACHE_FOLDERS.items()},
         pictures=pictures,
+        tokens=_summarize_tokens(prepared),
         **facts,
     )
+
+
+def _summarize_tokens(prepared: PreparedData) -> dict[str, input_kinds.TokenSummary]:
+    """Summarise how each text is read, with the tokens of the first training rows."""
+    import numpy as np
+
+    encoded = prepared.split("train").inputs
+    summaries = {
+        column.name: input_kinds.get_traits(column).summarize_tokens(np.asarray(encoded[column.name][:SAMPLE_TEXTS]))
+        for column in prepared.spec.inputs
+    }
+    return {name: summary for name, summary in summaries.items() if summary is not None}
 
 
 _CACHE_FOLDERS = {"prepared data": "prepared", "compilation": "jit"}

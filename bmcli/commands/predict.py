@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import sys
@@ -12,9 +13,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from bmcli import disk
+from bmcli import disk, training
 from bmcli import inputs as input_kinds
 from bmcli.data import files, picture_folders
 from bmcli.data.columns import missing_column_fault
@@ -25,7 +26,7 @@ from bmcli.errors import ArtefactRejected, BmcliError, Fault, prefix_faults
 from bmcli.export import artefacts
 from bmcli.objectives import open_answers
 from bmcli.quoting import quoted
-from bmcli.raw_columns import FileColumn, RawColumn, take_rows
+from bmcli.raw_columns import FileColumn, RawColumn, is_text_column, take_rows
 from bmcli.run_data import read_data_spec
 from bmcli.specs import DataSpec
 from bmcli.workflows.new_rows import read_new_rows
@@ -37,14 +38,22 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+_Result = TypeVar("_Result")
+
 STANDARD_INPUT = Path("-")
 FILE_COLUMN = "file"
 """Column of the output with the file name of each picture of a folder."""
 
 _STANDARD_INPUT = "standard input"
+_SKIP = "leave out such rows with --skip-bad-rows"
 # Limits of the encoded rows that are in memory at a time.
 _MAX_BATCH_ROWS = 8192
 _MAX_BATCH_BYTES = 2**26
+_MAX_AHEAD_ROWS = 2**16  # rows that are encoded before the network is loaded
+
+
+_EncodedBatch = tuple[Mapping[str, RawColumn], SourceRows, Any]
+"""Kept columns, rows, and the rows as they are encoded."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +91,7 @@ class PredictionResult:
         warnings: Sentences about them.
         formulas: Number of texts in CSV that a spreadsheet would run as formulas.
         notes: Sentences about how the data was read, where that had to be guessed.
-        seconds: Time to read, predict and write, without the start of TensorFlow.
+        seconds: Time to read, predict and write, without loading the model.
         left_out: Names of files and folders beside the data that hold no rows.
     """
 
@@ -107,15 +116,16 @@ class RowPredictor:
     Args:
         origin: `run` or `artefact`, and its folder.
         source: Options of the source of the training rows, as in a recipe.
-        load: Loads the network. Returns a function that encodes rows, and one that turns encoded rows into predictions
-            by target.
+        encode: Encodes rows, or refuses a cell, without the network.
+        load: Loads the network. Returns a function that turns encoded rows into predictions by target.
         count_unseen: Counts cells unlike those of the training rows, by column, in rows and the encoded ones.
     """
 
     origin: tuple[str, Path]
     source: Mapping[str, Any]
     spec: DataSpec
-    load: Callable[[], tuple[Callable[[SourceRows], Any], Callable[[Any], dict[str, np.ndarray]]]]
+    encode: Callable[[SourceRows], Any]
+    load: Callable[[], Callable[[Any], dict[str, np.ndarray]]]
     count_unseen: Callable[[SourceRows, Any], Mapping[str, int]]
 
 
@@ -147,13 +157,15 @@ def predict(
         else make_run_predictor(target, root, cache)
     )
     spec = predictor.spec
-    with _open_rows(request, predictor.source, spec) as rows:
+    with _open_rows(request, predictor.source, spec) as (rows, written):
         rows = derive_columns(rows, get_derivations(spec), with_faults=not request.skip_bad_rows)
         keep = request.keep or (
             (FILE_COLUMN,) if FILE_COLUMN in rows.columns and FILE_COLUMN not in _list_inputs(spec) else ()
         )
         _check_columns(rows, spec, keep)
-        return _write_predictions(predictor, rows, replace(request, keep=keep), table_format)
+        with prefix_faults(rows.origin):
+            kept = {name: (written if name in written else rows.columns)[name] for name in keep}
+        return _write_predictions(predictor, rows, kept, request, table_format)
 
 
 def make_run_predictor(target: str, root: Path, cache: Path) -> RowPredictor:
@@ -162,16 +174,20 @@ def make_run_predictor(target: str, root: Path, cache: Path) -> RowPredictor:
     recipe = load_run_recipe(run).recipe
     spec = read_data_spec(run)
 
-    def load() -> tuple[Callable[[SourceRows], Any], Callable[[Any], dict[str, np.ndarray]]]:
+    # TensorFlow reads them when it is imported, and encoding pictures imports it.
+    training.set_environment_variables(recipe, cache)
+
+    def load() -> Callable[[Any], dict[str, np.ndarray]]:
         network = load_network(recipe, spec, run, cache)
         from bmcli.training.predictor import Predictor
 
-        return lambda rows: encode_rows(rows, spec, with_targets=False), Predictor(network)
+        return Predictor(network)
 
     return RowPredictor(
         ("run", run.folder),
         recipe.data.source.model_dump(exclude_unset=True),
         spec,
+        lambda rows: encode_rows(rows, spec, with_targets=False, otherwise=_SKIP),
         load,
         lambda rows, encoded: count_unseen(spec, rows.columns, encoded.inputs),
     )
@@ -181,22 +197,24 @@ def make_artefact_predictor(folder: Path, trust_artefact: bool) -> RowPredictor:
     """Make a predictor of an artefact."""
     artefact = artefacts.open_artefact(folder, trust_artefact)
 
-    def load() -> tuple[Callable[[SourceRows], Any], Callable[[Any], dict[str, np.ndarray]]]:
-        return lambda rows: to_serving_arrays(rows, artefact.spec), artefact.start()
+    def encode(rows: SourceRows) -> Mapping[str, np.ndarray]:
+        with _reject_wrong_description(folder):
+            return to_serving_arrays(rows, artefact.spec, _SKIP)
 
     def count(rows: SourceRows, _: Any) -> Mapping[str, int]:
-        try:
+        with _reject_wrong_description(folder):
             return count_unseen(artefact.spec, rows.columns, None)
-        except (LookupError, TypeError, ValueError) as error:  # the description of an artefact may be wrong
-            raise ArtefactRejected(f"{folder}: its preprocessing cannot be run: {error}.") from None
 
-    return RowPredictor(
-        ("artefact", folder),
-        artefact.source,
-        artefact.spec,
-        load,
-        count,
-    )
+    return RowPredictor(("artefact", folder), artefact.source, artefact.spec, encode, artefact.start, count)
+
+
+@contextlib.contextmanager
+def _reject_wrong_description(folder: Path) -> Iterator[None]:
+    """Reject an artefact whose description of its columns fails in the body."""
+    try:
+        yield
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise ArtefactRejected(f"{folder}: its preprocessing cannot be run: {error}.") from None
 
 
 def _choose_format(request: PredictionRequest) -> TableFormat:
@@ -218,21 +236,34 @@ def _choose_format(request: PredictionRequest) -> TableFormat:
 
 
 @contextlib.contextmanager
-def _open_rows(request: PredictionRequest, source: Mapping[str, Any], spec: DataSpec) -> Iterator[SourceRows]:
-    """Open the rows to predict; standard input is first copied to a temporary file."""
-    skip = request.skip_bad_rows
+def _open_rows(
+    request: PredictionRequest, source: Mapping[str, Any], spec: DataSpec
+) -> Iterator[tuple[SourceRows, Mapping[str, RawColumn]]]:
+    """Open the rows to predict; standard input is first copied to a temporary file.
+
+    Yields:
+        The rows, and columns of them whose cells are as the data has them, also where they mark a missing value.
+    """
+
+    def read(data: Path) -> tuple[SourceRows, Mapping[str, RawColumn]]:
+        rows = _read_rows(data, source, spec, request.skip_bad_rows)
+        if not any(name in rows.columns and is_text_column(rows.columns[name]) for name in request.keep):
+            return rows, {}
+        written = read_new_rows(data, source, _list_inputs(spec), request.skip_bad_rows, as_written=True)
+        return rows, written.columns
+
     if request.data != STANDARD_INPUT:
-        yield _read_rows(request.data.absolute(), source, spec, skip)
+        yield read(request.data.absolute())
         return
     with tempfile.TemporaryDirectory(prefix="bmcli-") as folder:
         file = _save_standard_input(Path(folder))
-        rows = _read_standard_input(lambda: _read_rows(file, source, spec, skip), file)
+        rows, written = _read_standard_input(lambda: read(file), file)
 
         def locate(row: int) -> str:
             return rows.describe_row(row).replace(str(file), _STANDARD_INPUT)
 
         notes = tuple(note.replace(str(file), _STANDARD_INPUT) for note in rows.notes)
-        yield replace(rows, describe_row=locate, origin=_STANDARD_INPUT, notes=notes)
+        yield replace(rows, describe_row=locate, origin=_STANDARD_INPUT, notes=notes), written
 
 
 def _save_standard_input(folder: Path) -> Path:
@@ -248,7 +279,7 @@ def _save_standard_input(folder: Path) -> Path:
     return file
 
 
-def _read_standard_input(read: Callable[[], SourceRows], file: Path) -> SourceRows:
+def _read_standard_input(read: Callable[[], _Result], file: Path) -> _Result:
     """Call `read`, whose faults name standard input instead of the temporary file."""
     try:
         return read()
@@ -262,7 +293,25 @@ def _read_rows(data: Path, default_options: Mapping[str, Any], spec: DataSpec, s
     takes_pictures = len(spec.inputs) == 1 and input_kinds.get_traits(spec.inputs[0]).display == "picture"
     if takes_pictures and (rows := _read_pictures(data, spec.inputs[0].name, skip_malformed)):
         return rows
-    return read_new_rows(data, default_options, _list_inputs(spec), skip_malformed)
+    try:
+        return read_new_rows(data, default_options, _list_inputs(spec), skip_malformed)
+    except BmcliError as error:
+        if not skip_malformed and _is_readable_in_part(data, default_options, spec):
+            error.faults = tuple(map(_advise_skipping, error.faults))
+        raise
+
+
+def _is_readable_in_part(data: Path, default_options: Mapping[str, Any], spec: DataSpec) -> bool:
+    """Whether a file can be read without its records that are no rows."""
+    try:
+        return bool(read_new_rows(data, default_options, _list_inputs(spec), skip_malformed=True).malformed_records)
+    except BmcliError:
+        return False
+
+
+def _advise_skipping(fault: Fault) -> Fault:
+    advice = f"{fault.suggestion} Or {_SKIP}." if fault.suggestion else f"{_SKIP.capitalize()}."
+    return replace(fault, suggestion=advice)
 
 
 def _read_pictures(data: Path, name: str, skip_others: bool) -> SourceRows | None:
@@ -311,7 +360,7 @@ def _list_inputs(spec: DataSpec) -> tuple[str, ...]:
 def _check_columns(rows: SourceRows, spec: DataSpec, keep: Sequence[str]) -> None:
     """Refuse data that lacks a column, before TensorFlow is started."""
     faults = [
-        missing_column_fault(name, "", rows)
+        missing_column_fault(name, "", rows, {column.name for column in (*spec.inputs, *spec.targets)})
         for name in dict.fromkeys((*_list_inputs(spec), *keep))
         if name not in rows.columns
     ]
@@ -334,29 +383,38 @@ def _name_kept_column(name: str, spec: DataSpec) -> str:
 
 
 def _write_predictions(
-    predictor: RowPredictor, rows: SourceRows, request: PredictionRequest, table_format: TableFormat
+    predictor: RowPredictor,
+    rows: SourceRows,
+    kept: Mapping[str, RawColumn],
+    request: PredictionRequest,
+    table_format: TableFormat,
 ) -> PredictionResult:
-    encode, predict_encoded = predictor.load()
-    answers, start = open_answers(predictor.spec), time.perf_counter()
+    start, answers = time.perf_counter(), open_answers(predictor.spec)
     predicted, lines, columns, formulas, unseen = 0, 0, (), 0, Counter[str]()
+    unanswered = Counter[str]()
     is_plain = table_format == "csv" and not request.spreadsheet_safe
     total = len(rows) + rows.malformed_records
+    batches = _read_ahead(
+        _encode_batches(rows, predictor.spec, kept, request.skip_bad_rows, predictor.encode), predictor.spec
+    )
+    if batches is None:
+        message = "no row could be read." if total else "there are no rows to predict."
+        raise BmcliError(f"{rows.origin}: {message}")
+    load_start = time.perf_counter()
+    predict_encoded = predictor.load()
+    start += time.perf_counter() - load_start
     with open_writer(request.output, table_format, len(rows), request.spreadsheet_safe) as write:
-        for kept_columns, batch, encoded in _encode_batches(
-            rows, predictor.spec, request.keep, request.skip_bad_rows, encode
-        ):
+        for kept_columns, batch, encoded in batches:
             predictions = predict_encoded(encoded)
             unseen.update(predictor.count_unseen(batch, encoded))
-            kept = {_name_kept_column(name, predictor.spec): cells for name, cells in kept_columns.items()}
-            table = make_table(kept, predictions, answers)
+            unanswered.update({name: each.count_unanswered(batch.columns) for name, each in answers.items()})
+            predictions = {name: each.restrict(predictions[name], batch.columns) for name, each in answers.items()}
+            named = {_name_kept_column(name, predictor.spec): cells for name, cells in kept_columns.items()}
+            table = make_table(named, predictions, answers)
             formulas += count_formulas(table) if is_plain else 0
             write(table)
             predicted += len(next(iter(predictions.values())))
             lines, columns = lines + len(table), tuple(table.column_names)
-        if not predicted:
-            # Raised within the writer, so that no empty file is left.
-            message = "no row could be read." if total else "there are no rows to predict."
-            raise BmcliError(f"{rows.origin}: {message}")
     return PredictionResult(
         predictor.origin,
         request.output,
@@ -367,25 +425,42 @@ def _write_predictions(
         {column.name: unseen[column.name] for column in predictor.spec.inputs if unseen[column.name]},
         tuple(describe_unseen(predictor.spec, unseen, predicted)),
         formulas,
-        rows.notes,
+        (*rows.notes, *_describe_unanswered(unanswered, predicted)),
         time.perf_counter() - start,
         rows.left_out,
     )
 
 
+def _describe_unanswered(counts: Mapping[str, int], rows: int) -> Iterator[str]:
+    for name, count in counts.items():
+        if count:
+            yield f"{count:,} of {rows:,} rows are longer than the model reads, so that {quoted(name)} is incomplete."
+
+
+def _read_ahead(batches: Iterator[_EncodedBatch], spec: DataSpec) -> Iterator[_EncodedBatch] | None:
+    """Encode the first rows at once, so that a bad cell is refused before TensorFlow starts; None if there are none."""
+    ahead, rows, limit = [], 0, min(_MAX_AHEAD_ROWS, _MAX_BATCH_BYTES // _count_row_bytes(spec))
+    for batch in batches:
+        ahead.append(batch)
+        rows += len(batch[1])
+        if rows >= limit:
+            break
+    return itertools.chain(ahead, batches) if ahead else None
+
+
 def _encode_batches(
-    rows: SourceRows, spec: DataSpec, keep: Sequence[str], skip: bool, encode: Callable[[SourceRows], Any]
-) -> Iterator[tuple[Mapping[str, RawColumn], SourceRows, Any]]:
+    rows: SourceRows, spec: DataSpec, kept: Mapping[str, RawColumn], skip: bool, encode: Callable[[SourceRows], Any]
+) -> Iterator[_EncodedBatch]:
     """Yield kept columns, rows and encoded rows, in batches of limited memory."""
     import numpy as np
 
     with prefix_faults(rows.origin):
-        columns = {name: rows.columns[name] for name in dict.fromkeys((*_list_inputs(spec), *keep))}
+        columns = {name: rows.columns[name] for name in _list_inputs(spec)}
     size = _choose_batch_size(spec)
     for start in range(0, len(rows), size):
         batch = np.arange(start, min(start + size, len(rows)))
         for indices, read, encoded in _encode_or_skip(columns, spec, rows, batch, skip, encode):
-            yield {name: take_rows(columns[name], indices) for name in keep}, read, encoded
+            yield {name: take_rows(column, indices) for name, column in kept.items()}, read, encoded
 
 
 def _encode_or_skip(
@@ -402,6 +477,7 @@ def _encode_or_skip(
         None,
         describe_row=lambda row: rows.describe_row(int(indices[row])),
         origin=rows.origin,
+        notes=rows.notes,
     )
     try:
         yield indices, batch, encode(batch)
@@ -417,7 +493,11 @@ def _encode_or_skip(
 
 def _choose_batch_size(spec: DataSpec) -> int:
     """Return the number of rows to encode at a time."""
+    return max(1, min(_MAX_BATCH_ROWS, _MAX_BATCH_BYTES // _count_row_bytes(spec)))
+
+
+def _count_row_bytes(spec: DataSpec) -> int:
+    """Count the bytes of an encoded row, at least 1."""
     import numpy as np
 
-    row_bytes = sum(int(np.prod(column.shape)) * np.dtype(column.dtype).itemsize for column in spec.inputs)
-    return max(1, min(_MAX_BATCH_ROWS, _MAX_BATCH_BYTES // max(1, row_bytes)))
+    return max(1, sum(int(np.prod(column.shape)) * np.dtype(column.dtype).itemsize for column in spec.inputs))

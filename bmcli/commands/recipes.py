@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +17,7 @@ class BuiltInRecipe:
     """A recipe that comes with bmcli.
 
     Args:
-        headline: The second line of its opening comment.
+        headline: The first sentence of its description.
     """
 
     name: str
@@ -28,9 +30,17 @@ def describe_built_in() -> list[BuiltInRecipe]:
     return [BuiltInRecipe(name, file.parent.name, _read_headline(file)) for name, file in list_built_in().items()]
 
 
+# Up to a point before another sentence, which that of "et al. 2018" is not.
+_FIRST_SENTENCE = re.compile(r".*?\.(?= [A-Z`]|$)")
+
+
 def _read_headline(file: Path) -> str:
-    comments = [line[1:].strip() for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
-    return comments[1] if len(comments) > 1 else ""
+    """Read the first sentence of the opening comment, below the line with the command."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    opening = [line[1:].strip() for line in itertools.takewhile(lambda line: line.startswith("#"), lines)]
+    text = " ".join(opening[1:])
+    found = _FIRST_SENTENCE.match(text)
+    return found[0] if found else text
 
 
 def copy_built_in(name: str, destination: Path) -> list[Path]:
@@ -47,7 +57,9 @@ def copy_built_in(name: str, destination: Path) -> list[Path]:
     for original, copy in pairs:
         # Equal companions may be left from another recipe of the same folder.
         if copy.exists() and (original == source or copy.read_bytes() != original.read_bytes()):
-            raise BmcliError(f"{copy} exists already.", suggestion="Name another file.")
+            # The recipe names its companions, so that only another folder helps there.
+            another = "file" if original == source else "folder"
+            raise BmcliError(f"{copy} exists already.", suggestion=f"Name another {another} as DESTINATION.")
     for original, copy in pairs:
         copy.parent.mkdir(parents=True, exist_ok=True)
         if not copy.exists():

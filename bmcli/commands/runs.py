@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
-from bmcli import parts, runs
+from bmcli import disk, parts, runs
+from bmcli.disk import DamagedFile
 from bmcli.errors import BmcliError
 from bmcli.runs import Run
 
@@ -16,6 +20,8 @@ class RunSummary:
     """A run as its records describe it.
 
     Args:
+        started: Date and time of its start, as `2026-01-31 12:00`; empty if its folder was renamed.
+        model: Kind of its model; empty if its resolved recipe cannot be read.
         fault: Damage of its records, as a sentence.
         headline: Name and value of its most important metric; empty if it has none.
         seconds: Of training; empty if that is unknown.
@@ -24,6 +30,8 @@ class RunSummary:
     name: str
     id: str
     path: str
+    started: str
+    model: str
     state: str
     epochs: int
     fault: str | None
@@ -62,6 +70,8 @@ def _describe_run(run: Run) -> RunSummary:
         name=run.name,
         id=run.folder.name,
         path=str(run.folder),
+        started=_read_start(run),
+        model=_read_model_kind(run),
         state=status.get("state", "unknown"),
         epochs=epochs,
         fault=" ".join([*damaged, *faults]) or None,
@@ -71,9 +81,28 @@ def _describe_run(run: Run) -> RunSummary:
     )
 
 
+def _read_start(run: Run) -> str:
+    """Read when a run was started from the name of its folder."""
+    with contextlib.suppress(ValueError):
+        return f"{datetime.strptime(run.folder.name[:15], '%Y%m%d-%H%M%S'):%Y-%m-%d %H:%M}"
+    return ""
+
+
+# Checking hundreds of recipes would take seconds. The resolved ones are written by bmcli, with a line for each key.
+_MODEL_KIND = re.compile(r"^model:\n(?:  .*\n)*?  kind: (\w+)", re.MULTILINE)
+
+
+def _read_model_kind(run: Run) -> str:
+    with contextlib.suppress(OSError, DamagedFile):
+        found = _MODEL_KIND.search(disk.read_file(run.lock).decode("utf-8", "replace"))
+        return found[1] if found else ""
+    return ""
+
+
 def _format_headline(metrics: dict[str, float | None]) -> str:
-    """Format the most important metric: accuracy or RMSE on test rows, then on validation rows, else the first."""
-    preferred = ("test/accuracy", "test/rmse", "validation/accuracy", "validation/rmse", *metrics)
-    name = next((name for name in preferred if name in metrics), None)
-    value = metrics[name] if name else None
-    return "" if value is None else f"{name} {value:.4f}"
+    """Format the most important metric: of test rows, else of validation rows; accuracy or RMSE, else the first."""
+    for split in ("test/", "validation/", ""):
+        for name in (f"{split}accuracy", f"{split}rmse", *(each for each in metrics if each.startswith(split))):
+            if (value := metrics.get(name)) is not None:
+                return f"{name} {value:.4f}"
+    return ""

@@ -9,6 +9,7 @@ from bmcli import machine, runs
 from bmcli.errors import BmcliError, Interrupted
 from bmcli.recipe.load import load_recipe
 from bmcli.recipe.paths import join_steps, parse_steps
+from bmcli.stopping import format_resume_advice
 from bmcli.workflows.training import TrainingContext, TrainingResult, resume_run, train_recipe
 
 # How long and on which devices a run trains may change when it is resumed; data, network and loss may not.
@@ -73,12 +74,14 @@ def train_in_workers(
     command = [*machine.make_python_command("bmcli"), *arguments, "--strategy", "multi_worker", *into]
     try:
         end = launch_workers(command, workers, run.logs)
-        advice = run.resume_advice
-        if end.interrupted and advice:
-            raise Interrupted("interrupted; what was saved is kept.", suggestion=advice)
+        # The lock has the changes of a resumed run only after its chief has begun: they are given again.
+        resume_command = run.resume_command.with_arguments(*(overrides if resumed is not None else ()))
+        is_resumable = run.resume_advice is not None
+        if end.interrupted and is_resumable:
+            raise Interrupted("interrupted; what was saved is kept.", suggestion=format_resume_advice(resume_command))
         if end.loss is None:
             return end.code
-        raise end.loss.to_error(run.resume_command if advice else "")
+        raise end.loss.to_error(resume_command if is_resumable else None)
     finally:
         if not run.lock.exists():
             runs.discard(run)  # nothing was trained

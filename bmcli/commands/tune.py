@@ -11,17 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bmcli import disk, distillations, runs
+from bmcli.advice import make_command
 from bmcli.errors import BmcliError
 from bmcli.messages import write_message
 from bmcli.recipe.load import LoadedRecipe
 from bmcli.recipe.nodes import write_scalar
-from bmcli.recipe.render import render_recipe
+from bmcli.recipe.paths import replace_overrides
 from bmcli.recipe.space import load_search
 from bmcli.run_data import read_data_spec
 from bmcli.runs import Run
 from bmcli.specs import DataSpec
 from bmcli.training.progress import LineProgress
-from bmcli.trials import SearchObjective, SearchResult
+from bmcli.trials import RECIPE_TRIAL, SearchObjective, SearchResult, TrialState
 from bmcli.tuning.pool import WorkerPool
 from bmcli.tuning.study import Study, create_study, describe_search, find_study
 from bmcli.workflows.evaluation import check_evaluation
@@ -34,6 +35,7 @@ from bmcli.workflows.teachers import train_missing_teachers
 from bmcli.workflows.training import TrainingContext
 
 if TYPE_CHECKING:
+    from bmcli.evaluation.improvement import Improvement
     from bmcli.tuning.search import Search, SearchCallback, SearchWinner
 
 # The extent of a search may change when it is resumed, but not its space and its recipe.
@@ -67,11 +69,13 @@ class TuningResult:
 
     Args:
         evaluation: None if the data has no rows to evaluate on.
+        improvement: Over the recipe as it is written; None if they cannot be compared, as `search.verdict` explains.
     """
 
     study: Study
     search: SearchResult
     evaluation: EvaluationResult | None
+    improvement: Improvement | None
 
 
 def tune(target: str, overrides: Sequence[str], context: SearchContext) -> TuningResult:
@@ -107,9 +111,11 @@ def resume(search: str, overrides: Sequence[str], context: SearchContext, target
         _require_search(loaded)
         objectives, spec = _resolve_objectives(loaded, context)
         _require_same_search(study, describe_search(loaded.recipe, objectives, spec.fingerprint))
-        _require_unfinished(study, loaded, objectives)
+        _require_unfinished(study, loaded, objectives, overrides)
         study.reopen()
-        return _run_search(study, loaded, objectives, context)
+        # The folder of the search has the values that it was started with: the changes are given again.
+        changes = (*([target] if target else []), *overrides)
+        return _run_search(study, loaded, objectives, context, changes)
     except BmcliError as error:
         raise loaded.locate(error) from None
 
@@ -120,7 +126,7 @@ def join(search: str, workers: int, context: SearchContext) -> None:
     if study.is_over:
         raise BmcliError(
             f"{study.display_path} is over.",
-            suggestion=f"To resume it: `bmcli tune --resume {study.display_path}`.",
+            suggestion=f"To resume it: {make_command('tune', '--resume', study.display_path)}.",
         )
     context.log(f"{workers} workers join {study.display_path}")
     with WorkerPool(study, workers, context.cache) as pool:
@@ -210,12 +216,21 @@ def _is_changeable(path: str) -> bool:
 
 
 def _run_search(
-    study: Study, loaded: LoadedRecipe, objectives: tuple[SearchObjective, ...], context: SearchContext
+    study: Study,
+    loaded: LoadedRecipe,
+    objectives: tuple[SearchObjective, ...],
+    context: SearchContext,
+    changes: Sequence[str] = (),
 ) -> TuningResult:
+    """Run the trials of a search that are left, and train its winner.
+
+    Args:
+        changes: Arguments with which it was resumed.
+    """
     options = loaded.recipe.tune
     assert options is not None, "the recipe has a search"
     context.log(f"search {study.display_path}")
-    with study.acquire_lock(), _record_end(study):
+    with study.acquire_lock(), _record_end(study, changes):
         with WorkerPool(study, options.workers, context.cache) as pool:
             from bmcli.tuning.search import Search
 
@@ -229,8 +244,14 @@ def _run_search(
         return result
 
 
-def _require_unfinished(study: Study, loaded: LoadedRecipe, objectives: tuple[SearchObjective, ...]) -> None:
-    """Refuse to resume a search that is complete and may not have more trials."""
+def _require_unfinished(
+    study: Study, loaded: LoadedRecipe, objectives: tuple[SearchObjective, ...], overrides: Sequence[str]
+) -> None:
+    """Refuse to resume a search that is complete and may not have more trials.
+
+    Args:
+        overrides: Those of `loaded`.
+    """
     if not study.report.exists():  # the report is the last file of a search
         return
     from bmcli.tuning.search import Search
@@ -238,10 +259,11 @@ def _require_unfinished(study: Study, loaded: LoadedRecipe, objectives: tuple[Se
     with contextlib.closing(Search(study, loaded, objectives, lambda: None)) as search:
         if search.is_over:
             changes = search.suggest_changes()
-            command = " ".join(["bmcli tune --resume", study.display_path, *changes])
+            arguments = replace_overrides(overrides, changes)
+            command = make_command("tune", "--resume", study.display_path, *arguments)
             raise BmcliError(
                 " ".join([f"{study.display_path} is already completed.", *search.summarize().stop_reasons]),
-                suggestion=f"To continue, change what ended it, for example: `{command}`."
+                suggestion=f"To continue, change what ended it, for example: {command}."
                 if changes
                 else "Start a new search over a wider space.",
             )
@@ -253,20 +275,71 @@ def _publish_winner(study: Study, search: Search, winner: SearchWinner, context:
     from bmcli.reports.trials_csv import render_trials_csv
     from bmcli.reports.tune import render_search
 
-    best = study.load_candidate(winner.trial.task.values)
-    disk.write_atomically(study.best, render_recipe(best.recipe, best.tree).encode(), disk.PRIVATE_MODE)
-    run = runs.create(context.root, best.recipe.name)
+    run = runs.create(context.root, search.summarize().name)
     shutil.copytree(study.run(winner.task.name).folder, run.folder, dirs_exist_ok=True)
-    run.write(run.origin, {"sentences": _describe_origin(study, search.summarize(), winner)})
+    _write_best_recipe(study, winner, run)
+    improvement, verdict = compare_with_recipe(study, search.summarize(), winner, context)
+    summary = replace(search.summarize(), verdict=verdict)
+    run.write(run.origin, {"sentences": _describe_origin(study, summary, winner)})
     evaluation = _evaluate_run(run, context)
     summary = replace(
-        search.summarize(),
+        summary,
         run=run.display_path,
         test={} if evaluation is None else evaluation.metrics(),
+        seconds=search.summarize().seconds,
     )
     disk.write_atomically(study.table, render_trials_csv(summary).encode())
-    disk.write_atomically(study.report, render_search(summary).encode(), disk.PRIVATE_MODE)
-    return TuningResult(study, summary, evaluation)
+    disk.write_atomically(study.report, render_search(summary, improvement).encode(), disk.PRIVATE_MODE)
+    return TuningResult(study, summary, evaluation, improvement)
+
+
+def _write_best_recipe(study: Study, winner: SearchWinner, run: Run) -> None:
+    """Write the recipe of the winner, with the seeds of its run; training it gives the weights of that run."""
+    values = dict(winner.task.values)
+    if winner.trial.is_recipe:
+        values = {path: value for path, value in values.items() if path not in winner.trial.task.values}
+    name = "The recipe as it was written" if winner.trial.is_recipe else f"Trial {winner.trial.task.name}"
+    study.write_best(values, f"{name}, the winner of {study.display_path}, as trained in {run.display_path}")
+
+
+def compare_with_recipe(
+    study: Study, search: SearchResult, winner: SearchWinner, context: SearchContext
+) -> tuple[Improvement | None, tuple[str, ...]]:
+    """Compare the winner with the recipe as it is written, on the rows of the evaluation.
+
+    Returns:
+        The comparison, None if there is none; and its result in sentences, or the reason why there is none.
+    """
+    if winner.trial.is_recipe:
+        return None, ("No trial was better than the recipe as it is written, which is the winner itself.",)
+    if winner.recipe_task is None:
+        return None, (f"The winner cannot be compared with the recipe as it is written, {_explain_missing(search)}",)
+    run = study.run(winner.task.name)
+    split = load_run_recipe(run).recipe.evaluate.split
+    if not read_data_spec(run).counts.get(split):
+        return None, (f"There are no {split} rows to compare the winner with the recipe as it is written.",)
+    from bmcli.workflows.improvement import measure_improvement
+
+    context.log("comparing the winner with the recipe as it is written")
+    objective = search.first.name.removeprefix("validation/")
+    improvement = measure_improvement(study.run(winner.recipe_task.name), run, objective, split, context.cache)
+    if improvement is None:
+        return None, (f"The {split} rows of the winner are not those of the recipe as it is written: no comparison.",)
+    return improvement, improvement.describe()
+
+
+def _explain_missing(search: SearchResult) -> str:
+    """Explain why the recipe as it is written has no run, as the end of a sentence."""
+    result = search.trial(RECIPE_TRIAL).result
+    assert result is not None, "every trial has ended"
+    if result.state == "done":
+        return "whose training with other seeds failed."
+    return f"whose training {_ENDS[result.state]}: {result.reason}"
+
+
+_ENDS: Mapping[TrialState, str] = {
+    "stopped": "was stopped", "diverged": "diverged", "failed": "failed", "refused": "was refused",
+}  # fmt: skip
 
 
 def _describe_origin(study: Study, search: SearchResult, winner: SearchWinner) -> list[str]:
@@ -275,6 +348,7 @@ def _describe_origin(study: Study, search: SearchResult, winner: SearchWinner) -
     sentences = [
         f"The winner of the search {study.display_path}: {len(search.trials):,} trials of "
         f"{', '.join(search.parameters)}.",
+        *(["It is the recipe as it was written."] if winner.trial.is_recipe else []),
         *(f"{path} = {write_scalar(value)}" for path, value in winner.trial.task.values.items()),
     ]
     measured = winner.trial.measured(first)
@@ -288,7 +362,7 @@ def _describe_origin(study: Study, search: SearchResult, winner: SearchWinner) -
             sentences.append(
                 f"Trained again with {len(candidate.values)} new seeds, it reached {candidate.mean:.4f} on average."
             )
-    return [*sentences, f"The report of the search is {disk.format_path(study.report)}."]
+    return [*sentences, *search.verdict, f"The report of the search is {disk.format_path(study.report)}."]
 
 
 def _evaluate_run(run: Run, context: SearchContext) -> EvaluationResult | None:
@@ -300,6 +374,6 @@ def _evaluate_run(run: Run, context: SearchContext) -> EvaluationResult | None:
     return evaluate_and_report(loaded, run, split, context.cache, context.log)
 
 
-def _record_end(study: Study) -> contextlib.AbstractContextManager[None]:
-    command = f"bmcli tune --resume {study.display_path}"
+def _record_end(study: Study, changes: Sequence[str]) -> contextlib.AbstractContextManager[None]:
+    command = make_command("tune", "--resume", study.display_path, *changes)
     return record_end(study, command, "the search was interrupted; its trials are saved.")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bmcli import inputs as input_kinds
+from bmcli.advice import make_command
 from bmcli.data import targets as target_kinds
 from bmcli.data.profiling.groups import find_divided_groups
 from bmcli.quoting import quoted
@@ -200,7 +201,7 @@ def _find_flaws(train: _Head, spec: DataSpec) -> Iterator[Finding]:
             yield Finding(
                 "flaw",
                 f"{quoted(column.name)}: {flaw}",
-                "Look at them as the network sees them: bmcli plan RECIPE --pictures FILE.",
+                f"Look at them as the network sees them: {make_command('plan', 'RECIPE', '--pictures', 'FILE')}.",
                 {"column": column.name},
             )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bmcli import inputs as input_kinds
@@ -13,7 +13,8 @@ from bmcli.data.sources import SourceRows
 from bmcli.dates import DATE_LIKE
 from bmcli.errors import BmcliError, Fault
 from bmcli.inputs import Guess
-from bmcli.quoting import quoted
+from bmcli.number_texts import write_number
+from bmcli.quoting import listed, quoted
 from bmcli.raw_columns import (
     UNNAMED,
     ColumnCells,
@@ -24,10 +25,16 @@ from bmcli.raw_columns import (
     is_file_column,
     to_numbers,
 )
-from bmcli.recipe.data import CrossOptions, DataOptions, SampleOptions, find_cross_problem, get_target_columns
-from bmcli.recipe.fields import Kind, PartField
+from bmcli.recipe.data import (
+    CrossOptions,
+    DataOptions,
+    SampleOptions,
+    find_cross_problem,
+)
+from bmcli.recipe.fields import PartField
 from bmcli.recipe.inputs import InputOptions
 from bmcli.recipe.nodes import write_scalar
+from bmcli.recipe.targets import TargetOptions
 from bmcli.specs import Column
 
 if TYPE_CHECKING:
@@ -41,15 +48,16 @@ _MAX_ROWS_PER_IDENTIFIER = 1.05
 _MAX_WORDS_OF_IDENTIFIERS = 1.5  # mean number of words of a cell
 
 
-def check_names(rows: SourceRows, options: DataOptions, targets: Mapping[str, Kind]) -> None:
+def check_names(rows: SourceRows, options: DataOptions, targets: Mapping[str, TargetOptions]) -> None:
     """Raise one BmcliError with every column that the recipe names and the source lacks."""
     inputs = options.inputs or {}
     named = {f"data.inputs.{name}": name for name, kind in inputs.items() if not kind.reads}
     derived = {name: kind for name, kind in inputs.items() if kind.reads}
     for target, kind in targets.items():
-        sources = get_target_columns(target, kind)
+        sources = kind.list_columns(target)
         places = [f"data.targets.{target}.columns.{position}" for position in range(len(sources))]
         named |= dict(zip(places, sources, strict=True)) if len(sources) > 1 else {f"data.targets.{target}": target}
+        named |= {} if kind.words_of is None else {f"data.targets.{target}.input": kind.words_of}
     named |= {f"data.drop.{position}": name for position, name in enumerate(options.drop)}
     if options.weight is not None:
         named["data.weight"] = options.weight
@@ -67,7 +75,12 @@ def check_names(rows: SourceRows, options: DataOptions, targets: Mapping[str, Ki
         Fault(f"target {quoted(target)} has `columns`, but the data also has a column {quoted(target)}.",
               path=f"data.targets.{target}", suggestion="Give the target a name that no column has.")
         for target, kind in targets.items()
-        if target in rows.columns and get_target_columns(target, kind) != (target,)
+        if target in rows.columns and kind.list_columns(target) != (target,)
+    ]  # fmt: skip
+    faults += [
+        Fault(f"target {quoted(target)} has a value for each word of {quoted(kind.words_of)}, which is a target and no "
+              "input.", path=f"data.targets.{target}.input", suggestion="Name the input with the words.")
+        for target, kind in targets.items() if kind.words_of in targets
     ]  # fmt: skip
     faults += [
         missing_column_fault(column, f"data.inputs.{name}", rows)
@@ -102,10 +115,23 @@ def join_columns(columns: Mapping[str, RawColumn], names: Sequence[str]) -> RawC
     return pa.table(fields).to_struct_array()
 
 
-def missing_column_fault(name: str, path: str, rows: SourceRows) -> Fault:
-    """Make the fault of a column that the source lacks, with the most similar name."""
-    hint = " ".join([parts.did_you_mean(name, rows.columns), *(f"Note: {note}" for note in rows.notes)]).strip()
+def missing_column_fault(name: str, path: str, rows: SourceRows, known: Collection[str] = ()) -> Fault:
+    """Make the fault of a column that the source lacks, with the most similar name, or else with its other columns.
+
+    Args:
+        known: Columns that are used in any case, and are no other name of this one.
+    """
+    others = [each for each in rows.columns if each not in known]
+    near = parts.did_you_mean(name, others or rows.columns)
+    if known and others and not parts.nearest(name, others):
+        near = f"Its other columns: {listed(others)}."
+    hint = " ".join([near, *describe_notes(rows)]).strip()
     return Fault(f"no column {quoted(name)}.", path=path, suggestion=hint).in_file(rows.origin)
+
+
+def describe_notes(rows: SourceRows) -> list[str]:
+    """Describe how rows were read, as part of the suggestion of a fault, which may come from that."""
+    return [f"Note: {note}" for note in rows.notes]
 
 
 def read_column(rows: SourceRows, name: str, reader: Callable[[RawColumn], _Result]) -> _Result:
@@ -123,11 +149,11 @@ def read_column(rows: SourceRows, name: str, reader: Callable[[RawColumn], _Resu
 def locate_fault(fault: RowFault, name: str, rows: SourceRows) -> Fault:
     """Add the place in the source and the column to the fault of a cell."""
     place = rows.describe_row(fault.row)
-    return Fault(f"{place}  column {quoted(name)}: {fault.message}", suggestion=fault.suggestion, file=place)
+    return Fault(f"{place}  column {quoted(name)}: {fault.message}", suggestion=fault.advice, file=place)
 
 
 def resolve_inputs(
-    training: Mapping[str, RawColumn], options: DataOptions, targets: Mapping[str, Kind]
+    training: Mapping[str, RawColumn], options: DataOptions, targets: Mapping[str, TargetOptions]
 ) -> Mapping[str, InputOptions]:
     """Return the inputs of the recipe; by default every column without another role, with a guessed kind.
 
@@ -157,12 +183,12 @@ def resolve_inputs(
 
 
 def _list_free_columns(
-    training: Mapping[str, RawColumn], options: DataOptions, targets: Mapping[str, Kind]
+    training: Mapping[str, RawColumn], options: DataOptions, targets: Mapping[str, TargetOptions]
 ) -> list[str]:
     """List the columns that have no role, so that they are inputs where the recipe does not list any."""
     split = options.split
     taken = {*options.drop, options.weight, split.column, split.group, split.time}
-    taken |= {column for name, kind in targets.items() for column in get_target_columns(name, kind)}
+    taken |= {column for name, kind in targets.items() for column in kind.list_columns(name)}
     if not targets:
         # An objective that learns from inputs is not to see the labels of a source.
         taken |= set(options.source.default_targets())  # type: ignore[attr-defined]  # every source has it
@@ -170,7 +196,10 @@ def _list_free_columns(
 
 
 def describe_left_out(
-    training: Mapping[str, RawColumn], options: DataOptions, targets: Mapping[str, Kind], inputs: Mapping[str, object]
+    training: Mapping[str, RawColumn],
+    options: DataOptions,
+    targets: Mapping[str, TargetOptions],
+    inputs: Mapping[str, object],
 ) -> Iterator[str]:
     """Describe why columns without a role are no inputs, if the inputs are detected."""
     for name in _list_free_columns(training, options, targets) if options.inputs is None else ():
@@ -277,14 +306,16 @@ def read_weights(column: RawColumn) -> np.ndarray:
     wrong = ~(values >= 0)  # Not `values < 0`: NaN, a missing weight, compares false with everything.
     if wrong.any():
         row = int(np.argmax(wrong))
-        received = "nothing" if np.isnan(values[row]) else f"{values[row]:g}"
+        received = "nothing" if np.isnan(values[row]) else write_number(values[row])
         message = f"expected a number of at least 0, received {received}."
         raise RowFault(row, message, "Write 0 to exclude a row from the loss.")
     large = values > np.finfo("float32").max
     if large.any():
         row = int(np.argmax(large))
         limit = np.finfo("float32").max
-        raise RowFault(row, f"expected a weight of at most {limit:.2g}, received {values[row]:g}.")
+        raise RowFault(
+            row, f"expected a weight of at most {write_number(float(limit))}, received {write_number(values[row])}."
+        )
     return values.astype("float32")
 
 

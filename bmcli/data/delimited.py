@@ -7,7 +7,8 @@ import csv
 import io
 import os
 import re
-from collections.abc import Iterable, Iterator
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -17,14 +18,55 @@ from bmcli.data.dialects import WHITESPACE, Dialect
 from bmcli.data.files import File
 from bmcli.errors import BmcliError
 
+_SCRIPT_SAMPLE = 2**18  # bytes by which the script of a file is guessed
 _SAMPLE = 2**16  # characters, or bytes, of each part of a file from which its dialect is detected
 # UTF-32 comes first: its mark begins with that of UTF-16.
+_UNMARKED: Mapping[tuple[bool, ...], str] = {
+    (True, False, True, False): "utf-16-le",
+    (False, True, False, True): "utf-16-be",
+}
 _BYTE_ORDER_MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _LINE_END = re.compile(rb"\r\n|\n|\r(?!\Z)")
 _UTF8_LETTER = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
 # Letters and punctuation of Western European texts in cp1252; the last letters, such as \xff, are too rare to be meant.
 _WESTERN = re.compile(rb"[\x80\x82\x84\x85\x8a\x8c\x8e\x91-\x97\x99\x9a\x9c\x9e\x9f\xa0-\xfd]")
 _MAX_ADJACENT = 0.25  # share of letters beside another such letter; texts in other scripts have mostly such
+
+
+@dataclass(frozen=True)
+class _Script:
+    """An encoding of another script than the Latin one, and the characters by which texts in it are recognised.
+
+    Args:
+        common: Regular expression of characters of which its texts have many, and of which other texts decoded in this
+            encoding have few.
+        share: Least share of them among the letters that are not ASCII.
+        rare: Regular expression of characters that its texts hardly have.
+        is_certain: Whether other texts never fit.
+    """
+
+    encoding: str
+    name: str
+    common: str
+    share: float
+    rare: str = "(?!)"
+    is_certain: bool = False
+
+
+# Of several that fit, the one with the largest share is guessed, and of these the first. Bytes of Korean are Chinese,
+# too, but only of the first rows of its table; bytes of Chinese are Japanese katakana of half the width.
+_SCRIPTS = (
+    _Script("cp932", "Japanese", r"[\u3041-\u30fc]", 0.2, r"[\uff61-\uff9f]", is_certain=True),
+    _Script("euc_jp", "Japanese", r"[\u3041-\u30fc]", 0.2, is_certain=True),
+    _Script("cp949", "Korean", r"[\uac00-\ud7a3]", 0.9),
+    _Script("gb18030", "Chinese", r"[\u4e00-\u9fff]", 0.7),
+    _Script("cp950", "traditional Chinese", r"[\u4e00-\u9fff]", 0.7),
+    _Script("cp1251", "Cyrillic", r"[\u0430-\u044f\u0451\u0454\u0456\u0457]", 0.6),
+    _Script("koi8_r", "Cyrillic", r"[\u0430-\u044f\u0451]", 0.6),
+)
+# First bytes of the characters of everyday texts, in the tables of KS X 1001, GB 2312 and Big5.
+_COMMON_ROWS = {"cp949": (0xB0, 0xC8), "gb18030": (0xB0, 0xD7), "cp950": (0xA4, 0xC6)}
+_MIN_LETTERS, _MAX_RARE = 10, 0.05
 
 
 @dataclass(frozen=True)
@@ -59,9 +101,47 @@ class EncodingError(BmcliError):
 
 
 def detect_encoding(path: File) -> str:
-    """Return the encoding of a file's byte order mark, or UTF-8."""
+    """Return the encoding of a file's byte order mark, UTF-16 if its first characters are two bytes of which one is 0.
+
+    Otherwise UTF-8.
+    """
     start = next(files.read_chunks(path), b"")[:4]
-    return next((name for mark, name in _BYTE_ORDER_MARKS.items() if start.startswith(mark)), "utf-8")
+    marked = next((name for mark, name in _BYTE_ORDER_MARKS.items() if start.startswith(mark)), None)
+    return marked or _UNMARKED.get(tuple(byte > 0 for byte in start), "utf-8")
+
+
+def guess_encoding(path: File) -> tuple[str, str]:
+    """Guess the encoding of a file that is not UTF-8 by its letters; also name their script.
+
+    Both are empty where no encoding is likely.
+    """
+    if is_western(path):
+        return "cp1252", "Western European"
+    start = next(files.read_chunks(path), b"")[:_SCRIPT_SAMPLE]
+    shares = {script: share for script in _SCRIPTS if (share := _measure_script(start, script))}
+    if not shares:
+        return "", ""
+    found = max(shares, key=lambda script: (script.is_certain, shares[script]))
+    return found.encoding, found.name
+
+
+def _measure_script(start: bytes, script: _Script) -> float:
+    """Return the share of common characters among the letters that are not ASCII; 0 if the script does not fit."""
+    try:
+        text = codecs.getincrementaldecoder(script.encoding)().decode(start)
+    except UnicodeDecodeError:
+        return 0.0
+    # Characters without a meaning (category C) are signs of another encoding, unlike punctuation.
+    letters = [letter for letter in text if letter > "\x7f" and unicodedata.category(letter)[0] in "LC"]
+    if len(letters) < _MIN_LETTERS:
+        return 0.0
+    joined = "".join(letters)
+    common, rare = (re.findall(pattern, joined) for pattern in (script.common, script.rare))
+    if script.encoding in _COMMON_ROWS:
+        first, last = _COMMON_ROWS[script.encoding]
+        common = [letter for letter in common if first <= letter.encode(script.encoding)[0] <= last]
+    share = len(common) / len(letters)
+    return share if share >= script.share and len(rare) <= _MAX_RARE * len(letters) else 0.0
 
 
 def is_western(path: File) -> bool:
@@ -158,8 +238,8 @@ def check_encoding(path: File, encoding: str) -> None:
         raise EncodingError(
             path,
             f"byte 0x{error.object[error.start]:02x} is not {encoding}.",
-            "Save the file as UTF-8, or set its encoding, for example `encoding: latin-1`, or cp1251 (Cyrillic), gbk "
-            "(Chinese), shift_jis (Japanese).",
+            "Save the file as UTF-8, or set its encoding, for example `encoding: latin-1` in a recipe or `--encoding "
+            "latin-1` of `bmcli init`; others are cp1251 (Cyrillic), gbk (Chinese), shift_jis (Japanese).",
             line,
         ) from None
     except UnicodeError as error:

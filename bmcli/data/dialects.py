@@ -139,6 +139,7 @@ def detect_dialect(
         *(_describe_doubt(best, candidates) if choices.delimiter is None else ()),
         *(_describe_titles(text, above, skipped) if best.first else ()),
         *(_describe_first_row(best) if choices.header is None and not header else ()),
+        *(_describe_unread_header(best) if choices.header is False else ()),
     ]
     return Detection(Dialect(best.delimiter, quote, skipped + above, header), tuple(notes))
 
@@ -342,6 +343,19 @@ def _describe_first_row(candidate: _Candidate) -> Iterator[str]:
         f"of the rows below it; the columns are named column_1 to column_{candidate.width}. If it names the columns, "
         "set `header: true`."
     )
+
+
+def _describe_unread_header(candidate: _Candidate) -> Iterator[str]:
+    """Describe a first record that looks like a header, but is read as a row."""
+    if not candidate.start or not candidate.body:
+        return
+    head = candidate.start[candidate.first].cells
+    if _names_typed_columns([head], candidate.body):
+        names = f"{', '.join(_show(cell) for cell in head[:3])}{', ...' if len(head) > 3 else ''}"
+        yield (
+            f"the first line ({names}) is read as a row, though it has words above numbers or dates. If it names the "
+            "columns, remove it."
+        )
 
 
 def _name(delimiter: str) -> str:

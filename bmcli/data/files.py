@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any, TypeAlias
 from urllib.parse import quote
 
-from bmcli import limits, parts
+from bmcli import disk, limits, parts
 from bmcli.errors import BmcliError
 from bmcli.machine import read_available_bytes
 from bmcli.quoting import quoted
@@ -185,13 +185,8 @@ def get_ending(name: str) -> str:
 
 
 def format_path(path: File) -> str:
-    """Format a path for a message: relative if it lies below the working directory."""
-    if isinstance(path, Address):
-        return path.text
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except (ValueError, OSError):  # The working directory may have been removed.
-        return str(path)
+    """Format a path or an address for a message, as `disk.format_path` does."""
+    return path.text if isinstance(path, Address) else disk.format_path(path)
 
 
 @contextmanager

@@ -33,20 +33,48 @@ def explain_fault(
         cure: Function from the cells that cannot be read to the option of a recipe that settles them, or to an empty
             text.
     """
+    located, cells = _locate_all(fault, name, rows, check)
+    if not cells:
+        return located
+    is_other_kind = sum(cells.values()) > _MANY_FOREIGN * len(rows.columns[name])
+    advice = "" if fault.advice and is_other_kind else _advise(cells, is_other_kind, cure)
+    if fault.advice and advice:
+        advice = f"{fault.advice} Or {advice[0].lower()}{advice[1:]}"
+    return replace(located, suggestion=advice or fault.advice)
+
+
+def explain_later_fault(
+    fault: RowFault, name: str, rows: SourceRows, check: Callable[[RawColumn], object], example: str, otherwise: str
+) -> Fault:
+    """Make the fault of a cell that a trained model cannot read, as `explain_fault` does, without a change of a recipe.
+
+    Args:
+        example: How the training rows write a value; empty if that is of no help.
+        otherwise: What else can be done than to correct the cell.
+    """
+    located, cells = _locate_all(fault, name, rows, check)
+    written = f"Write it as in the training rows, for example {example}" if cells and example else "Correct it"
+    steps = [fault.suggestion, f"{written}, or {otherwise}.", *columns.describe_notes(rows)]
+    return replace(located, suggestion=" ".join(filter(None, steps)))
+
+
+def _locate_all(
+    fault: RowFault, name: str, rows: SourceRows, check: Callable[[RawColumn], object]
+) -> tuple[Fault, dict[str, int]]:
+    """Add the place of a cell, and the number of all cells of its column that cannot be read; also return these.
+
+    The cells are none if the column is not one of text.
+    """
     located = columns.locate_fault(fault, name, rows)
     if fault.cell is None or name not in rows.columns or not is_text_column(rows.columns[name]):
-        return located
+        return located, {}
     cells = count_foreign(rows.columns[name], check)
     total = sum(cells.values())
     if total > 1:
         least = "at least " if len(cells) >= _MAX_COUNTED else ""
         message = f"{located.message} {least.capitalize()}{total:,} cells are no better: {list_counts(cells)}."
         located = replace(located, message=message)
-    is_other_kind = total > _MANY_FOREIGN * len(rows.columns[name])
-    advice = "" if fault.suggestion and is_other_kind else _advise(cells, is_other_kind, cure)
-    if fault.suggestion and advice:
-        advice = f"{fault.suggestion} Or {advice[0].lower()}{advice[1:]}"
-    return replace(located, suggestion=advice or fault.suggestion)
+    return located, cells
 
 
 def count_foreign(column: Any, check: Callable[[RawColumn], object]) -> dict[str, int]:

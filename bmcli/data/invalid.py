@@ -13,8 +13,9 @@ from bmcli.data.sources import SourceRows
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
 from bmcli.raw_columns import RawColumn, RowFault, is_file_column, is_text_column, take_rows
-from bmcli.recipe.data import DataOptions, get_target_columns
+from bmcli.recipe.data import DataOptions
 from bmcli.recipe.fields import Kind
+from bmcli.recipe.targets import TargetOptions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,7 +67,7 @@ class _MaskedColumns(Mapping[str, RawColumn]):
 
 
 def apply_invalid_policy(
-    rows: SourceRows, options: DataOptions, targets: Mapping[str, Kind]
+    rows: SourceRows, options: DataOptions, targets: Mapping[str, TargetOptions]
 ) -> tuple[SourceRows, dict[str, int], int]:
     """Apply the policy of `data.invalid`: skip rows, or treat cells of inputs as missing.
 
@@ -85,7 +86,7 @@ def apply_invalid_policy(
         return rows, {}, 0
     inputs = columns.resolve_inputs(rows.columns, options, targets)
     checks = dict(_list_checks(inputs, targets, options.weight))
-    read_from = {name: get_target_columns(name, kind) for name, kind in targets.items()}
+    read_from = {name: kind.list_read_columns(name) for name, kind in targets.items()}
     derived = {name: kind.reads[:1] for name, kind in inputs.items() if kind.reads}  # a cell of these is many rows'
     read_from |= derived
     unreadable = {
@@ -129,7 +130,7 @@ def take_source_rows(rows: SourceRows, indices: np.ndarray) -> SourceRows:
 
 
 def _list_checks(
-    inputs: Mapping[str, Kind], targets: Mapping[str, Kind], weight: str | None
+    inputs: Mapping[str, Kind], targets: Mapping[str, TargetOptions], weight: str | None
 ) -> Iterator[tuple[str, Callable[[RawColumn], object]]]:
     """Return the check of the cells of each input, target and weight, by column."""
     for room, kinds in (("inputs", inputs), ("data.targets", targets)):

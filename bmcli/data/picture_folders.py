@@ -10,7 +10,7 @@ from pathlib import Path
 from bmcli import limits
 from bmcli.data import files
 from bmcli.errors import BmcliError
-from bmcli.pictures import IMAGE_SUFFIXES, UNREAD_SUFFIXES
+from bmcli.pictures import IMAGE_SUFFIXES, UNREAD_SUFFIXES, looks_like_picture
 
 _SYSTEM_NAMES = ("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "icon\r")
 
@@ -20,8 +20,9 @@ class FolderContent:
     """Content of one folder, sorted by name.
 
     Args:
-        left_out: Hidden files and folders, and those that operating systems and editors keep for themselves.
-        others: Files that are no pictures, by their names.
+        others: Files that are pictures by content, or of a format that is not read, but not by their names.
+        left_out: Hidden files and folders, those that operating systems and editors keep for themselves, and files that
+            are no pictures by content and name.
     """
 
     folders: tuple[Path, ...]
@@ -59,12 +60,25 @@ def read_folder(folder: Path) -> FolderContent:
     kept = [path for path in content if not is_left_out(path)]
     folders = tuple(path for path in kept if path.is_dir())
     listed = [path for path in kept if path not in set(folders)]
+    others = tuple(path for path in listed if not is_picture(path) and _may_be_picture(path))
+    strays = {path for path in listed if not is_picture(path)}.difference(others)
     return FolderContent(
         folders,
         tuple(path for path in listed if is_picture(path)),
-        tuple(path for path in listed if not is_picture(path)),
-        tuple(path for path in content if is_left_out(path)),
+        others,
+        tuple(path for path in content if path in strays or is_left_out(path)),
     )
+
+
+def _may_be_picture(path: Path) -> bool:
+    """Whether a file that is not named like a picture is one all the same, or cannot be opened."""
+    if path.suffix.lower() in UNREAD_SUFFIXES:
+        return True
+    try:
+        with path.open("rb") as file:
+            return looks_like_picture(file.read(16))
+    except OSError:
+        return True
 
 
 def check_count(folder: Path, count: int) -> None:
@@ -86,8 +100,7 @@ def walk(folder: Path) -> Iterator[FolderContent]:
 
 
 def list_left_out(folder: Path) -> tuple[str, ...]:
-    """List what is left out in a folder and below, relative to it: hidden files and folders, and other files than
-    pictures in folders without any."""
+    """List what is left out in a folder and below, relative to it; all files of folders without pictures."""
     return tuple(
         str(path.relative_to(folder))
         for content in walk(folder)
@@ -96,7 +109,7 @@ def list_left_out(folder: Path) -> tuple[str, ...]:
 
 
 def make_other_file_error(path: Path) -> BmcliError:
-    """Make the fault of a file among pictures that is none."""
+    """Make the fault of a file among pictures that may be one, but is not named like one."""
     if path.suffix.lower() in UNREAD_SUFFIXES:
         return files.file_error(
             path, f"{path.suffix.lower()} pictures are not read.", "Convert them to JPEG first, with any image viewer."

@@ -22,8 +22,9 @@ from bmcli.errors import BmcliError, Fault, prefix_faults
 from bmcli.messages import write_message
 from bmcli.quoting import quoted
 from bmcli.raw_columns import RawColumn, RowFault, take_rows
-from bmcli.recipe.data import DataOptions, get_target_columns
+from bmcli.recipe.data import DataOptions
 from bmcli.recipe.fields import Kind
+from bmcli.recipe.targets import TargetOptions
 from bmcli.specs import MANY_COLUMNS, SPLITS, Column, DataSpec, PreparedData, Split, get_stack_name
 from bmcli.windows import EncodedRows, WindowedArray
 
@@ -36,12 +37,13 @@ _Result = TypeVar("_Result")
 
 _PIECE_BYTES = 2**26  # encoded bytes that are held in memory at once
 
-PREPARATION_VERSION = 7
+LEAVE_OUT = "leave out the row"
+PREPARATION_VERSION = 9
 """Part of every key. Raise it whenever the same source and options give other arrays, or their description changes."""
 
 
 def prepare(
-    options: DataOptions, targets: Mapping[str, Kind], seed: int, cache: Path, fitted: Sequence[Column] = ()
+    options: DataOptions, targets: Mapping[str, TargetOptions], seed: int, cache: Path, fitted: Sequence[Column] = ()
 ) -> PreparedData:
     """Return the encoded splits of a source, from the cache if the same bytes were prepared with the same options.
 
@@ -77,8 +79,11 @@ def prepare(
     return PreparedData.open(cache / key)
 
 
-def encode_rows(rows: SourceRows, spec: DataSpec, with_targets: bool) -> Split:
+def encode_rows(rows: SourceRows, spec: DataSpec, with_targets: bool, otherwise: str = LEAVE_OUT) -> Split:
     """Encode rows of another file with the columns fitted on the training rows of a run; they have no weights.
+
+    Args:
+        otherwise: What else can be done about a cell that cannot be read than to correct it, for its fault.
 
     Raises:
         BmcliError: A column is missing, or a cell cannot be read.
@@ -89,14 +94,14 @@ def encode_rows(rows: SourceRows, spec: DataSpec, with_targets: bool) -> Split:
     sources = {key: target_kinds.get_source_columns(column) for key, column in fitted.items() if key[0] == "targets"}
     sources |= {key: (key[1],) for key in fitted if key[0] == "inputs"}
     names = [name for each in sources.values() for name in each]
-    faults = [columns.missing_column_fault(name, "", rows) for name in names if name not in rows.columns]
+    faults = [columns.missing_column_fault(name, "", rows, names) for name in names if name not in rows.columns]
     if faults:
         raise BmcliError(*faults)
 
     def encode(key: _ColumnKey, column: Column) -> EncodedRows:
         return _encode(key[0], columns.join_columns(rows.columns, sources[key]), column)
 
-    explain = _explain_later_fault(rows, lambda key, column, cells: _encode(key[0], cells, column))
+    explain = _explain_later_fault(rows, lambda key, column, cells: _encode(key[0], cells, column), otherwise)
     encoded = _apply_to_columns(fitted, encode, rows, explain)
     return Split(
         inputs={name: array for (role, name), array in encoded.items() if role == "inputs"},
@@ -104,23 +109,28 @@ def encode_rows(rows: SourceRows, spec: DataSpec, with_targets: bool) -> Split:
     )
 
 
-def to_serving_arrays(rows: SourceRows, spec: DataSpec) -> dict[str, np.ndarray]:
+def to_serving_arrays(rows: SourceRows, spec: DataSpec, otherwise: str = LEAVE_OUT) -> dict[str, np.ndarray]:
     """Convert rows of another file to the inputs of a served model, by column; raise as `encode_rows` does."""
     fitted = {("inputs", column.name): column for column in spec.inputs}
-    faults = [columns.missing_column_fault(name, "", rows) for _, name in fitted if name not in rows.columns]
+    names = [name for _, name in fitted]
+    faults = [columns.missing_column_fault(name, "", rows, names) for name in names if name not in rows.columns]
     if faults:
         raise BmcliError(*faults)
     arrays = _apply_to_columns(
         fitted,
         lambda key, column: input_kinds.to_serving_array(rows.columns[key[1]], column),
         rows,
-        _explain_later_fault(rows, lambda _, column, cells: input_kinds.to_serving_array(cells, column)),
+        _explain_later_fault(rows, lambda _, column, cells: input_kinds.to_serving_array(cells, column), otherwise),
     )
     return {name: array for (_, name), array in arrays.items()}
 
 
 def read_serving_arrays(
-    options: DataOptions, targets: Mapping[str, Kind], seed: int, spec: DataSpec, positions: Mapping[str, np.ndarray]
+    options: DataOptions,
+    targets: Mapping[str, TargetOptions],
+    seed: int,
+    spec: DataSpec,
+    positions: Mapping[str, np.ndarray],
 ) -> dict[str, dict[str, np.ndarray]]:
     """Read rows of the splits again as inputs of a served model, by split and column.
 
@@ -143,7 +153,7 @@ def read_serving_arrays(
 
 def _prepare_source(
     options: DataOptions,
-    targets: Mapping[str, Kind],
+    targets: Mapping[str, TargetOptions],
     seed: int,
     fitted_inputs: Sequence[Column],
     draft: store.PreparedDataWriter,
@@ -160,7 +170,7 @@ def _prepare_source(
 def _encode_source(
     rows: SourceRows,
     options: DataOptions,
-    targets: Mapping[str, Kind],
+    targets: Mapping[str, TargetOptions],
     seed: int,
     fitted_inputs: Sequence[Column],
     draft: store.PreparedDataWriter,
@@ -187,7 +197,9 @@ def _encode_source(
 
     def fit_and_encode(key: _ColumnKey, item: tuple[str, Kind]) -> Column:
         (role, name), (file, kind) = key, item
-        raw = columns.join_columns(rows.columns, get_target_columns(name, kind) if role == "targets" else (name,))
+        raw = columns.join_columns(
+            rows.columns, kind.list_read_columns(name) if isinstance(kind, TargetOptions) else (name,)
+        )
         with prefix_faults(training_files):
             is_known = role == "inputs" and name in known
             column = known[name] if is_known else _fit_column(role, name, kind, raw, indices["train"])
@@ -207,6 +219,7 @@ def _encode_source(
         )
 
     fitted = _apply_to_columns(items, fit_and_encode, rows, explain)
+    _check_words(targets, fitted)
     return DataSpec(
         inputs=tuple(fitted["inputs", name] for name in inputs),
         targets=tuple(fitted["targets", name] for name in targets),
@@ -219,9 +232,45 @@ def _encode_source(
         weight=options.weight,
         source=rows.detected_options,
         malformed_records=rows.malformed_records,
-        notes=(*rows.notes, *columns.describe_left_out(rows.columns, options, targets, inputs)),
+        notes=(
+            *rows.notes,
+            *columns.describe_left_out(rows.columns, options, targets, inputs),
+            *_describe_cut_words(targets, fitted),
+        ),
         crosses=columns.build_crosses(options, inputs, {name: fitted["inputs", name] for name in inputs}),
     )
+
+
+def _check_words(targets: Mapping[str, TargetOptions], fitted: Mapping[_ColumnKey, Column]) -> None:
+    """Require that the steps of a text for whose words a target has values are its words.
+
+    Raises:
+        BmcliError: It is no input, or is encoded in another way.
+    """
+    for name, kind in targets.items():
+        if (text := kind.words_of) is None:
+            continue
+        column = fitted.get(("inputs", text))
+        if column is None or not input_kinds.get_traits(column).has_words:
+            state = "is no input" if column is None else "is not encoded as the sequence of its words"
+            raise BmcliError(
+                f"target {quoted(name)} has a value for each word of {quoted(text)}, which {state}.",
+                path=f"data.inputs.{text}" if column else "data.inputs",
+                suggestion="Write {kind: text, encoding: sequence, tokens: {kind: words, punctuation: keep}}.",
+            )
+
+
+def _describe_cut_words(targets: Mapping[str, TargetOptions], fitted: Mapping[_ColumnKey, Column]) -> Iterator[str]:
+    """Describe the words behind the length of an input, for which a target has values that are not read either."""
+    for name, kind in targets.items():
+        if (text := kind.words_of) is None:
+            continue
+        column = fitted["inputs", text]
+        if share := input_kinds.get_traits(column).cut_share:
+            yield (
+                f"{share:.2%} of the words of {quoted(text)} are behind the first {column.shape[0]} of their rows: "
+                f"{quoted(name)} of these is neither learned, measured nor predicted; `length` of both limits it."
+            )
 
 
 def _fit_column(role: str, name: str, options: Kind, raw: RawColumn, train: np.ndarray) -> Column:
@@ -285,7 +334,7 @@ def _translate_source_rows(indices: np.ndarray) -> Iterator[None]:
     try:
         yield
     except RowFault as fault:
-        raise RowFault(int(indices[fault.row]), fault.message, fault.suggestion, fault.cell) from None
+        raise fault.at(int(indices[fault.row])) from None
 
 
 def _read_split_weights(
@@ -333,20 +382,21 @@ def _apply_to_columns(
 
 
 def _explain_later_fault(
-    rows: SourceRows, read: Callable[[_ColumnKey, Column, RawColumn], object]
+    rows: SourceRows, read: Callable[[_ColumnKey, Column, RawColumn], object], otherwise: str
 ) -> Callable[[_ColumnKey, Column, RowFault], Fault]:
     """Make the function that explains the fault of a cell that a fitted column cannot read."""
 
     def explain(key: _ColumnKey, column: Column, fault: RowFault) -> Fault:
-        return foreign_cells.explain_fault(
-            fault, key[1], rows, lambda cells: read(key, column, cells), cure=lambda cells: ""
+        example = input_kinds.get_traits(column).example if key[0] == "inputs" else ""
+        return foreign_cells.explain_later_fault(
+            fault, key[1], rows, lambda cells: read(key, column, cells), example, otherwise
         )
 
     return explain
 
 
 def _compute_key(
-    options: DataOptions, targets: Mapping[str, Kind], seed: int, fingerprint: str, fitted: Sequence[Column]
+    options: DataOptions, targets: Mapping[str, TargetOptions], seed: int, fingerprint: str, fitted: Sequence[Column]
 ) -> str:
     """Compute the SHA-256 of everything that determines the arrays; the paths of the files do not."""
     values = options.model_dump()
@@ -361,7 +411,7 @@ def _compute_key(
     return hashlib.sha256(json.dumps([PREPARATION_VERSION, fingerprint, seed, values]).encode()).hexdigest()
 
 
-def _hash_plugins(options: DataOptions, targets: Mapping[str, Kind]) -> dict[str, str]:
+def _hash_plugins(options: DataOptions, targets: Mapping[str, TargetOptions]) -> dict[str, str]:
     """Return the SHA-256 of the code of each plug-in that reads or encodes the data."""
     used: Mapping[str, Sequence[Kind]] = {
         "data.sources": [options.source], "inputs": [*(options.inputs or {}).values()],

@@ -10,13 +10,16 @@ from bmcli.data import columns, derivation, invalid
 from bmcli.data.sources import SourceRows, get_source, read_rows
 from bmcli.data.splitting import splits
 from bmcli.errors import prefix_faults
+from bmcli.number_texts import is_year, write_number, write_values
 from bmcli.raw_columns import RawColumn, RowFault, is_file_column, is_text_column, read_written_numbers, take_rows
 from bmcli.recipe.data import DataOptions, FoldOptions
-from bmcli.recipe.fields import Kind
+from bmcli.recipe.targets import TargetOptions
 from bmcli.specs import SPLITS
 
 if TYPE_CHECKING:
     import numpy as np
+
+_MAX_WHOLE = 1e15  # beyond which a float does not hold all digits
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,8 @@ class RawSplits:
         is_missing = _find_missing(self.columns[name])
         return {split: int(np.count_nonzero(is_missing[self.indices[split]])) for split in SPLITS}
 
-    def number_range(self, name: str) -> tuple[float, float, float] | None:
-        """Return minimum, mean and maximum of a column; None if it has no numbers."""
+    def describe_numbers(self, name: str) -> str | None:
+        """Describe minimum, maximum and mean of a column, of years without the mean; None if it has no numbers."""
         import numpy as np
 
         if name not in self.columns:
@@ -61,7 +64,13 @@ class RawSplits:
         except RowFault:
             return None
         numbers = values[~np.isnan(values)].astype("float64")
-        return (float(numbers.min()), float(numbers.mean()), float(numbers.max())) if len(numbers) else None
+        if not len(numbers):
+            return None
+        low, high = float(numbers.min()), float(numbers.max())
+        written = " to ".join(write_values(name, [low, high]))
+        is_whole = bool((numbers == np.floor(numbers)).all())
+        mean = "" if is_year(name, low, high, is_whole) else f", mean {write_number(float(numbers.mean()))}"
+        return f"{written}{mean}"
 
     def select_split(self, split: str) -> SourceRows:
         """Return the rows of a split."""
@@ -69,7 +78,7 @@ class RawSplits:
         return invalid.take_source_rows(all_rows, self.indices[split])
 
 
-def read_raw_folds(options: DataOptions, targets: Mapping[str, Kind], seed: int, count: int) -> RawSplits:
+def read_raw_folds(options: DataOptions, targets: Mapping[str, TargetOptions], seed: int, count: int) -> RawSplits:
     """Read all single-valued columns, with the test rows of each fold as `fold-1`, `fold-2` and so on.
 
     Raises:
@@ -87,7 +96,7 @@ def read_raw_folds(options: DataOptions, targets: Mapping[str, Kind], seed: int,
 
 
 def read_raw_splits(
-    options: DataOptions, targets: Mapping[str, Kind], seed: int, names: tuple[str, ...] | None
+    options: DataOptions, targets: Mapping[str, TargetOptions], seed: int, names: tuple[str, ...] | None
 ) -> RawSplits:
     """Read single-valued columns of a source, with the rows of each split.
 
@@ -106,7 +115,7 @@ def read_raw_splits(
 
 
 def reread_rows(
-    options: DataOptions, targets: Mapping[str, Kind], seed: int
+    options: DataOptions, targets: Mapping[str, TargetOptions], seed: int
 ) -> tuple[SourceRows, Mapping[str, np.ndarray]]:
     """Read a source again, and split it into the rows of the encoded arrays, in their order.
 
@@ -118,7 +127,9 @@ def reread_rows(
         return rows, splits.split_rows(rows, options, targets, seed).indices
 
 
-def read_valid_rows(options: DataOptions, targets: Mapping[str, Kind]) -> tuple[SourceRows, dict[str, int], int]:
+def read_valid_rows(
+    options: DataOptions, targets: Mapping[str, TargetOptions]
+) -> tuple[SourceRows, dict[str, int], int]:
     """Read a source, check that it has the recipe's columns, and apply the policy for cells that cannot be read.
 
     Preparation and every later reading share these steps, so that they agree on the rows.
@@ -147,7 +158,7 @@ def _select_single_valued(rows: SourceRows, names: tuple[str, ...] | None) -> di
     }
 
 
-def find_row_indices(options: DataOptions, targets: Mapping[str, Kind], seed: int, split: str) -> np.ndarray:
+def find_row_indices(options: DataOptions, targets: Mapping[str, TargetOptions], seed: int, split: str) -> np.ndarray:
     """Return the indices of a split's rows in the source, in the order of the encoded arrays.
 
     Arguments and faults are those of `read_raw_splits`.
@@ -166,5 +177,7 @@ def _find_missing(column: RawColumn) -> np.ndarray:
 
 
 def _format_number(cell: object) -> str:
-    """Format a number with at most 7 significant digits."""
+    """Format a cell as its source may write it: fractions with at most 7 significant digits."""
+    if isinstance(cell, float) and cell.is_integer() and abs(cell) < _MAX_WHOLE:
+        return str(int(cell))
     return f"{cell:.7g}" if isinstance(cell, float) else str(cell)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
@@ -92,13 +93,22 @@ def compile_format(date_format: str) -> DatePattern:
             raise ValueError(f"no directive '%{directive}' for dates")
         else:
             field, group = _DIRECTIVES[directive]
-            group = group.replace("?[", "[") if without_separators else group
+            # A number has no zero before its first digit.
+            group = group.replace("?[", "[") if without_separators and regex else group
             regex += f"(?P<{field}>{group})" if field else group
             regex += "" if without_separators else _SUFFIXES.get(directive, "")
             fields += [field] if field else []
     _check_fields(date_format, fields)
     # Other programs write whole numbers as 20210131.0 where some cells are missing.
     return DatePattern(regex + (r"(?:\.0*)?" if is_compact(date_format) else ""), tuple(fields))
+
+
+def write_example(date_format: str) -> str:
+    """Write a date in a format."""
+    example = datetime(2021, 1, 31, 14, 5, tzinfo=UTC)
+    if date_format in EPOCHS:
+        return str(int(example.timestamp()) * EPOCHS[date_format])
+    return example.strftime("%Y-%m-%d" if date_format == "iso" else date_format)
 
 
 def list_formats(formats: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -118,7 +128,7 @@ def find_format_problem(formats: str | Sequence[str] | None) -> tuple[str, str] 
 
 def is_compact(date_format: str) -> bool:
     """Whether cells of a format are whole numbers, such as 20210131."""
-    return re.fullmatch("%Y%m(%d(%H(%M(%S)?)?)?)?", date_format) is not None
+    return re.fullmatch("%Y%m(%d(%H(%M(%S)?)?)?)?|%d%m%Y|%m%d%Y", date_format) is not None
 
 
 def _check_fields(date_format: str, fields: Sequence[str]) -> None:

@@ -22,7 +22,7 @@ _NUMERIC_FORMATS = tuple(
     for parts in (("%m", "%d", "%Y"), ("%d", "%m", "%Y"), ("%m", "%d", "%y"), ("%d", "%m", "%y"), ("%y", "%m", "%d"))
 )
 DAY_FORMATS = (
-    *("%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%Y%m%d", *_NUMERIC_FORMATS, "%d. %m. %Y"),
+    *("%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%Y%m%d", *_NUMERIC_FORMATS, "%d. %m. %Y", "%m%d%Y", "%d%m%Y"),
     *("%d %b %Y", "%d. %b %Y", "%d-%b-%Y", "%d/%b/%Y", "%d%b%Y", "%d %b, %Y", "%d-%b-%y", "%d %b %y", "%Y-%b-%d"),
     *("%b %d %Y", "%b %d, %Y", "%a, %d %b %Y", "%a %b %d %Y", "%a %d %b %Y", "%a, %b %d, %Y", "%A, %d %b %Y"),
     *("%A, %b %d, %Y", "%a %b %d %H:%M:%S %Y", "%a %b %d %H:%M:%S %z %Y"),
@@ -302,7 +302,7 @@ def _explain_order(column: _Column, day_format: str, cells: np.ndarray) -> str:
     import numpy as np
 
     swapped = day_format.translate(str.maketrans("dm", "md"))
-    if swapped == day_format or swapped not in _NUMERIC_FORMATS:
+    if swapped == day_format or swapped not in DAY_FORMATS:
         return ""
     first = "days" if day_format.startswith("%d") else "months"
     row = int(np.argmax(cells & ~column.match(swapped)))

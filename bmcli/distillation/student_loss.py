@@ -14,7 +14,7 @@ import tensorflow as tf
 from bmcli import models, parts
 from bmcli.distillation import layer_lookup
 from bmcli.distillation.input_adapters import InputAdapter
-from bmcli.distillation.losses import LayerPair, LossInputs, TargetOutputs
+from bmcli.distillation.losses import LayerOptions, LayerPair, LossInputs, TargetOutputs
 from bmcli.distillation.teachers import TeacherPredictor, make_layer_key
 from bmcli.distribution.strategy import Placement
 from bmcli.errors import BmcliError
@@ -213,12 +213,17 @@ class DistillationLoss(LossProvider):
 
 
 def _require_one_view(network: Network) -> None:
-    """Refuse objectives of several views, whose outputs those of teachers cannot be compared with."""
+    """Refuse objectives of several views or hidden parts, whose outputs those of teachers cannot be compared with."""
     for name, objective in network.objectives.items():
         if objective.views > 1:
             raise BmcliError(
                 f"the objective of target {quoted(name)} computes {objective.views} views of each example, so that a "
                 "teacher has no outputs to compare with.",
+                path="objective", suggestion="Distil networks of other objectives.",
+            )  # fmt: skip
+        if objective.hides_inputs:
+            raise BmcliError(
+                f"the objective of target {quoted(name)} hides parts of each example, which a teacher sees as a whole.",
                 path="objective", suggestion="Distil networks of other objectives.",
             )  # fmt: skip
 
@@ -233,7 +238,7 @@ def _build_terms(
         number = counts[options.kind]
         name = options.kind if number == 1 else f"{options.kind}_{number}"
         hints = []
-        for position, pair in enumerate(getattr(options, "pairs", ())):
+        for position, pair in enumerate(options.pairs if isinstance(options, LayerOptions) else ()):
             path = f"distillation.losses.{index}.pairs.{position}"
             tensor = layer_lookup.find_layer_output(network.model, pair.student, "the student", f"{path}.student")
             hints.append(

@@ -15,14 +15,15 @@ import tensorflow as tf
 from bmcli import models, parts
 from bmcli.disk import format_path
 from bmcli.distillation import layer_lookup
-from bmcli.distillation.losses import LayerPair, OutputForm, TargetOutputs
+from bmcli.distillation.losses import LayerOptions, LayerPair, OutputForm, TargetOutputs
 from bmcli.distribution import strategy
 from bmcli.distribution.strategy import Placement
 from bmcli.errors import BmcliError
+from bmcli.layers.described_output import DescribedOutput
 from bmcli.networks import network
 from bmcli.networks.weights import SavedNetwork, load_weights
 from bmcli.objectives import Converter, LearnedTarget
-from bmcli.quoting import quoted
+from bmcli.quoting import listed, quoted
 from bmcli.recipe.distill import DistillationOptions, TrainedTeacherOptions
 from bmcli.recipe.load import load_recipe
 from bmcli.recipe.schema import Recipe
@@ -45,6 +46,7 @@ class TeacherNetwork:
         digest: SHA-256 of its file.
         converters: For each target of the student, from the teacher's outputs to the student's outputs for the same
             predictions, `(batch, width)`.
+        notes: How its outputs were matched with those of its student, where that is not plain; as sentences.
     """
 
     display_path: str
@@ -53,6 +55,7 @@ class TeacherNetwork:
     spec: DataSpec | None
     digest: str
     converters: Mapping[str, Callable[[Any], Any]]
+    notes: tuple[str, ...] = ()
 
     def accepts_inputs_of(self, spec: DataSpec) -> bool:
         """Whether it accepts the encoded inputs of other data without conversion."""
@@ -96,7 +99,7 @@ def _load_teacher(
     teacher_recipe, teacher_spec = load_recipe(str(run.lock)).recipe.after_training(), read_data_spec(run)
     strategy.set_random_state(teacher_recipe.seed, teacher_recipe.train.precision)
     with placement.strategy.scope(), _locate_faults(path):
-        built = network.build_network(teacher_recipe, teacher_spec)
+        built = network.build_saved_network(teacher_recipe, teacher_spec)
         load_weights(SavedNetwork(Path(options.model), teacher_spec, options.sha256), built)
     model = built.model
     model.trainable = False
@@ -130,15 +133,13 @@ def _build_converter(student: LearnedTarget, teacher_spec: DataSpec, display_pat
         )  # fmt: skip
     teacher = LearnedTarget(teacher_spec.output(name), teacher_spec.target(name))
     if teacher.output.objective != student.output.objective:
-        raise BmcliError(
-            f"teacher {display_path} has the objective {teacher.output.objective} for {quoted(name)}, its student "
-            f"{student.output.objective}.",
-            path=path, suggestion="Give both the same objective.",
-        )  # fmt: skip
+        raise _make_objective_error(display_path, teacher.output.objective, student, path)
     try:
         converter: Converter = parts.load("objectives", student.output.objective).convert_teacher(student, teacher)
     except ValueError as error:
-        raise BmcliError(f"teacher {display_path} {error}.", path=path) from None
+        raise BmcliError(
+            f"teacher {display_path} {error}.", path=path, suggestion="Give a teacher of the same targets."
+        ) from None
     return converter
 
 
@@ -150,42 +151,100 @@ def _load_teacher_file(
         model = network.load_serving_model(file, digest)
     model.trainable = False
     display_path = format_path(file)
-    outputs = model.output if isinstance(model.output, dict) else {}
-    converters = {}
-    for output in spec.outputs:
-        if output.name not in outputs:
-            raise BmcliError(
-                f"teacher {display_path} has no output {quoted(output.name)}.", path=path,
-                suggestion=parts.did_you_mean(output.name, list(map(str, outputs))),
-            )  # fmt: skip
-        shape = tuple(outputs[output.name].shape[1:])
-        if output.names and not _fits(shape, output.shape):
-            raise BmcliError(
-                f"teacher {display_path} predicts {shape[-1] if shape else 1} classes of {quoted(output.name)}, "
-                f"expected {len(output.names)}.",
-                path=path,
-            )
-        converters[output.name] = _build_prediction_converter(LearnedTarget(output, spec.target(output.name)), path)
     if not isinstance(model.input, dict) or set(model.input) - {column.name for column in spec.inputs}:
-        names = ", ".join(map(str, model.input)) if isinstance(model.input, dict) else "an input without a name"
-        raise BmcliError(f"the inputs of teacher {display_path} are not columns of these data: {names}.", path=path)
-    return TeacherNetwork(display_path, model, None, None, digest, converters)
+        names = listed(map(str, model.input)) if isinstance(model.input, dict) else "an input without a name"
+        raise BmcliError(
+            f"the inputs of teacher {display_path} are not columns of these data: {names}.", path=path,
+            suggestion="Build it as keras.Model({column: input}, {target: output}), by the names of the data.",
+        )  # fmt: skip
+    records = {layer.recorded_output: layer for layer in model.layers if isinstance(layer, DescribedOutput)}
+    outputs = model.output if isinstance(model.output, dict) else {}
+    matches = {
+        output.name: _match_output(
+            LearnedTarget(output, spec.target(output.name)), outputs, records.get(output.name), display_path, path
+        )
+        for output in spec.outputs
+    }
+    converters = {name: converter for name, (converter, _) in matches.items()}
+    notes = tuple(note for _, note in matches.values() if note)
+    return TeacherNetwork(display_path, model, None, None, digest, converters, notes)
 
 
-def _fits(shape: tuple[int | None, ...], expected: tuple[int | None, ...]) -> bool:
-    """Whether shapes may be the same; None is any size."""
-    return len(shape) == len(expected) and all(
-        None in sizes or sizes[0] == sizes[1] for sizes in zip(shape, expected, strict=True)
+def _match_output(
+    student: LearnedTarget, outputs: Mapping[str, Any], record: DescribedOutput | None, display_path: str, path: str
+) -> tuple[Converter, str]:
+    """Match an output of a file with that of a student.
+
+    Args:
+        outputs: Of the file, by name.
+        record: What the file records of the output; None in a file that bmcli did not write.
+
+    Returns:
+        The conversion of the file's predictions to outputs of the student, and a note, or an empty text.
+
+    Raises:
+        BmcliError: The file has no such output, or it means something else.
+    """
+    name, kind = student.output.name, parts.load("objectives", student.output.objective)
+    if name not in outputs:
+        raise BmcliError(
+            f"teacher {display_path} has no output {quoted(name)}.", path=path,
+            suggestion=parts.did_you_mean(name, list(map(str, outputs)))
+            or "Build it as keras.Model({column: input}, {target: output}), by the names of the data.",
+        )  # fmt: skip
+    if record is not None and record.objective != student.output.objective:
+        raise _make_objective_error(display_path, record.objective, student, path)
+    shape, names = tuple(outputs[name].shape[1:]), student.output.names if record is None else record.names
+    expected = (*student.output.shape[:-1], len(names)) if names else student.output.shape
+    if not _fits(shape, expected):
+        what, received = "classes" if student.output.names else "numbers", shape[-1] if shape else 1
+        raise BmcliError(
+            f"teacher {display_path} predicts {received} {what} of {quoted(name)}, expected "
+            f"{expected[-1] if expected else 1}"
+            f"{f': {listed(student.output.names)}' if student.output.names else ''}.",
+            path=path, suggestion="Give a teacher of the same target.",
+        )  # fmt: skip
+    teacher = LearnedTarget(replace(student.output, names=names, shape=expected), student.target)
+    try:
+        invert: Converter = kind.invert_predictions(teacher)
+    except ValueError as error:
+        raise BmcliError(f"{error}.", path=path, suggestion="Give the teacher's run instead of its file.") from None
+    try:
+        convert: Converter = kind.convert_teacher(student, teacher)
+    except ValueError as error:
+        raise BmcliError(
+            f"teacher {display_path} {error}.", path=path, suggestion="Give a teacher of the same classes."
+        ) from None
+    return lambda predictions: convert(invert(predictions)), _describe_match(student, record, display_path)
+
+
+def _describe_match(student: LearnedTarget, record: DescribedOutput | None, display_path: str) -> str:
+    """Describe in which order the classes of a file are taken, if it is not plainly that of the student."""
+    names, of = student.output.names, quoted(student.output.name)
+    if record is None and names:
+        return f"teacher {display_path} has no names of the classes of {of}; they are read in the order {listed(names)}"
+    if record is None or record.names == names:
+        return ""
+    return (
+        f"teacher {display_path} predicts {of} as {listed(record.names)}; its student takes the classes by name, as "
+        f"{listed(names)}"
     )
 
 
-def _build_prediction_converter(student: LearnedTarget, path: str) -> Converter:
-    """Build the conversion of a teacher's predictions to outputs of its student."""
-    try:
-        converter: Converter = parts.load("objectives", student.output.objective).invert_predictions(student)
-    except ValueError as error:
-        raise BmcliError(f"{error}.", path=path, suggestion="Give the teacher's run instead of its file.") from None
-    return converter
+def _make_objective_error(display_path: str, objective: str, student: LearnedTarget, path: str) -> BmcliError:
+    return BmcliError(
+        f"teacher {display_path} has the objective {objective} for {quoted(student.output.name)}, its student "
+        f"{student.output.objective}.",
+        path=path, suggestion="Give both the same objective.",
+    )  # fmt: skip
+
+
+def _fits(shape: tuple[int | None, ...], expected: tuple[int | None, ...]) -> bool:
+    """Whether shapes may be the same; None is any size, and a number may have an axis of its own."""
+    shape = () if shape == (1,) and not expected else shape
+    return len(shape) == len(expected) and all(
+        None in sizes or sizes[0] == sizes[1] for sizes in zip(shape, expected, strict=True)
+    )
 
 
 class TeacherPredictor:
@@ -293,7 +352,8 @@ def list_layer_pairs(options: DistillationOptions) -> list[tuple[LayerPair, str]
     return [
         (pair, f"distillation.losses.{index}.pairs.{number}")
         for index, loss in enumerate(options.losses)
-        for number, pair in enumerate(getattr(loss, "pairs", ()))
+        if isinstance(loss, LayerOptions)
+        for number, pair in enumerate(loss.pairs)
     ]
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from bmcli.advice import make_command
 from bmcli.errors import BmcliError
 from bmcli.recipe.runtime import RuntimeOptions
 
@@ -72,7 +73,7 @@ def detect_cluster(runtime: RuntimeOptions, environment: Mapping[str, str] = os.
             "multi_worker needs the addresses of its peers, but there is no TF_CONFIG, no Slurm step of several tasks, "
             "and no Kubernetes job with BMCLI_WORKERS.",
             path="runtime.strategy",
-            suggestion="`bmcli train RECIPE --workers 2` starts two workers on this machine.",
+            suggestion=f"{make_command('train', 'RECIPE', '--workers', '2')} starts two workers on this machine.",
         )
     return None
 

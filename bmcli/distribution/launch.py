@@ -22,6 +22,7 @@ from pathlib import Path
 from types import FrameType
 
 from bmcli import stopping
+from bmcli.advice import Command, make_command
 from bmcli.disk import format_path
 from bmcli.errors import BmcliError, GateMissed, Interrupted, RunFailed
 
@@ -69,11 +70,11 @@ class LostWorker:
         """Read the end of its log."""
         return read_last_lines(self.log, count) if self.log is not None else []
 
-    def to_error(self, resume: str = "") -> BmcliError:
+    def to_error(self, resume: Command | None = None) -> BmcliError:
         """Make the error for the user.
 
         Args:
-            resume: The command that resumes from the last checkpoint; empty if there is no checkpoint.
+            resume: The command that resumes from the last checkpoint; None if there is no checkpoint.
         """
         lines = "".join(f"\n    {line}" for line in self.read_last_lines())
         log = f" Its last lines, from {format_path(self.log)}:{lines}\n" if self.log and lines else ""
@@ -277,7 +278,7 @@ class _WorkerGroup:
         if chief is not None and chief in KNOWN_EXIT_CODES and chief == codes[self._first]:
             return LaunchResult(chief)  # all workers failed for one reason, which the chief has printed
         loss = self._find_lost_worker(codes)
-        return LaunchResult(loss.to_error(resume="-").exit_code, loss)
+        return LaunchResult(loss.to_error(resume=make_command("train", "--resume", "RUN")).exit_code, loss)
 
     def _find_lost_worker(self, codes: Sequence[int | None]) -> LostWorker:
         """Find the worker that caused the others to end: a suspended one, or one that ended independently."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bmcli.evaluation.intervals import Difference
 from bmcli.metrics.differences import subtract_metrics
 from bmcli.metrics.info import Direction
 from bmcli.metrics.proportions import Interval
+from bmcli.number_texts import write_number
 
 COSTS = {"parameters": "parameters", "latency_s": "seconds to predict one row", "size": "bytes of the saved model",
          "train_s": "seconds of training"}  # fmt: skip
@@ -58,6 +59,8 @@ class Comparison:
         unpaired_reason: Why the predictions cannot be compared row by row; empty if they can.
         against_first: For each contender but the first, the difference of each metric from the first.
         against_best: For each contender but the best, the difference of the deciding metric from the best.
+        same_predictions: For each contender that predicts the same as an earlier one, the name of the first such one.
+        positive: The positive class of each target that has one, the same for all contenders.
     """
 
     split: str
@@ -70,6 +73,8 @@ class Comparison:
     unpaired_reason: str
     against_first: Mapping[str, Mapping[str, Difference]]
     against_best: Mapping[str, Difference]
+    same_predictions: Mapping[str, str] = field(default_factory=dict)
+    positive: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def _sign(self) -> int:
@@ -77,10 +82,15 @@ class Comparison:
         return -1 if self.direction == "max" else 1
 
     @property
+    def distinct(self) -> tuple[Contender, ...]:
+        """The contenders without those that predict the same as an earlier one."""
+        return tuple(each for each in self.contenders if each.name not in self.same_predictions)
+
+    @property
     def best(self) -> Contender:
         """The contender with the best metric, the cheaper one in a tie."""
-        best = min(self._sign * each.metrics[self.metric] for each in self.contenders)
-        tied = [each for each in self.contenders if not subtract_metrics(self._sign * each.metrics[self.metric], best)]
+        best = min(self._sign * each.metrics[self.metric] for each in self.distinct)
+        tied = [each for each in self.distinct if not subtract_metrics(self._sign * each.metrics[self.metric], best)]
         return min(tied, key=lambda each: each.parameters)
 
     def is_not_worse(self, each: Contender) -> bool:
@@ -88,11 +98,17 @@ class Comparison:
         return each is self.best or self.against_best[each.name].better != "first"
 
     @property
-    def recommended(self) -> Contender:
-        """The contender with the fewest parameters of those that are not significantly worse than the best."""
-        if self.unpaired_reason:
-            return self.best
-        return min(filter(self.is_not_worse, self.contenders), key=lambda each: (each.parameters, each.latency_s))
+    def recommended(self) -> Contender | None:
+        """The contender with the fewest parameters of those that are not significantly worse than the best.
+
+        Of several as small, the one with the best metric. None where differences cannot be tested, or there is none.
+        """
+        if self.unpaired_reason or len(self.distinct) == 1:
+            return None
+        return min(
+            filter(self.is_not_worse, self.distinct),
+            key=lambda each: (each.parameters, self._sign * each.metrics[self.metric]),
+        )
 
     def pareto_front(self, cost: str) -> tuple[Contender, ...]:
         """Find the contenders to which no cheaper one is equal or better, the cheapest first."""
@@ -109,12 +125,18 @@ class Comparison:
     @property
     def recommendation(self) -> str:
         """The recommended model with the reason, as sentences."""
-        best, chosen = self.best, self.recommended
         if self.unpaired_reason:
             reason = f"The difference cannot be tested: {self.unpaired_reason}"
-            return f"{best.name} has the best {self.metric}. {reason}"
+            return f"{self.best.name} has the best {self.metric}. {reason}"
+        if self.recommended is None:
+            names = [each.name for each in self.contenders]
+            return f"No recommendation: {', '.join(names[:-1])} and {names[-1]} make the same predictions."
+        same = [f"{name} makes the same predictions as {first}." for name, first in self.same_predictions.items()]
+        return " ".join([self._recommend(self.best, self.recommended), *same])
+
+    def _recommend(self, best: Contender, chosen: Contender) -> str:
         if chosen is best:
-            others = [each for each in self.contenders if each is not best]
+            others = [each for each in self.distinct if each is not best]
             tied = [each.name for each in others if self.is_not_worse(each)]
             names = ", ".join(tied)
             also = f" No significant difference from {names}, which {_get_verb(tied)} not smaller." if tied else ""
@@ -131,13 +153,13 @@ class Comparison:
         loss = max(0.0, -low if self.direction == "max" else high)
         return (
             f"{recommendation} {best.name} has the best {self.metric}, but the difference is not significant; "
-            f"{chosen.name} may be worse by up to {loss:.3g} ({difference.interval.percent} interval)."
+            f"{chosen.name} may be worse by up to {write_number(loss)} ({difference.interval.percent} interval)."
         )
 
     def _next_smaller(self) -> str:
         """The difference to the best of the smaller models, as part of a sentence."""
         best = self.best
-        smaller = [each for each in self.contenders if each.parameters < best.parameters]
+        smaller = [each for each in self.distinct if each.parameters < best.parameters]
         if not smaller:
             return ", and no model is smaller"
         closest = min(smaller, key=lambda each: self._sign * each.metrics[self.metric])
@@ -147,9 +169,10 @@ class Comparison:
         if interval is None:
             return ", and every smaller model is worse"
         bounds = sorted((abs(interval.low), abs(interval.high)))
+        gap = write_number(abs(difference.difference))
         return (
-            f", and every smaller model is worse: {closest.name}, with {size}, by {abs(difference.difference):.3g} "
-            f"({interval.percent} interval {bounds[0]:.3g} to {bounds[1]:.3g})"
+            f", and every smaller model is worse: {closest.name}, with {size}, by {gap} "
+            f"({interval.percent} interval {write_number(bounds[0])} to {write_number(bounds[1])})"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -158,6 +181,7 @@ class Comparison:
             "rows": self.rows,
             "metric": self.metric,
             "direction": self.direction,
+            **({"positive": dict(self.positive)} if self.positive else {}),
             "runs": [
                 {
                     "name": each.name, "run": each.run, "metrics": dict(each.metrics),
@@ -174,7 +198,8 @@ class Comparison:
                 for name, differences in self.against_first.items()
             },
             "best": self.best.name,
-            "recommended": self.recommended.name,
+            "recommended": self.recommended and self.recommended.name,
+            "same_predictions": dict(self.same_predictions),
             "pareto_fronts": {cost: [each.name for each in self.pareto_front(cost)] for cost in COSTS},
             "recommendation": self.recommendation,
         }  # fmt: skip

@@ -146,6 +146,12 @@ class TargetExplanation:
     least_confident: tuple[ExampleExplanation, ...]
     sanity: tuple[SanityCheck, ...]
 
+    def compute_importance_shares(self) -> list[float]:
+        """Compute the share of each column in the sum of all increases, 0 for a column without an increase."""
+        increases = [max(each.increase, 0.0) for each in self.importances]
+        total = sum(increases) or 1.0
+        return [increase / total for increase in increases]
+
 
 @dataclass(frozen=True)
 class Explanation:

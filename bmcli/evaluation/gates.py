@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from bmcli import parts
 from bmcli.errors import BmcliError, Fault
+from bmcli.number_texts import write_number
 
 _COMPARE = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 _GATE = re.compile(r"(>=|<=|>|<) ?(-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)")
@@ -51,9 +52,9 @@ class MissedGate:
     def __str__(self) -> str:
         if self.value is None:
             return f"{self.metric} is undefined, expected {self.gate}"
-        shown = f"{self.value:.4g}"
+        shown = write_number(self.value)
         # 0.89999 must not be shown as a 0.9 that misses its gate of 0.9.
-        if self.gate.holds(float(shown)):
+        if self.gate.holds(float(shown.replace(",", ""))):
             shown = repr(self.value)
         return f"{self.metric} is {shown}, expected {self.gate}"
 

@@ -13,6 +13,7 @@ from bmcli.metrics.differences import subtract_metrics
 from bmcli.metrics.info import UNKNOWN, Direction, MetricInfo
 from bmcli.metrics.proportions import LEVEL, Interval, wilson_bounds
 from bmcli.metrics.weighted_metrics import MetricSamples, WeightedMetrics
+from bmcli.number_texts import write_number, write_signed
 from bmcli.records import validate_as
 
 RESAMPLES = 1000
@@ -106,10 +107,11 @@ class Difference:
         Args:
             first, second: Names of the models.
         """
-        text = f"{self.metric}: {first} {self.first:.4g}, {second} {self.second:.4g}, difference {self.difference:+.4g}"
+        text = f"{self.metric}: {first} {write_number(self.first)}, {second} {write_number(self.second)}, "
+        text += f"difference {write_signed(self.difference)}"
         if self.interval is None:
             return f"{text}; no interval, since {self.reason}"
-        bounds = f"{self.interval.low:+.4g} to {self.interval.high:+.4g}"
+        bounds = f"{write_signed(self.interval.low)} to {write_signed(self.interval.high)}"
         text += f" ({self.interval.percent} interval {bounds}, p {_format_p_value(self.p_value)}): "
         if self.better:
             return f"{text}{first if self.better == 'first' else second} is better."

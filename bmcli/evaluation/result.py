@@ -11,8 +11,9 @@ from bmcli.evaluation.baseline import BaselineComparison
 from bmcli.evaluation.fairness import Fairness
 from bmcli.evaluation.slices import Slices
 from bmcli.metrics.calibration import Calibration
-from bmcli.metrics.classification import ClassMetrics, ConfusionMatrix
+from bmcli.metrics.classification import ClassMetrics, ConfusionMatrix, describe_positive
 from bmcli.metrics.proportions import Interval
+from bmcli.metrics.weighted_metrics import describe_row_weights
 from bmcli.records import validate_as
 
 
@@ -35,6 +36,8 @@ class Evaluation:
         slices: Of each target, if the recipe has slices.
         fairness: Of each column of `evaluate.fairness`.
         baselines: Comparison of each output that has a baseline.
+        weight: The column of the weights with which metrics named `row_weighted_` are computed; None without such.
+        positive: The positive class of each target that has one, of which precision, recall, F1 and PR AUC speak.
 
     Raises:
         ValueError: A metric is not finite.
@@ -51,6 +54,8 @@ class Evaluation:
     slices: tuple[Slices, ...] = ()
     fairness: tuple[Fairness, ...] = ()
     baselines: tuple[BaselineComparison, ...] = ()
+    positive: Mapping[str, str] = field(default_factory=dict)
+    weight: str | None = None
 
     def __post_init__(self) -> None:
         rows = [row for table in self.per_class.values() for row in table]
@@ -58,6 +63,12 @@ class Evaluation:
         for value in (*self.metrics.values(), *class_values):
             if value is not None and not math.isfinite(value):
                 raise ValueError(f"Expected finite metrics, received {value}")
+
+    @property
+    def meanings(self) -> list[str]:
+        """Of which class and with which weights of rows the metrics are, as sentences."""
+        of_weights = [] if self.weight is None else [describe_row_weights(self.weight)]
+        return [*describe_positive(self.positive), *of_weights]
 
     @property
     def baseline_metrics(self) -> dict[str, float]:
@@ -69,6 +80,8 @@ class Evaluation:
         return {
             "count": self.count,
             "metrics": dict(self.metrics),
+            "positive": dict(self.positive),
+            "weight": self.weight,
             "undefined": dict(self.undefined),
             "per_class": {name: [row.to_json() for row in table] for name, table in self.per_class.items()},
             "confusion": {name: [list(row) for row in matrix] for name, matrix in self.confusion.items()},

@@ -19,6 +19,7 @@ from bmcli.evaluation.intervals import (
 )
 from bmcli.metrics.differences import subtract_metrics
 from bmcli.metrics.weighted_metrics import WeightedMetrics, make_weighted_means
+from bmcli.number_texts import write_values
 from bmcli.raw_columns import (
     RawColumn,
     RowFault,
@@ -144,7 +145,7 @@ def make_slicing(name: str, column: RawColumn, bins: int = BINS) -> Slicing:
     if len(distinct) > _MAX_VALUES:
         return _slice_by_quantile(name, values, bins)
     return _add_missing_part(
-        name, np.searchsorted(distinct, values), np.isnan(values), [f"{value:g}" for value in distinct]
+        name, np.searchsorted(distinct, values), np.isnan(values), write_values(name, distinct.tolist())
     )
 
 
@@ -315,7 +316,7 @@ def _slice_by_category(name: str, column: RawColumn) -> Slicing:
 def _slice_by_quantile(name: str, values: np.ndarray, bins: int) -> Slicing:
     missing = np.isnan(values)
     edges = np.unique(np.quantile(values[~missing], np.arange(1, bins) / bins))
-    labels = [f"{edge:.6g}" for edge in edges]
+    labels = write_values(name, edges.tolist())
     names = [
         f"up to {labels[0]}",
         *(f"{low} to {high}" for low, high in pairwise(labels)),

@@ -183,7 +183,7 @@ class _AttributionMethods:
 
     def __init__(self, context: ExplanationContext, answers: Answers, network: Network) -> None:
         self.spec, self.answers = context.spec, answers
-        score = TargetScore(answers.name, network.objectives[answers.name])
+        score = TargetScore(answers.name, network)
         average = take_rows(context.train, _spread_rows(len(context.train), _BASELINE_ROWS))
         self.gradients = IntegratedGradients(network, context.spec, score, average)
         maps = gradcam.find_maps(network)

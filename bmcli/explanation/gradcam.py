@@ -30,12 +30,12 @@ class GradCam:
         Args:
             chosen: Class of each row, `(rows,)`.
         """
-        encoded = {name: tf.constant(np.asarray(cells)) for name, cells in rows.inputs.items()}
+        encoded = self.score.read_rows(rows)
         # Means and sums below are computed in float32, also under mixed precision.
         maps = tf.cast(self._front(encoded, training=False)["0"], tf.float32)
         with tf.GradientTape() as tape:
             tape.watch(maps)
-            score = self.score(self._back([maps], encoded), tf.constant(chosen))
+            score = self.score(self._back([maps], encoded), encoded, tf.constant(chosen))
         spatial_axes = list(range(1, len(maps.shape) - 1))
         weights = tf.reduce_mean(tape.gradient(score, maps), axis=spatial_axes, keepdims=True)
         heat: np.ndarray = tf.nn.relu(tf.reduce_sum(weights * maps, axis=-1)).numpy()

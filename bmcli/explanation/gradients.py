@@ -110,14 +110,14 @@ class IntegratedGradients:
 
     def _compute_features(self, rows: Split) -> list[np.ndarray]:
         """Compute the features of encoded rows, `(rows, ...)` each."""
-        encoded = {name: tf.constant(np.asarray(cells)) for name, cells in rows.inputs.items()}
+        encoded = self.score.read_rows(rows)
         outputs = self._front(encoded, training=False)
         return [outputs[str(i)].numpy().astype("float32") for i in range(len(self.features))]
 
     def _attribute_batch(
         self, rows: Split, chosen: np.ndarray
     ) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
-        encoded = {name: tf.constant(np.asarray(cells)) for name, cells in rows.inputs.items()}
+        encoded = self.score.read_rows(rows)
         ends = [tf.constant(each) for each in self._compute_features(rows)]
         classes = tf.constant(chosen)
         starts = [tf.zeros_like(end) + start for end, start in zip(ends, self._baselines, strict=True)]
@@ -141,7 +141,7 @@ class IntegratedGradients:
         """Compute the gradients of the scores with respect to each feature, and the scores."""
         with tf.GradientTape() as tape:
             tape.watch(values)
-            scores = self.score(self._back(values, encoded), chosen)
+            scores = self.score(self._back(values, encoded), encoded, chosen)
         gradients = tape.gradient(scores, values, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         return [tf.convert_to_tensor(each) for each in gradients], scores
 

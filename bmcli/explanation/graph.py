@@ -53,7 +53,7 @@ def find_features(network: Network) -> list[FeatureTensor]:
             origins_by_tensor[id(tensor)] = _TensorOrigin(
                 columns, has_real or is_first, is_mask or tensor.dtype == "bool"
             )
-            if is_first:
+            if is_first and _is_of_rows(tensor):
                 layer = private_api.get_operation(tensor)
                 features.append(
                     FeatureTensor(columns, tensor, tuple(layer.widths) if isinstance(layer, OneHotColumns) else ())
@@ -109,13 +109,22 @@ def build_front(network: Network, tensors: Sequence[Any]) -> keras.Model:
 
 @dataclass(frozen=True)
 class BackNetwork:
-    """The part of a network from some tensors inside, and its encoded inputs, to its outputs by target."""
+    """The part of a network from some tensors inside, and its encoded inputs, to its outputs by target.
+
+    Args:
+        columns: Encoded inputs that the part also reads.
+        matrices: From all encoded inputs to weights that are tensors of the graph, which the part also reads; None if
+            there are none.
+    """
 
     model: keras.Model
     columns: tuple[str, ...]
+    matrices: keras.Model | None
 
     def __call__(self, values: Sequence[Any], encoded: Mapping[str, Any]) -> Mapping[str, Any]:
-        outputs: Mapping[str, Any] = self.model([*values, *(encoded[name] for name in self.columns)], training=False)
+        matrices = [] if self.matrices is None else self.matrices(dict(encoded)).values()
+        others = [encoded[name] for name in self.columns]
+        outputs: Mapping[str, Any] = self.model([*values, *matrices, *others], training=False)
         return outputs
 
 
@@ -123,8 +132,14 @@ def build_back(network: Network, tensors: Sequence[Any]) -> BackNetwork:
     """Build the part of a network after some tensors; it also takes the encoded inputs that are not cut off."""
     cut = {id(tensor) for tensor in tensors}
     other_inputs = {name: tensor for name, tensor in network.model.input.items() if id(tensor) not in cut}
-    model = keras.Model([*tensors, *other_inputs.values()], dict(network.model.output))
-    return BackNetwork(model, tuple(other_inputs))
+    # Keras cannot cut one call of a layer out of a graph that keeps another one, as of a tied embedding.
+    matrices = [
+        outputs[0]
+        for outputs, inputs in _iterate_operations(network.model)
+        if _is_real(outputs[0]) and not _is_of_rows(outputs[0]) and all(map(_is_of_rows, inputs))
+    ]
+    model = keras.Model([*tensors, *matrices, *other_inputs.values()], dict(network.model.output))
+    return BackNetwork(model, tuple(other_inputs), build_front(network, matrices) if matrices else None)
 
 
 def list_layer_outputs(network: Network) -> list[tuple[keras.layers.Layer, Any]]:
@@ -135,7 +150,7 @@ def list_layer_outputs(network: Network) -> list[tuple[keras.layers.Layer, Any]]
         is_relevant = isinstance(layer, keras.layers.Layer) and (
             layer.weights or isinstance(layer, keras.layers.Activation)
         )
-        if is_relevant and _is_real(outputs[0]) and len(outputs[0].shape) > 1:
+        if is_relevant and _is_real(outputs[0]) and _is_of_rows(outputs[0]) and len(outputs[0].shape) > 1:
             layers.append((layer, outputs[0]))
     return layers
 
@@ -149,6 +164,11 @@ def _iterate_operations(model: keras.Model) -> Iterator[tuple[list[Any], list[An
 
 def _is_real(tensor: Any) -> bool:
     return "float" in str(tensor.dtype)
+
+
+def _is_of_rows(tensor: Any) -> bool:
+    """Whether a tensor has the axis of the batch; others are weights, such as the matrix of an embedding."""
+    return len(tensor.shape) > 0 and tensor.shape[0] is None
 
 
 def _is_convolution(tensor: Any) -> bool:

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
 from pydantic import Field
 
+from bmcli import parts
+from bmcli.column_records import Dtype, Size
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
+from bmcli.recipe.compression import MethodOptions
 from bmcli.recipe.fields import Kind, PartField
 from bmcli.specs import Column, DataSpec
 
@@ -32,11 +35,6 @@ Precision = Literal["float32", "float16", "int8", "reduced"]
 Runtime = Literal["tensorflow", "litert", "onnx", "openvino", "keras"]
 """Library that loads an artefact."""
 
-Dtype = Annotated[str, Field(pattern="^(string|bool|u?int(8|16|32|64)|float(16|32|64))$")]
-"""Type of the elements of a tensor: `string`, or a NumPy dtype."""
-
-Size = Annotated[int, Field(ge=0, lt=2**31)]
-
 
 class FormatOptions(Kind):
     """Options of every format."""
@@ -44,7 +42,7 @@ class FormatOptions(Kind):
     EXTRA: ClassVar[tuple[str, ...]] = ()
     """Modules that the format needs beyond the dependencies of bmcli."""
 
-    compress: tuple[Annotated[Kind, PartField("compression.methods")], ...] = Field(
+    compress: tuple[Annotated[MethodOptions, PartField("compression.methods")], ...] = Field(
         default=(),
         description="Compression steps before writing, in this order, such as [{kind: low_rank, energy: 0.9}, "
         "cluster].",
@@ -53,13 +51,13 @@ class FormatOptions(Kind):
     @property
     def name(self) -> str:
         """Folder of the artefact: the kind, its compressions and its quantisation."""
-        methods = [getattr(method, "to", method.kind) for method in self.compress]
+        methods = [method.label for method in self.compress]
         return "-".join([self.kind, *methods, *([self.quantized] if self.quantized else [])])
 
     @property
     def quantized(self) -> str | None:
         """Type of the quantised weights; None if they are not quantised."""
-        return getattr(self, "quantize", None)
+        return None
 
     @property
     def precision(self) -> Precision:
@@ -78,6 +76,10 @@ class KerasOptions(FormatOptions):
     quantize: Literal["int8", "int4", "float8"] | None = Field(
         default=None, description="Quantisation by Keras of dense, attention and embedding layers."
     )
+
+    @property
+    def quantized(self) -> str | None:
+        return self.quantize
 
     def list_compressions(self) -> tuple[Kind, ...]:
         if self.quantize is None:
@@ -144,12 +146,14 @@ class WrittenModel:
         runtime: Library that loads it.
         signatures: The default one first.
         notes: Sentences for its card.
+        modules: Python modules with operations of the model, which are imported before it is loaded.
     """
 
     model: str
     runtime: Runtime
     signatures: tuple[Signature, ...]
     notes: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -224,7 +228,7 @@ def choose_form(column: Column, supported: Collection[Preprocessing]) -> InputFo
     traits = inputs.get_traits(column)
     if traits.preprocessing in supported:
         return "raw"
-    if not traits.has_numpy_encoder and traits.encoder_file is None:
+    if traits.encoder_file is None:
         raise BmcliError(
             f"the format cannot hold the preprocessing of {quoted(column.name)}, and its kind {column.kind} has none "
             "outside of TensorFlow.",
@@ -233,11 +237,8 @@ def choose_form(column: Column, supported: Collection[Preprocessing]) -> InputFo
     return "encoded"
 
 
-def require_installed(options: FormatOptions, path: str = "") -> None:
+def require_installed(options: FormatOptions) -> None:
     """Reject a format with missing modules.
-
-    Args:
-        path: Of the format in the recipe.
 
     Raises:
         BmcliError: A module is not installed.
@@ -246,8 +247,10 @@ def require_installed(options: FormatOptions, path: str = "") -> None:
 
     missing = [name for name in options.EXTRA if find_spec(name) is None]
     if missing:
+        # Only formats of this package have an extra of it; a plug-in names modules.
+        is_built_in = options.kind in parts.list_built_in("export.formats")
+        packages = f"'bmcli[{options.kind}]'" if is_built_in else " ".join(missing)
         raise BmcliError(
             f"{options.kind} needs packages that are not installed: {', '.join(missing)}.",
-            path=path,
-            suggestion=f"Install it: pip install 'bmcli[{options.kind}]'.",
+            suggestion=f"Install it: pip install {packages}.",
         )

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from bmcli import inputs as input_kinds
 from bmcli import parts, trust
 from bmcli.answers import Answers, fits_shape
 from bmcli.data.derivation import get_derivations
 from bmcli.errors import ArtefactRejected
-from bmcli.export import Signature, card, operators, rows, runner
+from bmcli.export import Signature, card, operators, runner
 from bmcli.export.encoder_files import load_encoder
-from bmcli.native_output import hide_native_stderr
+from bmcli.native_output import drop_native_stderr, hide_native_stderr
 from bmcli.objectives import open_answers
 from bmcli.quoting import quoted
 from bmcli.recipe.fields import convert_lists
@@ -75,9 +74,9 @@ class LoadedArtefact:
         predictions: dict[str, list[np.ndarray]] = {name: [] for name in self.answers}
         for start in range(0, count, _BATCH_SIZE):
             batch = {name: values[start : start + _BATCH_SIZE] for name, values in raw.items()}
-            cells = rows.decode_files(batch, self.signature, self.spec)
             try:
-                outputs = loaded.predict(cells)
+                with drop_native_stderr():  # of the JPEG library, where the artefact decodes pictures
+                    outputs = loaded.predict(batch)
             except Exception as error:  # as above
                 raise ArtefactRejected(f"{self.folder}: cannot be run: {_format_reason(error)}") from None
             for name, answers in self.answers.items():
@@ -178,8 +177,6 @@ def _check_columns(artefact: LoadedArtefact) -> None:
     if [output.name for output in artefact.spec.outputs] != [column.name for column in artefact.spec.learned]:
         raise ValueError("its outputs differ from its targets")
     get_derivations(artefact.spec)
-    for column in artefact.spec.inputs:
-        input_kinds.get_traits(column).check_state()
     roles = {(each.target, each.role) for each in outputs}
     for name, answers in artefact.answers.items():
         answers.check_output()

@@ -30,14 +30,12 @@ class BenchmarkTarget:
 
     Args:
         folder: Of the artefact, with its card.
-        decoded_columns: Columns of files that must be decoded for it.
         uses_int8: Whether it computes in int8.
     """
 
     name: str
     folder: Path
     spec: DataSpec
-    decoded_columns: tuple[str, ...]
     bytes: int
     gzip_bytes: int
     metric: tuple[str, float] | None
@@ -75,7 +73,7 @@ def _start_worker(candidate: BenchmarkTarget, stack: contextlib.ExitStack) -> tu
     except WorkerFailed as error:
         raise ArtefactRejected(f"{candidate.folder}: cannot be loaded: {error}.") from None
     try:
-        rows = {batch: make_rows(candidate.spec, batch, candidate.decoded_columns) for batch in BATCHES}
+        rows = {batch: make_rows(candidate.spec, batch) for batch in BATCHES}
     except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError) as error:
         raise ArtefactRejected(f"{candidate.folder}: no rows fit its preprocessing: {error}.") from None
     return worker, {batch: worker.write_rows(each) for batch, each in rows.items()}
@@ -103,17 +101,9 @@ def _summarize_cost(
     )  # fmt: skip
 
 
-def make_rows(spec: DataSpec, count: int, decoded: Sequence[str] = ()) -> dict[str, np.ndarray]:
-    """Make random rows that resemble the training rows, from the fitted preprocessing alone, without data.
-
-    Args:
-        decoded: Columns of files whose cells are decoded.
-    """
+def make_rows(spec: DataSpec, count: int) -> dict[str, np.ndarray]:
+    """Make random rows that resemble the training rows, from the fitted preprocessing alone, without data."""
     import numpy as np
 
-    generator, rows = np.random.default_rng(0), {}
-    for column in spec.inputs:
-        traits = inputs.get_traits(column)
-        cells = traits.make_random_cells(count, generator)
-        rows[column.name] = traits.decode_files(cells) if column.name in decoded else cells
-    return rows
+    generator = np.random.default_rng(0)
+    return {column.name: inputs.get_traits(column).make_random_cells(count, generator) for column in spec.inputs}

@@ -18,9 +18,23 @@ from typing import Any
 from bmcli import __version__, disk, records, trust
 from bmcli import inputs as input_kinds
 from bmcli.answers import Answers
+from bmcli.column_records import AnyRecord, validate_record
+from bmcli.data import targets
 from bmcli.errors import ArtefactRejected, BmcliError
-from bmcli.export import FormatOptions, Runtime, Signature, SignatureInput, SignatureOutput, WrittenModel, schema
+from bmcli.export import (
+    FormatOptions,
+    Runtime,
+    Signature,
+    SignatureInput,
+    SignatureOutput,
+    WrittenModel,
+    example,
+    schema,
+)
 from bmcli.export.verify import Verification
+from bmcli.metrics.classification import describe_positive
+from bmcli.metrics.weighted_metrics import describe_row_weights
+from bmcli.number_texts import write_measure
 from bmcli.objectives import open_answers
 from bmcli.printable import clean
 from bmcli.quoting import shortened
@@ -28,7 +42,7 @@ from bmcli.recipe.schema import Recipe
 from bmcli.runs import Run, now
 from bmcli.specs import Column, DataSpec
 
-CARD, CARD_TEXT, PREPROCESSING, ENCODER = "card.json", "card.md", "preprocessing.json", "encoder.py"
+CARD, CARD_TEXT, PREPROCESSING, ENCODER = "card.json", "card.md", "preprocessing.json", "encoder"
 CARD_VERSION = 1
 MODEL_PATHS: Mapping[Runtime, str] = {
     "tensorflow": "1", "litert": "model.tflite", "onnx": "model.onnx", "openvino": "model.xml", "keras": "model.keras",
@@ -62,6 +76,7 @@ def build(
     """
     files = [_describe_file(folder, path) for path in _list_files(folder)]
     needed = [file for file in files if file["path"] != PREPROCESSING or (folder / ENCODER).exists()]
+    model_files = [file for file in files if not _is_preprocessing(file["path"])]
     return {
         **build_minimal(options, written),
         "bmcli_card": CARD_VERSION,
@@ -71,14 +86,28 @@ def build(
         "targets": [_describe_output(answers) for answers in open_answers(spec).values()],
         "columns": [_describe_column(column, written) for column in spec.inputs],
         "notes": list(written.notes),
+        "example": example.write_program(spec, written),
+        "request": example.make_request(spec, written) if written.runtime == "tensorflow" else None,
         "weights": dict(weights),
         "verification": verification.to_json(),
         "evaluation": {split: _select_metrics(evaluation) for split, evaluation in evaluations.items()},
         "lineage": _describe_lineage(run, recipe, spec, recorded),
         "versions": {"bmcli": __version__, "python": platform.python_version(), **dict(_list_versions())},
-        "bytes": sum(file["bytes"] for file in needed),
-        "gzip_bytes": sum(measure_gzip_bytes(folder / file["path"]) for file in needed),
+        **_measure_files(folder, needed, ""),
+        **_measure_files(folder, model_files, "model_"),
         "files": files,
+    }
+
+
+def _is_preprocessing(path: str) -> bool:
+    """Whether a file of an artefact is one of the preprocessing outside of the model."""
+    return path == PREPROCESSING or path.startswith(f"{ENCODER}/")
+
+
+def _measure_files(folder: Path, files: Sequence[Mapping[str, Any]], prefix: str) -> dict[str, int]:
+    return {
+        f"{prefix}bytes": sum(file["bytes"] for file in files),
+        f"{prefix}gzip_bytes": sum(measure_gzip_bytes(folder / file["path"]) for file in files),
     }
 
 
@@ -91,6 +120,7 @@ def build_minimal(options: FormatOptions, written: WrittenModel) -> dict[str, An
         "precision": options.precision,
         "runtime": written.runtime,
         "model": written.model,
+        "modules": list(written.modules),
         "signatures": [signature.to_json() for signature in written.signatures],
     }
 
@@ -117,6 +147,7 @@ def parse_written_model(values: Mapping[str, Any]) -> WrittenModel:
             )
             for each in values["signatures"]
         ),
+        modules=tuple(values["modules"]),
     )
 
 
@@ -180,36 +211,48 @@ def read_preprocessing(folder: Path) -> dict[str, Any]:
     Raises:
         ArtefactRejected: It is missing or invalid.
     """
-    values = _read_record(folder / PREPROCESSING, schema.PreprocessingRecord)
-    for position, column in enumerate(values["inputs"]):
-        # A forged regular expression of a date could take exponential time on every cell.
-        if forged := _find_forged_state(column):
-            raise ArtefactRejected(
-                f"{folder / PREPROCESSING}: inputs.{position}.state.{forged}: they do not follow from the column.",
-                suggestion=_EXPORT_AGAIN,
-            )
+    file = folder / PREPROCESSING
+    values = _read_record(file, schema.PreprocessingRecord)
+    for room, check in (("inputs", _check_input), ("targets", targets.check_state)):
+        for position, column in enumerate(values[room]):
+            try:
+                check(records.validate_as(Column, column))
+            except ValueError as error:
+                raise ArtefactRejected(f"{file}: {room}.{position}.{error}.", suggestion=_EXPORT_AGAIN) from None
     return values
 
 
-def _find_forged_state(values: Mapping[str, Any]) -> str | None:
+def _check_input(column: Column) -> None:
+    """Require a column that the kind of an input can fit.
+
+    Raises:
+        ValueError: It cannot; the message begins with the path of a value in the column.
+    """
+    traits = input_kinds.get_traits(column)
+    traits.check_state()
+    # A forged regular expression of a date could take exponential time on every cell.
+    if forged := _find_forged_state(traits):
+        raise ValueError(f"state.{forged}: they do not follow from the column")
+
+
+def _find_forged_state(traits: input_kinds.InputTraits) -> str | None:
     """Find a name in the state of an input whose value does not follow from the rest of the column."""
-    traits = input_kinds.get_traits(records.validate_as(Column, values))
     try:
         derived = json.loads(json.dumps(traits.derive_state()))
     except ValueError:  # such as no such format
         return next(iter(traits.derived_state))
     missing = object()
-    state = values["state"]
+    state = json.loads(json.dumps(dict(traits.column.state)))
     names = (name for name in traits.derived_state if state.get(name, missing) != derived.get(name, missing))
     return next(names, None)
 
 
-def _read_record(file: Path, record_type: type[schema.AnyRecord]) -> dict[str, Any]:
+def _read_record(file: Path, record_type: type[AnyRecord]) -> dict[str, Any]:
     try:
         if file.stat().st_size > _MAX_RECORD_BYTES[file.name]:
             raise ValueError(f"larger than {_MAX_RECORD_BYTES[file.name]:,} bytes")
         values = records.read_record(file)
-        schema.validate_record(record_type, values)
+        validate_record(record_type, values)
     except FileNotFoundError:
         if file.name == CARD:
             raise BmcliError(f"{file.parent}: not an artefact, it has no {file.name}.") from None
@@ -260,17 +303,19 @@ def _describe_output(answers: Answers) -> dict[str, Any]:
 
 def _describe_column(column: Column, written: WrittenModel) -> dict[str, Any]:
     signature_input = next(each for each in written.signatures[0].inputs if each.column == column.name)
+    traits, is_inside = input_kinds.get_traits(column), signature_input.form == "raw"
     return {
         "name": column.name,
         "kind": column.kind,
-        "meaning": input_kinds.get_traits(column).describe_cells(),
-        "preprocessing": "inside" if signature_input.form == "raw" else f"outside, by {ENCODER}",
+        "meaning": traits.describe_cells() if is_inside else traits.describe_outside_cells(),
+        "preprocessing": "inside" if is_inside else f"outside, by {ENCODER}",
     }
 
 
 def _select_metrics(evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    """Select count, metrics and intervals of an evaluation, with null for values that are not finite."""
-    return {key: _replace_non_finite(evaluation[key]) for key in ("count", "metrics", "intervals") if key in evaluation}
+    """Select what a card shows of an evaluation, with null for values that are not finite."""
+    shown = ("count", "positive", "weight", "metrics", "intervals")
+    return {key: _replace_non_finite(evaluation[key]) for key in shown if key in evaluation}
 
 
 def _replace_non_finite(value: Any) -> Any:
@@ -334,9 +379,9 @@ def render_markdown(card: Mapping[str, Any]) -> str:
     lines = [
         f"# {escape_markdown(card['name'])}: {escape_markdown(card['format'])}",
         "",
-        f"Licence: {escape_markdown(card['license'] or 'not specified')}. {_format_bytes(card['bytes'])}, "
-        f"{_format_bytes(card['gzip_bytes'])} with gzip.",
+        f"Licence: {escape_markdown(card['license'] or 'not specified')}.",
         "",
+        *_render_example(card),
         *_render_table(
             "Inputs",
             ("column", "meaning", "preprocessing"),
@@ -350,7 +395,7 @@ def render_markdown(card: Mapping[str, Any]) -> str:
         ),
         *_render_verification(verification),
         *_render_evaluation(card["evaluation"]),
-        *_render_weights(card["weights"]),
+        *_render_sizes(card),
         *_render_outside_preprocessing(card),
         *_render_serving(card),
         *(["## Notes", "", *(f"- {escape_markdown(note)}" for note in card["notes"]), ""] if card["notes"] else []),
@@ -383,15 +428,11 @@ def _render_verification(verification: Mapping[str, Any]) -> list[str]:
     if verification["agreement"] is None:
         results = ["- The artefact could not be run."]
     else:
-        difference = verification["max_difference"]
         results = [
             f"- Compared with the model on {verification['samples']:,} rows of the {verification['split']} split and "
             f"{len(verification['edge_cases'])} edge cases: {escape_markdown('; '.join(verification['edge_cases']))}.",
-            f"- Equal decisions: {verification['agreement']:.2%}; largest difference of the outputs: "
-            + ("not finite" if difference is None else f"{difference:.2g}") + ".",
-            *(f"- {escape_markdown(name)}: {each['model']:.4f} (model), {each['artefact']:.4f} (artefact)."
-              for name, each in verification["metrics"].items()),
-        ]  # fmt: skip
+            *(f"- {escape_markdown(sentence)}" for sentence in verification["summary"]),
+        ]
     verdict = "passed" if verification["verified"] else "REJECTED"
     return [
         f"## Verification: {verdict}",
@@ -413,16 +454,32 @@ def _render_evaluation(evaluation: Mapping[str, Any]) -> list[str]:
         for split, evaluation_of_split in evaluation.items()
         for name, value in evaluation_of_split.get("metrics", {}).items()
     ]
-    return _render_table("Metrics of the model", ("metric", "value", "95 % interval", "rows"), rows) if rows else []
+    if not rows:
+        return []
+    positive = {name: each for split in evaluation.values() for name, each in split.get("positive", {}).items()}
+    weights = {split["weight"] for split in evaluation.values() if split.get("weight") is not None}
+    sentences = [*describe_positive(positive), *map(describe_row_weights, weights)]
+    meanings = [f"{escape_markdown(sentence)}\n" for sentence in sentences]
+    return [*_render_table("Metrics of the model", ("metric", "value", "95 % interval", "rows"), rows), *meanings]
 
 
-def _render_weights(weights: Mapping[str, Any]) -> list[str]:
+def _render_sizes(card: Mapping[str, Any]) -> list[str]:
+    """Render the sizes of the weights as arrays, and of the files; a format may store weights in fewer bits."""
+    labels = {"model": "weights of the trained network", "compressed": "weights after compression"}
     rows = [
-        (name, f"{size['parameters']:,}", f"{1 - size['nonzero_share']:.1%}", _format_bytes(size["bytes"]),
-         _format_bytes(size["gzip_bytes"]))
-        for name, size in weights.items()
-    ]  # fmt: skip
-    return _render_table("Weights", ("weights of", "parameters", "zeros", "size", "gzip"), rows)
+        (labels[name], f"{size['parameters']:,}", f"{1 - size['nonzero_share']:.1%}", size)
+        for name, size in card["weights"].items()
+        if size is not None
+    ]
+    files = {"bytes": card["model_bytes"], "gzip_bytes": card["model_gzip_bytes"]}
+    rows.append((f"files of the model: {card['model']}", "-", "-", files))
+    if card["bytes"] != card["model_bytes"]:
+        rows.append((f"the same with {PREPROCESSING} and {ENCODER}", "-", "-", card))
+    return _render_table(
+        "Size",
+        ("of", "parameters", "zeros", "size", "gzip"),
+        [(*cells, _format_bytes(size["bytes"]), _format_bytes(size["gzip_bytes"])) for *cells, size in rows],
+    )
 
 
 def _format_interval(interval: Mapping[str, Any] | None) -> str:
@@ -430,7 +487,21 @@ def _format_interval(interval: Mapping[str, Any] | None) -> str:
 
 
 def _format_metric(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+    return write_measure(value)
+
+
+def _render_example(card: Mapping[str, Any]) -> list[str]:
+    """Render the program that answers one row, first of all that a person wants of a card."""
+    return [
+        "## Example",
+        "",
+        "One row and its answer, in the folder of this card:",
+        "",
+        "```python",
+        card["example"].rstrip(),
+        "```",
+        "",
+    ]
 
 
 def _render_outside_preprocessing(card: Mapping[str, Any]) -> list[str]:
@@ -441,23 +512,15 @@ def _render_outside_preprocessing(card: Mapping[str, Any]) -> list[str]:
         "## Preprocessing outside the model",
         "",
         f"The format cannot represent the preprocessing of {escape_markdown(', '.join(outside))}. Its parameters are "
-        f"in `{PREPROCESSING}`, and `{ENCODER}`, which only needs NumPy, converts cells to the tensors above:",
-        "",
-        "```python",
-        "import json",
-        "from encoder import encode",
-        f'columns = {{each["name"]: each for each in json.load(open("{PREPROCESSING}"))["inputs"]}}',
-        f"tensor = encode(columns[{_format_literal(outside[0])}], cells)",
-        "```",
+        f"in `{PREPROCESSING}`, and `{ENCODER}` converts cells to the tensors above, as in the example. It needs "
+        "NumPy, and Pillow for files of pictures.",
         "",
     ]
 
 
 def _render_serving(card: Mapping[str, Any]) -> list[str]:
-    if card["runtime"] != "tensorflow":
+    if card["request"] is None:
         return []
-    inputs = card["signatures"][0]["inputs"]
-    row = ", ".join(f'"{each["name"]}": ...' for each in inputs)
     return [
         "## TensorFlow Serving",
         "",
@@ -465,7 +528,7 @@ def _render_serving(card: Mapping[str, Any]) -> list[str]:
         "",
         "```console",
         f'$ docker run -p 8501:8501 -v "$PWD:/models/{card["name"]}" -e MODEL_NAME={card["name"]} tensorflow/serving',
-        f"$ curl -d '{{\"instances\": [{{{row}}}]}}' http://localhost:8501/v1/models/{card['name']}:predict",
+        f"$ curl -d '{card['request']}' http://localhost:8501/v1/models/{card['name']}:predict",
         "```",
         "",
         'Bytes of files are sent as {"b64": "..."}.',
@@ -494,11 +557,6 @@ def escape_markdown(text: Any) -> str:
 
 def _format_cell(text: Any) -> str:
     return "-" if text == "-" else escape_markdown(text)
-
-
-def _format_literal(text: str) -> str:
-    """Format foreign text as a Python literal without `<`, which could begin an HTML tag."""
-    return repr(text).replace("<", "\\x3c")
 
 
 def _format_value(value: Any) -> str:

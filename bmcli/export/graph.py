@@ -72,10 +72,14 @@ class ServingModule(tf.Module):
         self.weights = [variable.value for variable in exportable.network.model.variables]
 
     def list_tables(self, signatures: Iterable[Signature]) -> list[Any]:
-        """List the lookup tables of some functions; a SavedModel must not have tables that are not used."""
+        """List the lookup tables of some functions, and the models by which they split texts.
+
+        A SavedModel must not have any that are not used.
+        """
         layers = [each.layer for signature in signatures for each in self._get_encoders(signature)]
         attributes = [value for layer in dict.fromkeys(layers) for value in vars(layer).values()]
-        return [value for value in attributes if isinstance(value, tf.saved_model.experimental.TrackableResource)]
+        kept = (tf.saved_model.experimental.TrackableResource, tf.Module)
+        return [value for value in attributes if isinstance(value, kept)]
 
     def _get_encoders(self, signature: Signature) -> list[input_kinds.Encoder]:
         """Get the encoding layers of the columns that a function takes raw; they are built once."""
@@ -93,9 +97,8 @@ class ServingModule(tf.Module):
 
         def serve(tensors: Mapping[str, Any]) -> dict[str, Any]:
             encoded = self._encode(signature, tensors)
-            # Explicit, since Keras would otherwise use the training flag of an outer call.
-            outputs = exportable.network.model(encoded, training=False)
-            predicted = exportable.network.predict(outputs)
+            outputs = exportable.network.run_prediction(encoded)
+            predicted = exportable.network.predict(outputs, encoded)
             objectives = exportable.network.objectives
             return {
                 each.name: objectives[each.target].serve(predicted[each.target], each.role)

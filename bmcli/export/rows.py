@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bmcli import inputs as input_kinds
 from bmcli.data.preparation import read_serving_arrays
-from bmcli.export import ExportRows, Signature
+from bmcli.export import ExportRows
 from bmcli.inputs import EdgeCell
 from bmcli.quoting import quoted
 from bmcli.recipe.schema import Recipe
@@ -80,13 +80,21 @@ def make_edge_cases(rows: ExportRows, spec: DataSpec) -> list[EdgeCase]:
     return cases
 
 
-def predict_encoded(network: Network, encoded: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Predict encoded rows with the network, by target."""
-    import keras
+def predict_encoded(network: Network, encoded: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """Predict encoded rows with the network; returns predictions and the largest size of an output, by target.
 
-    outputs = network.model({name: keras.ops.convert_to_tensor(values) for name, values in encoded.items()},
-                          training=False)  # fmt: skip
-    return {name: keras.ops.convert_to_numpy(values) for name, values in network.predict(outputs).items()}
+    Outputs are what predictions are computed from, such as logits. Infinite ones, such as those of classes that cannot
+    be, do not count.
+    """
+    import keras
+    import numpy as np
+
+    inputs = {name: keras.ops.convert_to_tensor(values) for name, values in encoded.items()}
+    outputs = network.run_prediction(inputs)
+    found = network.predict(outputs, inputs)
+    predictions = {name: keras.ops.convert_to_numpy(values) for name, values in found.items()}
+    sizes = {name: np.abs(keras.ops.convert_to_numpy(outputs[name])) for name in predictions}
+    return predictions, {name: float(size[np.isfinite(size)].max(initial=0)) for name, size in sizes.items()}
 
 
 def encode_raw(raw: Mapping[str, np.ndarray], spec: DataSpec) -> dict[str, Any]:
@@ -98,14 +106,4 @@ def encode_raw(raw: Mapping[str, np.ndarray], spec: DataSpec) -> dict[str, Any]:
             tf.constant(raw[column.name].tolist() if raw[column.name].dtype == object else raw[column.name])
         )
         for column in spec.inputs
-    }
-
-
-def decode_files(raw: Mapping[str, np.ndarray], signature: Signature, spec: DataSpec) -> dict[str, Any]:
-    """Select raw cells of a signature, with files decoded where the artefact takes preprocessed cells."""
-    return {
-        each.column: input_kinds.get_traits(spec.input(each.column)).decode_files(raw[each.column])
-        if each.form == "encoded"
-        else raw[each.column]
-        for each in signature.inputs
     }

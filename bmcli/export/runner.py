@@ -8,6 +8,7 @@ file imports only NumPy, the runtime of the artefact, and the given encoder.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import os
@@ -21,6 +22,9 @@ from typing import Any
 import numpy as np
 
 SERVING = "serving_default"
+OPERATIONS = ("tensorflow_text",)
+"""Modules with operations that a model may have beside those of its runtime."""
+
 Tensors = Mapping[str, np.ndarray]
 Function = Callable[[Tensors], Tensors]
 
@@ -44,6 +48,8 @@ class ArtefactRunner:
         runtime, model = self.card["runtime"], str(self.folder / self.card["model"])
         prepare, load = RUNTIMES[runtime]
         module = prepare()
+        for name in self.card["modules"]:
+            _import_operations(name)
         start = time.perf_counter()
         self.functions = load(module, model, self.signatures)
         self.load_s = time.perf_counter() - start
@@ -76,6 +82,13 @@ def _import_tensorflow() -> Any:
     import tensorflow as tf
 
     return tf
+
+
+def _import_operations(name: str) -> None:
+    """Import a module whose operations a model has; no other one, since a card may come from anywhere."""
+    if name not in OPERATIONS:
+        raise ValueError(f"no module with operations: {name[:80]!r}")
+    importlib.import_module(name)
 
 
 def _load_saved_model(tf: Any, path: str, signatures: Mapping[str, Any]) -> dict[str, Function]:
@@ -264,8 +277,10 @@ def main() -> None:
     """Answer requests until the end of standard input."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # libraries may print to standard output, which would break the answers
-    module_spec = importlib.util.spec_from_file_location("encoder", sys.argv[2])
+    package = str(Path(sys.argv[2]).parent)
+    module_spec = importlib.util.spec_from_file_location("encoder", sys.argv[2], submodule_search_locations=[package])
     encoder = importlib.util.module_from_spec(module_spec)  # type: ignore[arg-type]  # a .py file always has a spec
+    sys.modules["encoder"] = encoder  # so that it finds its modules
     module_spec.loader.exec_module(encoder)  # type: ignore[union-attr]  # and a loader
     artefact = ArtefactRunner(sys.argv[1], encoder)
     print(json.dumps({"load_s": artefact.load_s}), file=answers, flush=True)

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bmcli.export import encoder, runner
+from bmcli import encoder
+from bmcli.export import runner
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,7 +92,7 @@ def start_worker(artefact: Path, encoder_file: Path = ENCODER_FILE) -> Iterator[
     """Start a process and load an artefact in it.
 
     Args:
-        encoder_file: The module for preprocessing outside the artefact.
+        encoder_file: The package for preprocessing outside the artefact.
 
     Raises:
         WorkerFailed: It cannot be loaded.
@@ -100,8 +101,8 @@ def start_worker(artefact: Path, encoder_file: Path = ENCODER_FILE) -> Iterator[
         folder = Path(scratch)
         with (folder / "stderr").open("wb") as stderr:
             process = subprocess.Popen(
-                # -P keeps the runner's folder, a part of bmcli, off the import path.
-                [sys.executable, "-P", runner.__file__, str(artefact), str(encoder_file)],
+                # -P keeps the runner's folder, a part of bmcli, off the import path; -B leaves the artefact as it is.
+                [sys.executable, "-P", "-B", runner.__file__, str(artefact), str(encoder_file)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,

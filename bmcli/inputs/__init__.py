@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
 from bmcli import parts
+from bmcli.column_records import ColumnRecord, validate_record
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
 from bmcli.raw_columns import ColumnCells, RawColumn, is_file_column, is_text_column, to_numbers, to_texts
@@ -33,12 +34,17 @@ if TYPE_CHECKING:
     import keras
     import numpy as np
 
+    from bmcli.tokenization.base import Tokenizer
+
 Form = Literal["vector", "steps", "map"]
 """Form of a feature: `(batch, width)`, `(batch, steps, width)` or `(batch, height, width, channels)`."""
 
 Preprocessing = Literal["arithmetic", "picture", "lookup", "tensorflow"]
 """Operations from raw cells to encoded ones: float32 arithmetic, which every format has; resizing of arrays of pixels;
 the lookup of texts or integers among `InputTraits.lookup_keys`; or any others of TensorFlow."""
+
+ENCODERS = Path(__file__).parents[1] / "encoder"
+"""Folder of the encoders of built-in kinds; see `InputTraits.encoder_file`."""
 
 Baseline = Literal["mean", "zero_feature", "zero_cell"]
 """Baseline of integrated gradients: the mean feature, a feature of zeros, or that of an encoded cell of zeros."""
@@ -52,11 +58,14 @@ class Feature:
         tensor: Floating point, `(batch, ...)`: vectors `(batch, features)`, sequences
             `(batch, steps, channels)`, images `(batch, height, width, channels)`.
         mask: Boolean `(batch, steps)`, false where a step is padding; None if there is no padding.
+        embedding: For a sequence of tokens that can be written, the matrix by which they are embedded,
+            `(tokens, channels)`.
     """
 
     column: Column
     tensor: Any
     mask: Any = None
+    embedding: Any = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +104,25 @@ class Guess:
     doubt: str = ""
 
 
+@dataclass(frozen=True)
+class TokenSummary:
+    """How texts are read as tokens, for a plan.
+
+    Args:
+        tokens: Description of the tokens, such as `8,000 words`.
+        length: Number of tokens of a text that are read.
+        unknown_share: Share of the tokens of the training rows that are unknown.
+        cut_share: Share of their tokens behind `length`.
+        samples: Tokens of some training rows, as a person reads them.
+    """
+
+    tokens: str
+    length: int
+    unknown_share: float
+    cut_share: float
+    samples: tuple[tuple[str, ...], ...]
+
+
 class EdgeCell(NamedTuple):
     """An unusual cell, by which exported models are verified.
 
@@ -123,12 +151,8 @@ class InputTraits:
 
     baseline: ClassVar[Baseline] = "mean"
 
-    has_numpy_encoder: ClassVar[bool] = False
-    """Whether `bmcli.export.encoder` encodes its cells for formats that lack its preprocessing."""
-
-    encoder_file: ClassVar[Path | None] = None
-    """The same for a plug-in: a Python file that imports NumPy alone, and is copied beside such an artefact. Its
-    function `encode(column, cells)` takes the column as in `preprocessing.json`, and the cells of a served model."""
+    record: ClassVar[type[ColumnRecord]] = ColumnRecord
+    """Fields of a column, which alone are accepted of an artefact."""
 
     derived_state: ClassVar[tuple[str, ...]] = ()
     """Names of all that `derive_state` may return."""
@@ -163,6 +187,26 @@ class InputTraits:
         return ""
 
     @property
+    def written_tokens(self) -> Tokenizer | None:
+        """Tokenizer of a text that a model can write, whose ids have a token before the first one; None for others."""
+        return None
+
+    @property
+    def masked_tokens(self) -> Tokenizer | None:
+        """Tokenizer of a text whose ids may be replaced by its `mask`; None for other inputs."""
+        return None
+
+    @property
+    def cut_share(self) -> float:
+        """Share of the steps of the training rows that are cut off, since they are longer than what is read."""
+        return 0.0
+
+    @property
+    def has_words(self) -> bool:
+        """Whether its steps are the words of a text, which are what is between blanks."""
+        return False
+
+    @property
     def reading_options(self) -> Mapping[str, Any]:
         """Options of a recipe by which cells are read as those of the training rows were."""
         return {}
@@ -179,6 +223,15 @@ class InputTraits:
         """Describe the cells that a served model takes, for its card."""
         missing = '"" is missing' if self.column.raw_dtype == "string" else "NaN is missing"
         return f"{self.noun or self.column.kind}; {missing}"
+
+    @property
+    def example(self) -> str:
+        """A value as the training rows write it, for a person who corrects a cell; empty if that is of no help."""
+        return ""
+
+    def describe_outside_cells(self) -> str:
+        """Describe the cells that `bmcli.encoder` takes, where the preprocessing is outside of a model."""
+        return self.describe_cells()
 
     def summarize(self) -> str | None:
         """Summarise the content of the training rows, for the report; None for the range of its numbers."""
@@ -232,6 +285,14 @@ class InputTraits:
             contributions: Of the feature of the cell, in its shape.
         """
         return ()
+
+    def summarize_tokens(self, encoded: np.ndarray) -> TokenSummary | None:
+        """Summarise how texts are read as tokens; None for cells that are no texts.
+
+        Args:
+            encoded: Some training rows, which become the samples.
+        """
+        return None
 
     # Augmentation and distillation.
 
@@ -318,7 +379,31 @@ class InputTraits:
         shape = (count, *(size or 1 for size in self.column.raw_shape))
         return generator.normal(size=shape).astype(self.column.raw_dtype)
 
+    def make_example_cell(self) -> Any:
+        """Make a cell that a served model takes, as a person may write it, for the example of a card.
+
+        It is a text, bytes, a number or an array, and is not taken from the data.
+        """
+        import numpy as np
+
+        cells = self.make_random_cells(1, np.random.default_rng(0))
+        return cells[0]
+
     # Exported models.
+
+    @property
+    def encoder_file(self) -> Path | None:
+        """Python file that encodes its cells beside an artefact of a format that lacks its preprocessing.
+
+        It imports NumPy alone, and is copied. Its function `encode(column, cells)` takes the column as in
+        `preprocessing.json`, and the cells of a served model. None, the default, without such a file.
+        """
+        return None
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Python modules beside TensorFlow whose operations its encoder has in a graph."""
+        return ()
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -337,15 +422,8 @@ class InputTraits:
 
     @property
     def file_formats(self) -> str:
-        """Formats of the files that its cells are, such as `JPEG or PNG`; empty for cells that are values.
-
-        Formats that lack its preprocessing are fed with the result of `decode_files`.
-        """
+        """Formats of the files that its cells are, such as `JPEG or PNG`; empty for cells that are values."""
         return ""
-
-    def decode_files(self, cells: np.ndarray) -> Any:
-        """Decode files for `bmcli.export.encoder`, to an array, or to a list if they differ in size."""
-        return cells
 
     @property
     def accepts_files(self) -> bool:
@@ -359,14 +437,15 @@ class InputTraits:
     def check_state(self) -> None:
         """Require a state that `fit` can make; that of an artefact may come from anywhere.
 
-        The states of built-in kinds are checked by `bmcli.export.schema` before.
+        By default by `record`.
 
         Raises:
-            ValueError: A value is missing, or of another type.
+            ValueError: A value is missing, or of another type; the message begins with its path in the column.
         """
+        validate_record(self.record, asdict(self.column))
 
     def derive_state(self) -> Mapping[str, Any]:
-        """Derive what `bmcli.export.encoder` needs beside the state of the column, as plain JSON values."""
+        """Derive what `bmcli.encoder` needs beside the state of the column, as plain JSON values."""
         return {}
 
 

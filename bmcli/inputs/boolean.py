@@ -6,14 +6,16 @@ missing cells.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from bmcli import raw_columns
+from bmcli.column_records import ColumnRecord, Count, StrictRecord
 from bmcli.errors import BmcliError
-from bmcli.inputs import Feature, Guess, InputTraits, Preprocessing, check_shape, make_object_array
+from bmcli.inputs import ENCODERS, Feature, Guess, InputTraits, Preprocessing, check_shape, make_object_array
 from bmcli.notation import MAX_FOREIGN, count_markers, list_counts, order_counts
 from bmcli.quoting import quoted
 from bmcli.raw_columns import ColumnCells, RawColumn, RowFault
@@ -73,21 +75,22 @@ def guess(cells: ColumnCells) -> Guess | None:
         return Guess("boolean", 0.9, "yes or no", is_categorical=cells.shape in ((), (1,)))
     if not cells.is_text or cells.is_numeric:  # a column of 0 and 1 is a number
         return None
-    others = _count_other_words(cells)
-    if others is None:
+    counts = _count_words(cells)
+    if counts is None:
         return None
-    markers, foreign = others
+    words, markers, foreign = counts
     missing = {**markers, **foreign}
-    why = f"yes or no; missing: {list_counts(missing)}" if missing else "yes or no"
+    has_spellings = len(words) > 2
+    why = f"yes or no, in several spellings: {list_counts(words)}" if has_spellings else "yes or no"
+    why += f"; missing: {list_counts(missing)}" if missing else ""
+    doubt = "if its words are more than yes and no, write {kind: category}" if has_spellings else ""
     # A recipe that does not name the kind takes the others for missing, too: the flag of these keeps them apart.
     options = {"missing_cells": tuple(foreign)} if foreign else {}
-    return Guess("boolean", 0.9, why, options, bool(foreign), is_categorical=True, foreign=foreign)
+    return Guess("boolean", 0.9, why, options, bool(foreign), is_categorical=True, foreign=foreign, doubt=doubt)
 
 
-def _count_other_words(cells: ColumnCells) -> tuple[dict[str, int], dict[str, int]] | None:
-    """Count the markers of missing cells, and the few other texts, beside one word for yes and one for no.
-
-    With three of these words, such as yes, no and y, two of them would become equal, which the user may not intend.
+def _count_words(cells: ColumnCells) -> tuple[dict[str, int], dict[str, int], dict[str, int]] | None:
+    """Count the words for yes and no in lower case, the markers of missing cells, and the few other texts.
 
     Returns:
         None if the cells are not such words.
@@ -103,8 +106,10 @@ def _count_other_words(cells: ColumnCells) -> tuple[dict[str, int], dict[str, in
     texts, counts = counted.field("values"), np.asarray(counted.field("counts"))
     values, is_marker = raw_columns.to_booleans(texts)
     is_word = ~np.isnan(values)
-    words = pc.unique(pc.utf8_lower(texts.filter(pa.array(is_word))))
-    if len(words) != 2 or sorted(set(values[is_word].tolist())) != [0.0, 1.0]:
+    words: Counter[str] = Counter()
+    for word, count in zip(pc.utf8_lower(texts.filter(pa.array(is_word))).to_pylist(), counts[is_word], strict=True):
+        words[word] += int(count)
+    if not raw_columns.are_boolean_words(words):
         return None
     is_foreign = ~is_word & ~is_marker
     total = int(counts[~is_marker].sum())
@@ -112,7 +117,7 @@ def _count_other_words(cells: ColumnCells) -> tuple[dict[str, int], dict[str, in
         return None
     markers, foreign = (order_counts(texts.filter(pa.array(each)), counts[each]) for each in (is_marker, is_foreign))
     markers.pop("", None)
-    return None if len(foreign) > MAX_FOREIGN else (markers, foreign)
+    return None if len(foreign) > MAX_FOREIGN else (dict(words.most_common()), markers, foreign)
 
 
 def fit(name: str, rows: RawColumn, options: Options) -> Column:
@@ -200,11 +205,32 @@ def get_traits(column: Column) -> InputTraits:
     return BooleanTraits(column)
 
 
+class BooleanState(StrictRecord):
+    """What is fitted to a column of booleans."""
+
+    yes: tuple[str, ...]
+    no: tuple[str, ...]
+    fill: float
+    flag: bool
+    missing_cells: tuple[str, ...] = ()
+    marked: dict[str, Count] = Field(default={})
+
+
+class BooleanRecord(ColumnRecord):
+    """A column of booleans."""
+
+    kind: Literal["boolean"]
+    dtype: Literal["float32"]
+    raw_dtype: Literal["string", "float32"]
+    state: BooleanState  # type: ignore[assignment]  # of this kind
+
+
 class BooleanTraits(InputTraits):
     """Traits of a boolean column."""
 
     noun = "yes or no"
-    has_numpy_encoder = True
+    record = BooleanRecord
+    encoder_file = ENCODERS / "boolean.py"
 
     @property
     def flags(self) -> int:
@@ -224,6 +250,10 @@ class BooleanTraits(InputTraits):
     @property
     def preprocessing(self) -> Preprocessing:
         return "arithmetic" if self.column.raw_dtype == "float32" else "tensorflow"
+
+    @property
+    def example(self) -> str:
+        return f"{self.column.state['yes'][0]} or {self.column.state['no'][0]}"
 
     def summarize(self) -> str:
         return f"true in {100 * self.column.state['fill']:.1f} % of the training rows"
@@ -252,6 +282,10 @@ class BooleanTraits(InputTraits):
         missing = keras.ops.logical_and(keras.ops.not_equal(first, 0), keras.ops.not_equal(first, 1))
         return keras.ops.where(missing, 2, keras.ops.cast(first, "int32"))
 
+    def make_example_cell(self) -> Any:
+        # One of the random words may be of any language.
+        return self.column.state["yes"][0] if self.column.raw_dtype == "string" else super().make_example_cell()
+
     def make_random_cells(self, count: int, generator: np.random.Generator) -> np.ndarray:
         state, column = self.column.state, self.column
         if column.raw_dtype == "string":
@@ -275,7 +309,7 @@ def _read_values(rows: RawColumn, yes: Any, no: Any, missing_cells: Any) -> np.n
     if wrong.any():
         row = int(np.argwhere(wrong)[0][0])
         raise RowFault(
-            row, f"expected 0 or 1, received {raw_columns.format_cell(rows, row)}.", "Read it as `kind: number`."
+            row, f"expected 0 or 1, received {raw_columns.format_cell(rows, row)}.", option="Read it as `kind: number`."
         )
     return values
 
@@ -290,7 +324,7 @@ def _read_words(rows: RawColumn, yes: Any, no: Any, missing_cells: Any) -> np.nd
         raise RowFault(
             row,
             f"expected yes or no, received {raw_columns.format_cell(rows, row)}.",
-            "List the words as `yes: [...]` and `no: [...]`.",
             cell=rows[row].as_py(),
+            option="List the words as `yes: [...]` and `no: [...]`.",
         )
     return values[:, np.newaxis]

@@ -16,8 +16,9 @@ from pydantic import Field, model_validator
 
 from bmcli import raw_columns
 from bmcli.canonical import Spelling, canonicalize, choose_spelling, describe_spellings, find_spellings
+from bmcli.column_records import ColumnRecord, Count, Fraction, StrictRecord
 from bmcli.errors import BmcliError
-from bmcli.inputs import EdgeCell, Feature, Guess, InputTraits, Preprocessing, make_object_array
+from bmcli.inputs import ENCODERS, EdgeCell, Feature, Guess, InputTraits, Preprocessing, make_object_array
 from bmcli.quoting import listed, quoted
 from bmcli.raw_columns import (
     MISSING_INTEGER,
@@ -232,10 +233,34 @@ def get_traits(column: Column) -> InputTraits:
     return CategoryTraits(column)
 
 
+class CategoryState(StrictRecord):
+    """What is fitted to a column of categories."""
+
+    dimension: Count
+    has_missing: bool
+    pooled: bool = False
+    buckets: Annotated[int, Field(ge=1, lt=2**31)] = 1
+    separator: Annotated[str, Field(min_length=1)] = ";"
+    spelling: Spelling = "raw"
+    spellings: dict[str, tuple[str, ...]] = Field(default={})
+    unseen_share: Fraction = 0.0
+
+
+class CategoryRecord(ColumnRecord):
+    """A column of categories."""
+
+    kind: Literal["category"]
+    dtype: Literal["int32"]
+    raw_shape: tuple[()] | tuple[Literal[1]]
+    raw_dtype: Literal["string", "int64"]
+    state: CategoryState  # type: ignore[assignment]  # of this kind
+
+
 class CategoryTraits(InputTraits):
     """Traits of a column of categories."""
 
-    has_numpy_encoder = True
+    record = CategoryRecord
+    encoder_file = ENCODERS / "category.py"
 
     @property
     def stack_key(self) -> Any:

@@ -8,14 +8,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
 from bmcli import dates, raw_columns
+from bmcli.column_records import ColumnRecord, Count, StrictRecord
 from bmcli.dates import parsing, reading
 from bmcli.errors import BmcliError
-from bmcli.inputs import Feature, Guess, InputTraits, make_object_array, widen_range
+from bmcli.inputs import ENCODERS, Feature, Guess, InputTraits, make_object_array, widen_range
 from bmcli.notation import find_markers, list_counts
 from bmcli.quoting import quoted
 from bmcli.raw_columns import ColumnCells, RawColumn, RowFault
@@ -271,12 +273,37 @@ def get_traits(column: Column) -> InputTraits:
     return DateTraits(column)
 
 
+class DateState(StrictRecord):
+    """What is fitted to a column of dates."""
+
+    formats: Annotated[tuple[str, ...], Field(min_length=1)]
+    parts: tuple[Literal["minute", "hour", "weekday", "day", "month", "day_of_year", "trend"], ...]
+    offset: float
+    scale: float
+    low: float
+    high: float
+    flag: bool
+    missing_cells: tuple[str, ...]
+    marked: dict[str, Count] = Field(default={})
+    patterns: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
+
+
+class DateRecord(ColumnRecord):
+    """A column of dates."""
+
+    kind: Literal["date"]
+    dtype: Literal["float32"]
+    raw_dtype: Literal["string", "float64"]
+    state: DateState  # type: ignore[assignment]  # of this kind
+
+
 class DateTraits(InputTraits):
     """Traits of a column of dates."""
 
     noun = "a date"
     derived_state = ("patterns",)
-    has_numpy_encoder = True
+    record = DateRecord
+    encoder_file = ENCODERS / "date.py"
 
     @property
     def flags(self) -> int:
@@ -287,6 +314,10 @@ class DateTraits(InputTraits):
         formats, missing_cells = self.column.state["formats"], self.column.state["missing_cells"]
         named = {"missing_cells": tuple(missing_cells)} if missing_cells else {}
         return {"format": formats[0] if len(formats) == 1 else tuple(formats), **named}
+
+    @property
+    def example(self) -> str:
+        return dates.write_example(self.column.state["formats"][0])
 
     def summarize(self) -> str:
         return ""
@@ -309,13 +340,30 @@ class DateTraits(InputTraits):
     def make_random_cells(self, count: int, generator: np.random.Generator) -> np.ndarray:
         import numpy as np
 
-        column, state = self.column, self.column.state
-        if column.raw_dtype == "string":
-            return make_object_array(["2026-01-31"] * count)
-        shape = (count, *(size or 1 for size in column.raw_shape))
-        if state["formats"][0] not in dates.EPOCHS:
-            return np.full(shape, 20260131.0)
-        return (state["offset"] + state["scale"] * generator.normal(size=shape)).astype(column.raw_dtype)
+        state = self.column.state
+        seconds = generator.uniform(state["low"], state["high"], count)
+        cells = [self._write_date(each) for each in seconds]
+        if self.column.raw_dtype == "string":
+            return make_object_array(cells)
+        shape = (count, *(size or 1 for size in self.column.raw_shape))
+        return np.array(cells).astype(self.column.raw_dtype).reshape(shape)
+
+    def make_example_cell(self) -> Any:
+        """Make the date in the middle of the training rows."""
+        import numpy as np
+
+        text = self._write_date((self.column.state["low"] + self.column.state["high"]) / 2)
+        if self.column.raw_dtype == "string":
+            return text
+        return np.full(tuple(size or 1 for size in self.column.raw_shape), float(text))
+
+    def _write_date(self, seconds: float) -> str:
+        """Write a time since 1970 in the first format of the column."""
+        date_format = self.column.state["formats"][0]
+        if date_format in dates.EPOCHS:
+            return str(int(seconds) * dates.EPOCHS[date_format])
+        time = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=int(seconds))
+        return time.strftime("%Y-%m-%d" if date_format == "iso" else date_format)
 
     def derive_state(self) -> Mapping[str, Any]:
         """Derive the regular expressions of the formats."""
@@ -448,8 +496,9 @@ def _make_date_fault(rows: RawColumn, wrong: np.ndarray, formats: Sequence[str])
     if not raw_columns.is_text_column(rows):
         return RowFault(row, message)
     cells = list(dict.fromkeys(raw_columns.to_texts(rows).filter(pa.array(wrong)).to_pylist()))
-    suggestion = f"If they are missing, write `missing_cells: {json.dumps(cells, ensure_ascii=False)}` beside its kind."
-    return RowFault(row, message, suggestion if len(cells) <= _MAX_FOREIGN else _FILL, rows[row].as_py())
+    option = f"If they are missing, write `missing_cells: {json.dumps(cells, ensure_ascii=False)}` beside its kind."
+    option = option if len(cells) <= _MAX_FOREIGN else _FILL
+    return RowFault(row, message, cell=rows[row].as_py(), option=option)
 
 
 def _choose_parts(name: str, seconds: np.ndarray, options: Options) -> list[str]:

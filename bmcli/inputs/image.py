@@ -11,13 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from statistics import median_low
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from bmcli import limits, pictures
+from bmcli.column_records import ColumnRecord, Count, Numbers, Shape, StrictRecord
 from bmcli.errors import BmcliError
-from bmcli.inputs import EdgeCell, Feature, Guess, InputTraits, Preprocessing, check_shape, make_object_array
+from bmcli.inputs import ENCODERS, EdgeCell, Feature, Guess, InputTraits, Preprocessing, check_shape, make_object_array
+from bmcli.native_output import drop_native_stderr
 from bmcli.quoting import quoted
 from bmcli.raw_columns import (
     ColumnCells,
@@ -48,6 +50,7 @@ _ALIKE = 0.02  # difference of all pixels, as a share of their range, below whic
 _MAX_PLAIN = 0.1  # share of pictures of a single colour that is not reported
 _MAX_SKETCHES = 48  # pictures that `bmcli init` looks at
 _MAX_SKETCHED_PIXELS = 50_000_000
+_EXAMPLE_SIDE = 8  # of the picture in the example of a card
 _RARE = 0.05  # share of the pictures that may have less contrast
 _LUMINANCE = (0.299, 0.587, 0.114)
 
@@ -218,7 +221,8 @@ def _choose_background(rows: FileColumn, transparent: Sequence[int], column: Col
 
     shown = []
     for row in transparent[:: -(-len(transparent) // _MAX_TRANSPARENT)] if transparent else ():
-        picture = _decode_whole(*_read_native(rows, row, column), row)
+        with drop_native_stderr():
+            picture = _decode_whole(*_read_native(rows, row, column), row)
         opacity = picture[..., -1] / 255
         if opacity.min() < 1 and opacity.max() > 0:
             colours = picture[..., :3] if picture.shape[2] == 4 else picture[..., [0, 0, 0]]
@@ -329,12 +333,46 @@ def get_traits(column: Column) -> InputTraits:
     return ImageTraits(column)
 
 
+_Byte = Annotated[int, Field(ge=0, le=255)]
+
+
+class ImageState(StrictRecord):
+    """What is fitted to a column of pictures."""
+
+    fit: Literal["stretch", "pad", "crop"]
+    offset: Numbers
+    scale: Numbers
+    range: tuple[float, float]
+    max_pixels: Count = 0
+    sized: bool = True
+    background: tuple[_Byte, _Byte, _Byte] = (255, 255, 255)
+    bits: Literal[8, 16] = 8
+    converted: tuple[str, ...] = ()
+
+
+class ImageRecord(ColumnRecord):
+    """A column of pictures."""
+
+    kind: Literal["image"]
+    shape: Annotated[Shape, Field(min_length=3, max_length=3)]
+    dtype: Literal["uint8", "float32"]
+    raw_dtype: Literal["string", "uint8", "float32"]
+    state: ImageState  # type: ignore[assignment]  # of this kind
+
+    @model_validator(mode="after")
+    def _check_raw_shape(self) -> Self:
+        if len(self.raw_shape) not in ((0,) if self.raw_dtype == "string" else (2, 3)):
+            raise ValueError(f"raw_shape does not fit pictures in {self.raw_dtype}")
+        return self
+
+
 class ImageTraits(InputTraits):
     """Traits of a column of pictures."""
 
     display = "picture"
     baseline = "zero_cell"  # black
-    has_numpy_encoder = True
+    record = ImageRecord
+    encoder_file = ENCODERS / "image.py"
 
     @property
     def _span(self) -> tuple[float, float]:
@@ -365,12 +403,20 @@ class ImageTraits(InputTraits):
 
     def describe_cells(self) -> str:
         content = f"the bytes of a {self.file_formats} file" if self._is_file else "pixels"
-        low, high = self._span
-        size = "x".join(map(str, self.column.shape))
         converted = self.column.state.get("converted", ())
         # A served model does not read these formats, or would not see them as in training.
         first = f" (convert others to PNG first, such as {', '.join(converted)} of training)" if converted else ""
-        return f"{content}{first}; the network sees {size}, trained on values from {low:g} to {high:g}"
+        return f"{content}{first}; {self._describe_pixels()}"
+
+    def describe_outside_cells(self) -> str:
+        if not self._is_file:
+            return self.describe_cells()
+        return f"the bytes or the path of a {pictures.FORMATS} file; {self._describe_pixels()}"
+
+    def _describe_pixels(self) -> str:
+        low, high = self._span
+        size = "x".join(map(str, self.column.shape))
+        return f"the network sees {size}, trained on values from {low:g} to {high:g}"
 
     def summarize(self) -> str:
         return f"{' by '.join(map(str, self.column.shape))} pixels"
@@ -456,15 +502,10 @@ class ImageTraits(InputTraits):
         shape = (count, *(size or 1 for size in self.column.raw_shape))
         return generator.uniform(*self._span, shape).astype(self.column.raw_dtype)
 
-    def decode_files(self, cells: np.ndarray) -> Any:
-        """Decode pictures to uint8 or uint16, in upright orientation, with transparency; a missing one is empty."""
-        import numpy as np
-
-        from bmcli.layers.picture_decoder import decode_upright
-
-        bits = self.column.state["bits"]
-        decoded = [decode_upright(data, bits).numpy() if data else np.zeros((0, 0, 1), "uint8") for data in cells]
-        return np.stack(decoded) if len({each.shape for each in decoded}) == 1 else decoded
+    def make_example_cell(self) -> Any:
+        if self._is_file:
+            return _make_png_file((_EXAMPLE_SIDE, _EXAMPLE_SIDE), self.column.shape[2])
+        return super().make_example_cell()
 
     def build_file_encoder(self) -> keras.layers.Layer:
         from bmcli.layers.picture_decoder import PictureDecoder
@@ -503,7 +544,7 @@ def _decode_rows(rows: FileColumn, column: Column) -> np.ndarray:
 def _run_on_rows(rows: FileColumn, work: Callable[[int], object]) -> None:
     """Run a function for every row that is not missing, in threads; raise the fault of the first row that has one."""
     present = (~rows.missing()).nonzero()[0]
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0)), "bmcli-decode") as threads:
+    with drop_native_stderr(), ThreadPoolExecutor(len(os.sched_getaffinity(0)), "bmcli-decode") as threads:
         for _ in threads.map(work, present.tolist()):
             pass  # `map` raises an exception only when its result is taken; it takes them in the order of the rows.
 
@@ -545,7 +586,7 @@ def _check_size(header: pictures.ImageHeader, row: int, column: Column) -> None:
         raise RowFault(
             row,
             f"expected {height} x {width} pixels, as in the other pictures, received {header.height} x {header.width}.",
-            f"Give {column.name} a size: {{kind: image, size: [{height}, {width}]}}.",
+            option=f"Give {column.name} a size: {{kind: image, size: [{height}, {width}]}}.",
         )
 
 
@@ -562,7 +603,7 @@ def _read_checked_header(rows: FileColumn, row: int, column: Column) -> tuple[by
             row,
             f"expected a picture of at most {max_pixels / 1e6:g} megapixels, received {header.height} x {header.width} "
             f"pixels, {pixels / 1e6:.3g} megapixels.",
-            f"If this size is intended, give {column.name} max_megapixels: {-(-pixels // 10**6)}.",
+            option=f"If this size is intended, give {column.name} max_megapixels: {-(-pixels // 10**6)}.",
         )
     if header.frame_pixels > limits.MAX_GIF_SIZE_FACTOR * max_pixels:
         raise RowFault(

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from bmcli.column_records import ColumnRecord, Count, DerivationRecord, Numbers, StrictRecord
 from bmcli.errors import BmcliError
-from bmcli.inputs import Feature, Form, Guess, InputTraits, Preprocessing, check_shape, widen_range
-from bmcli.notation import NumberNotation, WrittenNumbers, count_markers, list_counts, parse_numbers
+from bmcli.inputs import ENCODERS, Feature, Form, Guess, InputTraits, Preprocessing, check_shape, widen_range
+from bmcli.notation import NumberNotation, WrittenNumbers, count_markers, list_counts, parse_numbers, write_number
 from bmcli.quoting import quoted
 from bmcli.raw_columns import ColumnCells, RawColumn, RowFault, is_text_column, suggest_notation, to_numbers
 from bmcli.recipe.fields import fault
@@ -277,11 +278,43 @@ def get_traits(column: Column) -> InputTraits:
     return NumberTraits(column)
 
 
+class NumberState(StrictRecord):
+    """What is fitted to a column of numbers."""
+
+    fill: Numbers
+    offset: Annotated[Numbers, Field(min_length=1)]
+    scale: Annotated[Numbers, Field(min_length=1)]
+    low: Annotated[Numbers, Field(min_length=1)]
+    high: Annotated[Numbers, Field(min_length=1)]
+    flag: bool
+    padded: bool
+    missing_is_fault: bool
+    log: bool = False
+    learned: bool = False
+    knots: tuple[Numbers, ...] = ()
+    heights: tuple[Numbers, ...] = ()
+    edges: tuple[Numbers, ...] = ()
+    notation: dict[Literal["decimal", "thousands", "unit"], str] = Field(default={})
+    missing_cells: tuple[str, ...] = ()
+    marked: dict[str, Count] = Field(default={})
+    derivation: DerivationRecord | None = None
+
+
+class NumberRecord(ColumnRecord):
+    """A column of numbers."""
+
+    kind: Literal["number"]
+    dtype: Literal["float32"]
+    raw_dtype: Literal["float32", "float64"]
+    state: NumberState  # type: ignore[assignment]  # of this kind
+
+
 class NumberTraits(InputTraits):
     """Traits of a column of numbers."""
 
     noun = "a number"
-    has_numpy_encoder = True
+    record = NumberRecord
+    encoder_file = ENCODERS / "number.py"
 
     @property
     def is_number(self) -> bool:
@@ -313,6 +346,10 @@ class NumberTraits(InputTraits):
         named = self.column.state.get("missing_cells")
         return {**self.column.state.get("notation", {}), **({"missing_cells": tuple(named)} if named else {})}
 
+    @property
+    def example(self) -> str:
+        return write_number("1234.5", NumberNotation(**self.column.state.get("notation", {})))
+
     def read_array(self, rows: RawColumn) -> np.ndarray:
         return _read_cells(rows, self.column.state)
 
@@ -343,6 +380,18 @@ class NumberTraits(InputTraits):
         column, state = self.column, self.column.state
         shape = (count, *(size or 1 for size in column.raw_shape))
         return (state["offset"][0] + state["scale"][0] * generator.normal(size=shape)).astype(column.raw_dtype)
+
+    def make_example_cell(self) -> Any:
+        """Make the usual number, which also replaces missing ones, within the range of the training rows."""
+        import numpy as np
+
+        state = self.column.state
+        fill = np.array(state["fill"], "float64")
+        usual = np.sign(fill) * np.expm1(np.abs(fill)) if state.get("log") else fill
+        usual = np.clip(usual, state["low"], state["high"])
+        rounded = np.array([float(f"{value:.4g}") for value in usual])
+        shape = tuple(size or 1 for size in self.column.raw_shape)
+        return np.broadcast_to(rounded if shape else rounded[0], shape)
 
 
 def _compute_channel_statistics(
@@ -483,7 +532,7 @@ def _check_missing(values: np.ndarray, is_fault: bool, padded: bool) -> None:
         missing &= ~_find_padding(values)
     if missing.any():
         row = int(np.argwhere(missing)[0][0])
-        raise RowFault(row, "expected a number, received nothing.", "Write `missing: mean` to fill it in.")
+        raise RowFault(row, "expected a number, received nothing.", option="Write `missing: mean` to fill it in.")
 
 
 def _check_finite(rows: RawColumn, encoded: np.ndarray) -> None:

@@ -1,113 +1,116 @@
-"""Text input: words or characters as a bag, as TF-IDF, or as a sequence.
+"""Text input: tokens of any kind as a bag, as TF-IDF, or as a sequence.
 
-The vocabulary is that of the training rows, the most frequent terms first. A term outside of it is left out of a bag,
-and is the unknown term of a sequence. A missing text is an empty one: an empty bag, or a sequence of one unknown term.
+The vocabulary is fitted on the training rows. A token outside of it is left out of a bag, and is the unknown token of a
+sequence. A missing text is an empty one: an empty bag, or a sequence of one unknown token.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
+from bmcli import tokens
+from bmcli.column_records import ColumnRecord, Count, Fraction, Numbers, StrictRecord
 from bmcli.errors import BmcliError
-from bmcli.inputs import EdgeCell, Feature, Form, Guess, InputTraits, make_object_array
+from bmcli.inputs import ENCODERS, EdgeCell, Feature, Form, Guess, InputTraits, TokenSummary, make_object_array
+from bmcli.normalization import Normalization
 from bmcli.quoting import quoted
 from bmcli.raw_columns import UNKNOWN_TEXT, ColumnCells, RawColumn, is_text_column, require_values
-from bmcli.recipe.fields import fault
+from bmcli.recipe.fields import Share, fault
 from bmcli.recipe.inputs import InputOptions
 from bmcli.recipe.nodes import write_scalar
+from bmcli.recipe.tokens import TokenOptions, TokensField
 from bmcli.specs import Column
+from bmcli.token_ids import FIRST_TOKEN, PADDING, UNKNOWN
+from bmcli.tokenization.base import Ending, Tokenizer, TokensError, Use, split_batches
 from bmcli.windows import EncodedRows
 
 if TYPE_CHECKING:
     import numpy as np
-    import pyarrow as pa
 
-    from bmcli.layers.text_encoder import TextEncoder
+    from bmcli.layers.token_encoder import TokenEncoder
 
-_Length = Annotated[int, Field(ge=1, le=100_000)]
-_Tokens = Annotated[int, Field(ge=1, le=16)]
-_BATCH_ROWS = 2048
+_MAX_LENGTH = 100_000
+_Length = Annotated[int, Field(ge=1, le=_MAX_LENGTH)]
 _DEFAULT_EMBEDDING = 64
-# The default length is this quantile of the lengths of the training texts, and at most this many terms.
+# The default length is this quantile of the lengths of the training texts, and at most this many tokens.
 _BAG_SHARE, _MAX_BAG = 0.99, 2048
 _SEQUENCE_SHARE, _MAX_SEQUENCE = 0.95, 512
-# Terms that are counted at once. Nearly every long n-gram is a new term, so their counts could exhaust the memory.
-_MAX_COUNTED = 4_000_000
-_HEAD = 80  # characters by which most texts are found to have a known term
-_MAX_RANDOM_TERMS = 20  # of a random text
+_WRITTEN_SHARE, _MAX_WRITTEN = 1.0, 1024
+_SEQUENCES = ("sequence", "written")
+_HEAD = 80  # characters by which most texts are found to have a known token
+_MAX_RANDOM_TOKENS = 20  # of a random text
 _MANY_DISTINCT = 50  # distinct cells from which on a column may be prose
 _MAX_WORDS_OF_NAMES, _MIN_WORDS_OF_SENTENCES = 1.5, 5.0  # mean number of words of a cell
 _MIN_ROWS_PER_LETTER = 2.0  # of prose without blanks; characters that do not repeat are codes, from which none learns
-_TOKENIZER_OPTIONS = ("tokens", "ngrams", "lowercase", "accents", "punctuation", "composed")
 
 
 class Options(InputOptions):
-    """One text per row, split into words or characters."""
+    """One text per row, split into tokens."""
 
     kind: Literal["text"] = "text"
-    encoding: Literal["auto", "bag", "tfidf", "sequence"] = Field(
+    encoding: Literal["auto", "bag", "tfidf", "sequence", "written"] = Field(
         default="auto",
-        description="Encoding of the text: `bag`, a vector of term counts; `tfidf`, counts weighted by inverse "
-        "document frequency, with norm 1; `sequence`, a sequence of embeddings, for rnn, cnn and transformer. `auto` "
-        "is tfidf.",
+        description="Encoding of the text: `bag`, a vector of token counts; `tfidf`, counts weighted by inverse "
+        "document frequency, with norm 1; `sequence`, a sequence of embeddings, for rnn, cnn and transformer; "
+        "`written`, a sequence between tokens of its begin and end, whose tokens give back the text, for language "
+        "models. `auto` is tfidf.",
     )
-    tokens: Literal["words", "characters"] | None = Field(
+    end: bool | None = Field(
         default=None,
-        description="Unit of tokenisation: words, or characters, for names and for scripts without spaces. By default "
-        "characters if most letters of the training rows are Chinese, Japanese, Thai or the like, otherwise words.",
+        description="Whether the end of a text that is written has a token, so that a model learns where to stop; true "
+        "by default. Write false for windows of longer documents, which end anywhere.",
     )
-    ngrams: tuple[_Tokens, _Tokens] | None = Field(
+    mask: bool = Field(
+        default=False,
+        description="Give a sequence an id for hidden tokens, which `objective: masked_language_model` needs. A "
+        "network that starts from such a training (`model.from`) has it, too.",
+    )
+    tokens: Annotated[TokenOptions | None, TokensField()] = Field(
         default=None,
-        description="Shortest and longest n-gram, in tokens. By default [1, 2] for words, [1, 4] for characters, "
-        "and [1, 1] in a sequence.",
+        description="Unit of tokenisation. By default characters for a text that is written and if most letters of the "
+        "training rows are Chinese, Japanese, Thai or the like, otherwise words.",
     )
-    vocabulary: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
-        default=20_000, description="Maximum size of the vocabulary: the most frequent terms of the training rows."
+    lowercase: bool | None = Field(
+        default=None,
+        description="Convert text to lower case. By default true for words and characters that are only read.",
     )
-    min_count: Annotated[int, Field(ge=1)] = Field(
-        default=2, description="Minimum frequency of a term in the training rows; rarer terms are unknown."
-    )
-    lowercase: bool = Field(default=True, description="Convert text to lower case.")
     accents: Literal["keep", "strip"] = Field(
         default="keep", description="`strip` removes accents from Latin, Greek and Cyrillic letters."
-    )
-    punctuation: Literal["split", "drop", "keep"] | None = Field(
-        default=None,
-        description="`split`: punctuation marks are tokens; `drop`: they are spaces; `keep`: they belong to the "
-        "adjacent token. By default split for words, keep for characters.",
     )
     normalize: bool = Field(
         default=True,
         description="Convert text to Unicode normal form C, in which each character is written in one way.",
     )
-    length: _Length | None = Field(
+    length: _Length | Share | None = Field(
         default=None,
-        description="Maximum number of terms per text; later ones are cut. By default 99 % of the bags are complete "
-        "(at most 2,048 distinct terms), or 95 % of the sequences (at most 512).",
+        description="Maximum number of tokens per text; later ones are cut. A fraction such as 0.9 is the share of the "
+        "training texts that are complete. By default 99 % of the bags are complete (at most 2,048 distinct tokens), "
+        "or 95 % of the sequences (at most 512), or all texts that are written (at most 1,024).",
     )
     dimension: Annotated[int, Field(ge=1, le=4096)] | None = Field(
         default=None,
-        description="Width of each term's embedding; 64 for a sequence. With `bag` and `tfidf` a text becomes the "
-        "sum of its terms' embeddings instead of a vector over the vocabulary.",
+        description="Width of each token's embedding; 64 for a sequence. With `bag` and `tfidf` a text becomes the "
+        "sum of its tokens' embeddings instead of a vector over the vocabulary.",
     )
 
     @model_validator(mode="after")
-    def _check_tokens(self) -> Options:
-        if self.ngrams is not None and self.ngrams[0] > self.ngrams[1]:
-            raise fault("ngrams", f"expected [shortest, longest], received {list(self.ngrams)}.")
-        if self.encoding == "sequence" and self.ngrams is not None and self.ngrams[0] != self.ngrams[1]:
+    def _check_order(self) -> Options:
+        if self.end is not None and self.encoding != "written":
+            raise fault("end", "`end` has no effect without `encoding: written`.", "Leave it out.")
+        if self.mask and self.encoding != "sequence":
+            raise fault("mask", "`mask` has no effect without `encoding: sequence`.", "Leave it out.")
+        if self.encoding in _SEQUENCES and self.tokens is not None and not self.tokens.keeps_order:
             raise fault(
                 "ngrams",
-                "n-grams of several lengths have no order, which `encoding: sequence` needs.",
+                f"n-grams of several lengths have no order, which `encoding: {self.encoding}` needs.",
                 "Write two equal numbers such as [1, 1], or `encoding: tfidf`.",
             )
-        if self.tokens == "characters" and self.punctuation == "split":
-            raise fault("punctuation", "`punctuation: split` needs `tokens: words`.")
         return self
 
 
@@ -139,32 +142,41 @@ def _is_prose(cells: ColumnCells) -> bool:
 
 
 def fit(name: str, rows: RawColumn, options: Options) -> Column:
-    """Fit vocabulary, length and document frequencies."""
+    """Fit tokenizer, length and document frequencies."""
     _check_text(name, rows, f"data.inputs.{name}")
-    bag = options.encoding != "sequence"
-    options = options if options.tokens else options.model_copy(update={"tokens": _choose_tokens(name, rows, options)})
-    tokenizer_options = _resolve_tokenizer_options(options, bag)
-    terms = _build_vocabulary(name, rows, options, tokenizer_options)
-    document_counts, lengths = _count_documents(rows, terms, tokenizer_options, bag)
-    length = options.length or _choose_length(lengths, bag)
+    use: Use = "written" if options.encoding == "written" else "sequence" if options.encoding in _SEQUENCES else "bag"
+    is_bag, ends = use == "bag", _choose_ends(options)
+    tokenizer = _fit_tokenizer(name, rows, options, use)
+    counts = _count_tokens(rows, tokenizer, is_bag)
+    length = _choose_length(options.length, counts.lengths, use, len(ends))
     column = Column(
         name=name,
         kind="text",
-        shape=(2, length) if bag else (length,),
+        shape=(2, length) if is_bag else (length,),
         dtype="int32",
         raw_dtype="string",
         state={
-            "vocabulary": terms,
+            "tokenizer": tokenizer.to_state(),
             "length": length,
-            "bag": bag,
-            **tokenizer_options,
-            "weights": _compute_idf_weights(options.encoding, document_counts, len(rows)),
+            "bag": is_bag,
+            "ends": ends,
+            "mask": options.mask,
+            "weights": _compute_idf_weights(options.encoding, counts.texts_by_token, len(rows)),
             "normalize": options.encoding in ("auto", "tfidf"),
-            "dimension": options.dimension or (None if bag else _DEFAULT_EMBEDDING),
+            "dimension": options.dimension or (None if is_bag else _DEFAULT_EMBEDDING),
+            "unknown_share": counts.unknown_share,
+            "cut_share": counts.measure_cut(length - len(ends)),
         },
     )
     share = TextTraits(column).count_unseen(rows, None) / len(rows)
     return replace(column, state={**column.state, "unseen_share": share}) if share else column
+
+
+def _choose_ends(options: Options) -> list[Ending]:
+    """Choose the tokens that a text gets beside its own."""
+    if options.encoding != "written":
+        return []
+    return ["begin"] if options.end is False else ["begin", "end"]
 
 
 def check(rows: RawColumn, options: Options) -> None:
@@ -172,24 +184,24 @@ def check(rows: RawColumn, options: Options) -> None:
 
 
 def encode(rows: RawColumn, column: Column) -> np.ndarray:
-    """Encode terms as indices by the layer TextEncoder, int32 `(rows, length)`; with counts `(rows, 2, length)`."""
+    """Encode tokens as ids, int32 `(rows, length)`; with counts `(rows, 2, length)`."""
     import numpy as np
 
     _check_text(column.name, rows)
     layer = build_encoder(column)
     encoded = np.zeros((len(rows), *column.shape), column.dtype)
-    for start, texts in _split_batches(rows):
+    start = 0
+    # By the layer of served models, so that both are one code.
+    for texts in split_batches(rows):
         encoded[start : start + len(texts)] = layer(texts).numpy()
+        start += len(texts)
     return encoded
 
 
-def build_encoder(column: Column) -> TextEncoder:
-    from bmcli.layers.text_encoder import TextEncoder
-
-    state = column.state
-    return TextEncoder(
-        state["vocabulary"], state["length"], state["bag"], **{option: state[option] for option in _TOKENIZER_OPTIONS}
-    )
+def build_encoder(column: Column) -> TokenEncoder:
+    layer = _read_tokenizer(column).make_layer(column.state["length"], column.state["bag"])
+    layer.ends = column.state["ends"]
+    return layer
 
 
 def build_feature(column: Column, encoded: Any) -> Feature:
@@ -197,25 +209,97 @@ def build_feature(column: Column, encoded: Any) -> Feature:
     import keras
 
     from bmcli.layers.text_bag import TextBag
+    from bmcli.layers.token_embedding import TokenEmbedding
 
     state = column.state
     if state["bag"]:
         return Feature(column, TextBag(state["weights"], state["normalize"], state["dimension"])(encoded))
-    size = 2 + len(state["vocabulary"])  # 0 is padding, 1 the unknown term.
-    return Feature(column, keras.layers.Embedding(size, state["dimension"])(encoded), keras.ops.not_equal(encoded, 0))
+    tokenizer = _read_tokenizer(column)
+    mask = keras.ops.not_equal(encoded, PADDING)
+    if not state["ends"]:
+        size = tokenizer.inner_size + state["mask"]
+        return Feature(column, keras.layers.Embedding(size, state["dimension"])(encoded), mask)
+    layer = TokenEmbedding(tokenizer.size, state["dimension"])
+    return Feature(column, layer(encoded), mask, layer(encoded, whole=True))
+
+
+def _read_tokenizer(column: Column) -> Tokenizer:
+    return tokens.from_state(column.state["tokenizer"])
 
 
 def get_traits(column: Column) -> InputTraits:
     return TextTraits(column)
 
 
+class TextState(StrictRecord):
+    """What is fitted to a column of texts."""
+
+    tokenizer: dict[str, JsonValue]
+    length: Annotated[int, Field(ge=1, lt=2**31)]
+    bag: bool
+    ends: tuple[()] | tuple[Literal["begin"]] | tuple[Literal["begin"], Literal["end"]]
+    mask: bool
+    weights: Numbers | None
+    normalize: bool
+    dimension: Count | None
+    unseen_share: Fraction = 0.0
+    unknown_share: Fraction
+    cut_share: Fraction
+
+
+class TextRecord(ColumnRecord):
+    """A column of texts."""
+
+    kind: Literal["text"]
+    dtype: Literal["int32"]
+    raw_dtype: Literal["string"]
+    state: TextState  # type: ignore[assignment]  # of this kind
+
+
 class TextTraits(InputTraits):
     """Traits of a column of texts."""
 
+    record = TextRecord
     display = "text"
     noun = "a text"
     baseline = "zero_feature"  # an empty text
-    has_numpy_encoder = True
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of the column."""
+        return _read_tokenizer(self.column)
+
+    @property
+    def written_tokens(self) -> Tokenizer | None:
+        return self.tokenizer if self.column.state["ends"] else None
+
+    def check_state(self) -> None:
+        super().check_state()
+        try:
+            tokens.check_state(self.column.state["tokenizer"])
+        except ValueError as error:
+            raise ValueError(f"state.tokenizer.{error}") from None
+
+    @property
+    def masked_tokens(self) -> Tokenizer | None:
+        return self.tokenizer if self.column.state["mask"] else None
+
+    @property
+    def encoder_file(self) -> Path | None:
+        return ENCODERS / "text.py" if self.tokenizer.has_numpy_encoder else None
+
+    @property
+    def cut_share(self) -> float:
+        share: float = self.column.state["cut_share"]
+        return share
+
+    @property
+    def has_words(self) -> bool:
+        return not self.column.state["bag"] and not self.column.state["ends"] and self.tokenizer.has_words
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        return self.tokenizer.modules
 
     @property
     def form(self) -> Form:
@@ -227,32 +311,33 @@ class TextTraits(InputTraits):
 
     @property
     def reading_options(self) -> Mapping[str, Any]:
-        tokens = self.column.state["tokens"]
-        return {} if tokens == "words" else {"tokens": tokens}
+        return {} if self.tokenizer.kind == _DEFAULT_TOKENS else {"tokens": self.tokenizer.kind}
 
     def summarize(self) -> str:
         state = self.column.state
-        unit = "different terms" if state["bag"] else "terms"
-        return f"vocabulary of {len(state['vocabulary']):,} terms; the first {state['length']} {unit} of each text"
+        unit = "different tokens" if state["bag"] else "tokens"
+        return f"{self.tokenizer.describe()}; the first {state['length']} {unit} of each text"
+
+    def summarize_tokens(self, encoded: np.ndarray) -> TokenSummary:
+        state, get_token = self.column.state, self.tokenizer.get_token
+        rows = encoded[:, 0] if state["bag"] else encoded
+        samples = (tuple(get_token(number) for number in row.tolist() if number != PADDING) for row in rows)
+        return TokenSummary(
+            self.tokenizer.describe(), state["length"], state["unknown_share"], self.cut_share, tuple(samples)
+        )
 
     def attribute_terms(self, encoded: np.ndarray, contributions: np.ndarray) -> Sequence[tuple[str, float]]:
-        """Pair terms with contributions: in their order, or for a bag the largest first.
+        """Pair tokens with contributions: in their order, or for a bag the largest first.
 
-        A sum of embeddings has no part for each term.
+        A sum of embeddings has no part for each token.
         """
-        from bmcli.layers.text_encoder import FIRST_TERM, PADDING
-
-        state, vocabulary = self.column.state, self.column.state["vocabulary"]
-
-        def get_term(number: int) -> str:
-            return vocabulary[number - FIRST_TERM] if number >= FIRST_TERM else "?"
-
+        state, get_token = self.column.state, self.tokenizer.get_token
         if state["bag"]:
-            term_ids = [] if state["dimension"] else [int(number) for number in encoded[0] if number != PADDING]
-            attributed = [(get_term(number), float(contributions[number])) for number in term_ids]
+            ids = [] if state["dimension"] else [int(number) for number in encoded[0] if number != PADDING]
+            attributed = [(get_token(number), float(contributions[number])) for number in ids]
             return sorted(attributed, key=lambda each: -abs(each[1]))
         sums = contributions.sum(axis=-1)
-        return [(get_term(int(number)), float(sums[i])) for i, number in enumerate(encoded) if number != PADDING]
+        return [(get_token(int(number)), float(sums[i])) for i, number in enumerate(encoded) if number != PADDING]
 
     def count_unseen(self, rows: RawColumn, encoded: EncodedRows | None) -> int:
         import numpy as np
@@ -261,7 +346,7 @@ class TextTraits(InputTraits):
         if encoded is not None:
             return int(np.count_nonzero(_find_unknown(rows, np.asarray(encoded), self.column)))
         # The first words are known nearly always; only the other texts are split as a whole.
-        heads = encode(_cut_texts(rows, self.column), self.column)
+        heads = encode(_cut_texts(rows, bool(self.tokenizer.separator)), self.column)
         rest = rows.take(pa.array(np.flatnonzero(_find_unknown(rows, heads, self.column))))
         return int(np.count_nonzero(_find_unknown(rest, encode(rest, self.column), self.column)))
 
@@ -270,14 +355,13 @@ class TextTraits(InputTraits):
         yield EdgeCell("only spaces", make_object_array(["  \t "]))
 
     def make_random_cells(self, count: int, generator: np.random.Generator) -> np.ndarray:
-        state = self.column.state
-        separator, terms = " " if state["tokens"] == "words" else "", min(_MAX_RANDOM_TERMS, state["length"])
-        drawn = generator.choice(state["vocabulary"], (count, terms)).tolist()
-        return make_object_array([separator.join(text) for text in drawn])
+        length = min(_MAX_RANDOM_TOKENS, self.column.state["length"])
+        drawn = generator.integers(FIRST_TOKEN, self.tokenizer.inner_size, (count, length))
+        return make_object_array([self.tokenizer.decode(ids) for ids in drawn])
 
 
 def _find_unknown(rows: RawColumn, encoded: np.ndarray, column: Column) -> np.ndarray:
-    """Find the texts that are not missing, and without a known term, `(rows,)`.
+    """Find the texts that are not missing, and without a known token, `(rows,)`.
 
     Args:
         encoded: The texts, or their beginnings.
@@ -285,19 +369,18 @@ def _find_unknown(rows: RawColumn, encoded: np.ndarray, column: Column) -> np.nd
     import numpy as np
     import pyarrow.compute as pc
 
-    from bmcli.layers.text_encoder import FIRST_TERM
-
-    terms = encoded[:, 0] if column.state["bag"] else encoded
+    ids = encoded[:, 0] if column.state["bag"] else encoded
     is_present = np.asarray(pc.fill_null(pc.not_equal(pc.utf8_trim_whitespace(rows), ""), False), dtype=bool)
-    return is_present & ~(terms >= FIRST_TERM).any(axis=1)
+    is_known = (ids >= FIRST_TOKEN) & (ids < _read_tokenizer(column).inner_size)
+    return is_present & ~is_known.any(axis=1)
 
 
-def _cut_texts(rows: RawColumn, column: Column) -> RawColumn:
-    """Cut texts after their first words or characters."""
+def _cut_texts(rows: RawColumn, have_spaces: bool) -> RawColumn:
+    """Cut texts after their first words, or characters where tokens have no spaces between them."""
     import pyarrow.compute as pc
 
     cut = pc.utf8_slice_codeunits(rows, 0, _HEAD)
-    if column.state["tokens"] == "characters":
+    if not have_spaces:
         return cut
     # The last word may be a part of one.
     return pc.if_else(pc.equal(pc.utf8_length(cut), _HEAD), pc.replace_substring_regex(cut, r"\S*$", ""), cut)
@@ -308,99 +391,98 @@ def _check_text(name: str, rows: RawColumn, path: str = "") -> None:
         raise BmcliError(f"column {quoted(name)}: expected text, received an array of numbers.", path=path)
 
 
-def _choose_tokens(name: str, rows: RawColumn, options: Options) -> Literal["words", "characters"]:
-    """Choose words, or characters in a script without blanks; `punctuation: split` divides words only."""
-    is_unspaced = options.punctuation != "split" and ColumnCells(name, rows).is_unspaced
-    return "characters" if is_unspaced else "words"
+_DEFAULT_TOKENS, _UNSPACED_TOKENS = "words", "characters"
 
 
-def _resolve_tokenizer_options(options: Options, bag: bool) -> dict[str, Any]:
-    """Return the options that define the terms of a text, with their defaults filled in."""
-    words = options.tokens == "words"
-    default_ngrams = (1, 1) if not bag else (1, 2) if words else (1, 4)
-    return {
-        "tokens": options.tokens,
-        "ngrams": list(options.ngrams or default_ngrams),
-        "lowercase": options.lowercase,
-        "accents": options.accents,
-        "punctuation": options.punctuation or ("split" if words else "keep"),
-        "composed": options.normalize,
-    }
-
-
-def _build_vocabulary(name: str, rows: RawColumn, options: Options, tokenizer_options: dict[str, Any]) -> list[str]:
-    """Return the most frequent terms; terms of equal frequency are in alphabetical order."""
-    from bmcli.layers.text_encoder import TextEncoder
-
-    layer = TextEncoder((), 1, False, **tokenizer_options)
-    counts: Counter[bytes] = Counter()
-    for _, texts in _split_batches(rows):
-        counts.update(layer.count_terms(texts))
-        if len(counts) > _MAX_COUNTED:  # Rare terms are dropped, so that counts are lower bounds from here on.
-            counts = Counter(dict(_rank_terms(counts)[: _MAX_COUNTED // 2]))
-    if not counts:
+def _fit_tokenizer(name: str, rows: RawColumn, options: Options, use: Use) -> Tokenizer:
+    """Fit the tokens of the options; by default words, or characters if written or in a script without blanks."""
+    is_written = use == "written"
+    kind = _UNSPACED_TOKENS if is_written or ColumnCells(name, rows).is_unspaced else _DEFAULT_TOKENS
+    chosen: TokenOptions = options.tokens or TokensField().check(kind)
+    lowercase = tokens.kind_of(chosen.kind).LOWERCASE and not is_written
+    lowercase = lowercase if options.lowercase is None else options.lowercase
+    normalization = Normalization(options.normalize, lowercase, options.accents)
+    try:
+        tokenizer = tokens.fit(chosen, normalization, rows, use)
+        if is_written and not tokenizer.is_lossless:
+            raise TokensError(
+                f"{chosen.kind} do not give back the text, which `encoding: written` needs.",
+                "Write `tokens: characters` or `tokens: bytes`, or words with `punctuation: keep` and without n-grams.",
+                "kind",
+            )  # fmt: skip
+        return tokenizer
+    except TokensError as error:
         raise BmcliError(
-            f"column {quoted(name)}: the training rows have no text with {options.tokens}.",
-            path=f"data.inputs.{name}",
-            suggestion=f"Leave it out: `drop: [{write_scalar(name)}]`.",
-        )
-    terms = [term for term, count in _rank_terms(counts)[: options.vocabulary] if count >= options.min_count]
-    if not terms:
-        raise BmcliError(
-            f"column {quoted(name)}: no term occurs {options.min_count} times in the training rows.",
-            path=f"data.inputs.{name}.min_count",
-            suggestion="Write `min_count: 1`.",
-        )
-    return [term.decode() for term in terms]
+            f"column {quoted(name)}: {error.message}",
+            path=f"data.inputs.{name}" + (f".tokens.{error.option}" if error.option else ""),
+            suggestion=error.suggestion or f"Leave it out: `drop: [{write_scalar(name)}]`.",
+        ) from None
 
 
-def _rank_terms(counts: Counter[bytes]) -> list[tuple[bytes, int]]:
-    # Ties are broken by the term, so that the vocabulary does not depend on the order of the rows.
-    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+@dataclass(frozen=True)
+class _TokenCounts:
+    """Tokens of the training texts.
+
+    Args:
+        texts_by_token: Number of texts that contain each token, from FIRST_TOKEN on; of a bag.
+        lengths: Number of tokens of each text; in a bag the distinct known ones.
+        unknown_share: Share of unknown tokens.
+    """
+
+    texts_by_token: np.ndarray
+    lengths: np.ndarray
+    unknown_share: float
+
+    def measure_cut(self, length: int) -> float:
+        """Measure the share of the tokens that a length cuts off."""
+        total = int(self.lengths.sum())
+        return float((self.lengths - length).clip(0).sum() / total) if total else 0.0
 
 
-def _count_documents(
-    rows: RawColumn, terms: list[str], tokenizer_options: dict[str, Any], bag: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Count the texts that contain each term, and the terms of each text; in a bag the distinct known ones."""
+def _count_tokens(rows: RawColumn, tokenizer: Tokenizer, is_bag: bool) -> _TokenCounts:
     import numpy as np
 
-    from bmcli.layers.text_encoder import FIRST_TERM, TextEncoder
+    layer = tokenizer.make_layer(1, is_bag)
+    size = tokenizer.inner_size
+    texts_by_token, lengths = np.zeros(size - FIRST_TOKEN, "int64"), [np.zeros(0, "int64")]
+    unknown = total = 0
+    for texts in split_batches(rows):
+        ids = layer.encode_ragged(texts)
+        unknown += int(np.count_nonzero(ids.values.numpy() == UNKNOWN))
+        total += int(ids.values.shape[0])
+        if is_bag:
+            ids, _ = layer.count_known(ids)
+            texts_by_token += np.bincount(ids.values.numpy() - FIRST_TOKEN, minlength=size - FIRST_TOKEN)
+        lengths.append(ids.row_lengths().numpy())
+    return _TokenCounts(texts_by_token, np.concatenate(lengths), unknown / total if total else 0.0)
 
-    layer = TextEncoder(terms, 1, bag, **tokenizer_options)
-    document_counts, lengths = np.zeros(len(terms), "int64"), [np.zeros(0, "int64")]
-    for _, texts in _split_batches(rows):
-        if bag:
-            known, _ = layer.count_known_terms(texts)
-            document_counts += np.bincount(known.values.numpy() - FIRST_TERM, minlength=len(terms))
-            lengths.append(known.row_lengths().numpy())
-        else:
-            lengths.append(layer.split_terms(texts).row_lengths().numpy())
-    return document_counts, np.concatenate(lengths)
 
+def _choose_length(wanted: float | None, lengths: np.ndarray, use: Use, ends: int) -> int:
+    """Choose how many tokens of a text are read.
 
-def _choose_length(lengths: np.ndarray, bag: bool) -> int:
+    Args:
+        wanted: Their number, a share of the texts that are read as a whole, or None for the usual share.
+        lengths: Number of tokens of each training text.
+        ends: Number of tokens of its begin and end.
+    """
     import numpy as np
 
-    share, longest = (_BAG_SHARE, _MAX_BAG) if bag else (_SEQUENCE_SHARE, _MAX_SEQUENCE)
-    return int(np.clip(np.quantile(lengths, share, method="higher"), 1, longest))
+    if isinstance(wanted, int):
+        return wanted
+    share, longest = {
+        "bag": (_BAG_SHARE, _MAX_BAG),
+        "sequence": (_SEQUENCE_SHARE, _MAX_SEQUENCE),
+        "written": (_WRITTEN_SHARE, _MAX_WRITTEN),
+    }[use]
+    share, longest = (share, longest) if wanted is None else (wanted, _MAX_LENGTH)
+    return int(np.clip(np.quantile(lengths, share, method="higher") + ends, 1 + ends, longest))
 
 
-def _compute_idf_weights(encoding: str, document_counts: np.ndarray, texts: int) -> list[float]:
-    """Compute the factor of each term's count: 1, or the smoothed inverse document frequency."""
+def _compute_idf_weights(encoding: str, texts_by_token: np.ndarray, texts: int) -> list[float]:
+    """Compute the factor of each token's count: 1, or the smoothed inverse document frequency."""
     import numpy as np
 
-    if encoding in ("bag", "sequence"):
-        return [1.0] * len(document_counts) if encoding == "bag" else []
-    # Smoothed as in scikit-learn: as if one additional text contained every term.
-    return [float(weight) for weight in np.log((1 + texts) / (1 + document_counts)) + 1]
-
-
-def _split_batches(rows: pa.ChunkedArray) -> Iterator[tuple[int, Any]]:
-    """Yield batches of texts as inputs of the encoder, missing ones empty, with the row of the first text."""
-    import numpy as np
-    import pyarrow.compute as pc
-
-    for start in range(0, len(rows), _BATCH_ROWS):
-        texts = pc.fill_null(rows.slice(start, _BATCH_ROWS), "")
-        yield start, np.asarray(texts.to_pylist(), object)
+    if encoding in ("bag", *_SEQUENCES):
+        return [1.0] * len(texts_by_token) if encoding == "bag" else []
+    # Smoothed as in scikit-learn: as if one additional text contained every token.
+    return [float(weight) for weight in np.log((1 + texts) / (1 + texts_by_token)) + 1]

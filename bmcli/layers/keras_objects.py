@@ -29,7 +29,14 @@ def make_keras_object(family: str, config: KerasObject | None, **fixed: Any) -> 
     module = keras.optimizers.schedules if family == "schedules" else getattr(keras, family)
     member = getattr(module, catalogue.get_entry(family, config.kind)["object"])
     options = {name: _make_nested(name, value) for name, value in config.options.items()}
-    return member if family == "activations" else member(**options, **fixed)
+    if family == "activations":
+        return member
+    # An attribute of every layer, but not an argument of all, such as SpatialDropout1D.
+    is_frozen = family == "layers" and not options.pop("trainable", True)
+    made = member(**options, **fixed)
+    if is_frozen:
+        made.trainable = False
+    return made
 
 
 def _make_nested(option: str, value: Any) -> Any:

@@ -7,9 +7,11 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
+from bmcli.layers.incremental import IncrementalLayer
+
 
 @keras.saving.register_keras_serializable(package="bmcli")
-class Positions(keras.layers.Layer):
+class Positions(IncrementalLayer):
     """Sum of each token and a vector that depends on its position.
 
     Args:
@@ -40,6 +42,13 @@ class Positions(keras.layers.Layer):
 
     def call(self, inputs):
         return inputs + keras.ops.cast(self.table, inputs.dtype)
+
+    def make_cache(self, batch: int, steps: int) -> tuple[()]:
+        return ()
+
+    def advance(self, inputs: Any, cache: tuple[()], position: Any) -> tuple[Any, tuple[()]]:
+        row = keras.ops.take(self.table, keras.ops.reshape(position, (1,)), axis=0)
+        return inputs + keras.ops.cast(row, inputs.dtype), cache
 
     def compute_output_shape(self, input_shape):
         return input_shape

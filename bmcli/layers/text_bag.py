@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from bmcli.layers.text_encoder import FIRST_TERM
+from bmcli.token_ids import FIRST_TOKEN
 
 
 @keras.saving.register_keras_serializable(package="bmcli")
@@ -24,7 +24,7 @@ class TextBag(keras.layers.Layer):
         dimension: Width of the embeddings, or None for the vector itself.
 
     Input shape:
-        `(batch, 2, length)` of integers: terms from FIRST_TERM on, and their counts; 0 is padding.
+        `(batch, 2, length)` of integers: terms from FIRST_TOKEN on, and their counts; 0 is padding.
 
     Output shape:
         `(batch, 2 + terms)`, of which the first two are always 0, or `(batch, dimension)`.
@@ -35,7 +35,7 @@ class TextBag(keras.layers.Layer):
     ) -> None:
         super().__init__(**{**kwargs, "autocast": False})
         self.term_weights, self.normalize, self.dimension = list(weights), normalize, dimension
-        self.width = FIRST_TERM + len(self.term_weights)
+        self.width = FIRST_TOKEN + len(self.term_weights)
 
     def build(self, input_shape):
         if self.dimension is not None:
@@ -45,7 +45,7 @@ class TextBag(keras.layers.Layer):
 
     def call(self, inputs):
         terms = tf.cast(inputs[:, 0], "int32")
-        factors = tf.constant([0.0] * FIRST_TERM + self.term_weights, "float32")
+        factors = tf.constant([0.0] * FIRST_TOKEN + self.term_weights, "float32")
         values = tf.cast(inputs[:, 1], "float32") * tf.gather(factors, terms)
         if self.normalize:
             values = tf.math.divide_no_nan(values, tf.norm(values, axis=1, keepdims=True))

@@ -85,17 +85,22 @@ class Calibration:
 
 
 def measure_classes(
-    truth: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...], seed: int = 0
+    truth: np.ndarray,
+    probabilities: np.ndarray,
+    classes: tuple[str, ...],
+    positive: int | None = None,
+    seed: int = 0,
 ) -> Calibration:
-    """Measure the calibration of the second of two classes, or of the predicted one of several (Guo et al. 2017).
+    """Measure the calibration of the positive one of two classes, or of the predicted one of several (Guo et al. 2017).
 
     Args:
         truth: Class indices, `(n,)`.
         probabilities: `(n, classes)`.
+        positive: Index of the positive one of two classes, by default the last.
         seed: Of the simulated samples of a calibrated model.
     """
-    confidence, outcomes = get_confidence_and_outcome(truth, probabilities)
-    event = quoted(classes[1]) if len(classes) == 2 else "the predicted class"
+    confidence, outcomes = get_confidence_and_outcome(truth, probabilities, positive)
+    event = quoted(classes[1 if positive is None else positive]) if len(classes) == 2 else "the predicted class"
     return _make_calibration(event, confidence, outcomes, compute_brier_score(truth, probabilities), seed)
 
 
@@ -115,10 +120,18 @@ def compute_label_brier_scores(truth: np.ndarray, probabilities: np.ndarray) -> 
     return np.asarray(((probabilities.astype(np.float64) - truth) ** 2).mean(axis=1))
 
 
-def get_confidence_and_outcome(truth: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Get the predicted probability of each row's event, and whether it occurred, `(n,)` each."""
+def get_confidence_and_outcome(
+    truth: np.ndarray, probabilities: np.ndarray, positive: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Get the predicted probability of each row's event, and whether it occurred, `(n,)` each.
+
+    Args:
+        positive: Index of the positive one of two classes, which is the event, by default the last. Of several classes
+            the predicted one is the event.
+    """
     if probabilities.shape[1] == 2:
-        return probabilities[:, 1].astype(np.float64), truth == 1
+        positive = 1 if positive is None else positive
+        return probabilities[:, positive].astype(np.float64), truth == positive
     return probabilities.max(axis=1).astype(np.float64), probabilities.argmax(axis=1) == truth
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any
@@ -16,6 +16,8 @@ from bmcli.metrics.weighted_metrics import MetricSamples, WeightedMetrics, divid
 from bmcli.quoting import quoted
 
 AVERAGES = ("macro", "micro", "weighted")
+POSITIVE_METRICS = ("precision", "recall", "f1")
+"""Metrics of the positive one of two classes."""
 RANKING_METRICS = ("roc_auc", "pr_auc")
 
 MAX_RANKED_CLASSES = 100  # with more classes, the areas of thousands of samples take minutes
@@ -48,11 +50,26 @@ class ClassMetrics:
         return {"class": self.name, **{key: value for key, value in vars(self).items() if key != "name"}}
 
 
+def describe_positive(positive: Mapping[str, str]) -> list[str]:
+    """Describe of which class the metrics of each target with two classes speak, as sentences.
+
+    Args:
+        positive: The positive class, by target.
+    """
+    of_one = ", ".join((*POSITIVE_METRICS, RANKING_METRICS[0]))
+    return [
+        f"Positive class{f' of {quoted(target)}' if len(positive) > 1 else ''}: {quoted(name)}; {of_one} and "
+        f"{RANKING_METRICS[1]} are those of this class."
+        for target, name in positive.items()
+    ]
+
+
 def list_metrics(classes: int, top_k: int) -> dict[str, MetricInfo]:
     """List the metrics of a target with this number of classes, in the order of display."""
     top = (f"top_{top_k}_accuracy",) if classes > top_k else ()
-    averaged = (f"{figure}_{average}" for figure in ("precision", "recall", "f1") for average in AVERAGES)
-    shares = dict.fromkeys(("accuracy", *top, *averaged, *RANKING_METRICS), SHARE)
+    of_positive = POSITIVE_METRICS if classes == 2 else ()
+    averaged = (f"{figure}_{average}" for figure in POSITIVE_METRICS for average in AVERAGES)
+    shares = dict.fromkeys(("accuracy", *top, *of_positive, *averaged, *RANKING_METRICS), SHARE)
     # The Brier score of three classes or more is that of all of them, at most 2.
     brier = MetricInfo("min", 0.0, 1.0 if classes == 2 else 2.0)
     return {**shares, "log_loss": ERROR, "brier": brier, "calibration_error": ERROR_SHARE}
@@ -87,6 +104,7 @@ def make_weighted_metrics(
     names: tuple[str, ...],
     top_k: int,
     predicted: np.ndarray | None = None,
+    positive: int | None = None,
 ) -> WeightedMetrics:
     """Make all metrics of one category target; ranking areas beyond 100 classes are not resampled.
 
@@ -94,9 +112,10 @@ def make_weighted_metrics(
     or are predicted, and 0/0 (the precision of a class that is never predicted) counts as 0 in them. Micro
     averages equal the accuracy, because every row has one class.
 
-    `roc_auc` and `pr_auc` (average precision, the step-wise area) are those of the last class if there are
-    two classes; otherwise each class that occurs is ranked against the rest, and the areas are averaged with
-    equal weights (one-vs-rest, macro). They are undefined if every row is of one class.
+    Two classes have a positive one: `precision`, `recall` and `f1` are its own, and undefined where the divisor is
+    0. `roc_auc` and `pr_auc` (average precision, the step-wise area) are its own, too; of more classes, each that
+    occurs is ranked against the rest, and the areas are averaged with equal weights (one-vs-rest, macro). They are
+    undefined if every row is of one class.
 
     `brier` and `calibration_error` are those of `calibration.measure_classes`.
 
@@ -106,27 +125,34 @@ def make_weighted_metrics(
         names: Of the classes.
         top_k: k of the top-k accuracy, which is computed if there are more than k classes.
         predicted: Class indices, `(n,)`; by default the most probable class, the first of them in a tie.
+        positive: Index of the positive one of two classes, by default the last.
     """
     classes = probabilities.shape[1]
+    positive = 1 if classes == 2 and positive is None else positive
     predicted = probabilities.argmax(axis=1) if predicted is None else predicted
     shares = {"accuracy": predicted == truth}
     if classes > top_k:
         shares[f"top_{top_k}_accuracy"] = is_among_top_k(truth, probabilities, top_k)
-    averages = _make_weighted_averages(truth, predicted, classes)
-    areas = make_mean_areas(truth, probabilities, range(1, 2) if classes == 2 else range(classes))
+    averages = _make_weighted_averages(truth, predicted, classes, positive)
+    ranked = range(classes) if positive is None else range(positive, positive + 1)
+    areas = make_mean_areas(truth, probabilities, ranked)
     rankings = make_weighted_rankings(RANKING_METRICS, classes, "classes", areas)
     losses = {
         "log_loss": log_losses(truth, probabilities),
         "brier": calibration.compute_brier_scores(truth, probabilities),
     }
     mean_metrics = weighted_metrics.make_weighted_means({**shares, **losses})
-    gaps = calibration.make_weighted_gaps(*calibration.get_confidence_and_outcome(truth, probabilities))
+    gaps = calibration.make_weighted_gaps(*calibration.get_confidence_and_outcome(truth, probabilities, positive))
 
     def compute(weights: np.ndarray) -> MetricSamples:
         calibration_error = {"calibration_error": np.abs(gaps(weights)).sum(axis=0)}
         return {**mean_metrics(weights), **averages(weights), **rankings.compute(weights), **calibration_error}
 
     undefined = dict.fromkeys(RANKING_METRICS, f"every row is of class {quoted(names[truth[0]])}.")
+    if positive is not None:
+        missing = f"row is of class {quoted(names[positive])}"
+        undefined |= {"recall": f"no {missing}.", "f1": f"no {missing}, and none is predicted to be."}
+        undefined["precision"] = f"no row is predicted to be of class {quoted(names[positive])}."
     return WeightedMetrics(
         compute,
         shares,
@@ -139,8 +165,9 @@ def make_weighted_metrics(
 
 
 def _make_weighted_averages(
-    truth: np.ndarray, predicted: np.ndarray, classes: int
+    truth: np.ndarray, predicted: np.ndarray, classes: int, positive: int | None
 ) -> Callable[[np.ndarray], MetricSamples]:
+    """Make averages of precision, recall and F1 over classes, and those of the positive class if there is one."""
     is_hit = truth == predicted
     tallies = [
         weighted_metrics.make_weighted_counts(codes, classes + 1)
@@ -153,7 +180,10 @@ def _make_weighted_averages(
         divisors = {"precision": guesses, "recall": support, "f1": (support + guesses) / 2}
         averages = {}
         for metric, divisor in divisors.items():
-            by_class = np.nan_to_num(divide(hits, divisor))
+            shares = divide(hits, divisor)
+            if positive is not None:
+                averages[metric] = shares[positive]
+            by_class = np.nan_to_num(shares)
             averages[f"{metric}_macro"] = divide(by_class.sum(axis=0), is_present.sum(axis=0))
             averages[f"{metric}_micro"] = divide(hits.sum(axis=0), total)
             averages[f"{metric}_weighted"] = divide((by_class * support).sum(axis=0), total)

@@ -22,6 +22,12 @@ class MetricInfo:
     low: float = -math.inf
     high: float = math.inf
 
+    @property
+    def best(self) -> float | None:
+        """The best value that it can have; None if it has no direction, or no bound on that side."""
+        bound = {"max": self.high, "min": self.low, "": math.inf}[self.direction]
+        return bound if math.isfinite(bound) else None
+
     def cut(self, low: float, high: float) -> tuple[float, float]:
         """Cut an interval at the bounds of the metric."""
         return min(max(low, self.low), self.high), max(min(high, self.high), self.low)

@@ -33,21 +33,20 @@ class RankingCurves:
 
 
 def compute_ranking_curves(
-    classes: Sequence[str], truth: np.ndarray, probabilities: np.ndarray
+    classes: Sequence[str], truth: np.ndarray, probabilities: np.ndarray, positive: int | None
 ) -> tuple[RankingCurves, ...]:
-    """Compute curves for each class or label with positive and negative rows; of two classes, for the second.
+    """Compute curves for each class or label that some rows have and others not, or for the positive class alone.
 
     Args:
         truth: Class indices `(n,)`, or 0 and 1 by label `(n, labels)`.
         probabilities: `(n, classes)`.
+        positive: Index of the positive one of two classes; None without one.
     """
-    is_multi_label = truth.ndim == 2
-    first = len(classes) - 1 if len(classes) == 2 and not is_multi_label else 0
     curves = []
-    for index in range(first, len(classes)):
-        positive = truth[:, index].astype(bool) if is_multi_label else truth == index
-        if positive.any() and not positive.all():
-            curves.append(_compute_curves(classes[index], positive, probabilities[:, index]))
+    for index in range(len(classes)) if positive is None else (positive,):
+        has_class = truth[:, index].astype(bool) if truth.ndim == 2 else truth == index
+        if has_class.any() and not has_class.all():
+            curves.append(_compute_curves(classes[index], has_class, probabilities[:, index]))
     return tuple(curves)
 
 

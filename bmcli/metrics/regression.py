@@ -7,6 +7,7 @@ import numpy as np
 from bmcli.metrics.differences import subtract_metrics
 from bmcli.metrics.info import ERROR, EXPLAINED_VARIANCE
 from bmcli.metrics.weighted_metrics import MetricSamples, WeightedMetrics, divide
+from bmcli.number_texts import write_number
 
 METRICS = {"mae": ERROR, "rmse": ERROR, "r2": EXPLAINED_VARIANCE}
 
@@ -48,4 +49,8 @@ def _explain_no_variance(truth: np.ndarray) -> dict[str, str]:
         return {"r2": "one row has no variance."}
     with np.errstate(over="ignore", invalid="ignore"):
         # Squares of tiny differences can vanish.
-        return {"r2": f"the target is {truth[0]:g} in every row."} if np.ptp(truth) == 0 or np.var(truth) == 0 else {}
+        return (
+            {"r2": f"the target is {write_number(truth[0])} in every row."}
+            if np.ptp(truth) == 0 or np.var(truth) == 0
+            else {}
+        )

@@ -1,4 +1,4 @@
-"""Decision thresholds: the probability from which the second of two classes is predicted."""
+"""Decision thresholds: the probability from which the positive one of two classes is predicted."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from bmcli.number_texts import write_number
 from bmcli.records import validate_as
 
 _POINTS = 200
@@ -99,7 +100,7 @@ def minimize_cost(
     cuts = _find_cuts(positive, scores)
     cost = (false_positive * cuts.false + false_negative * (cuts.positives - cuts.hits)) / len(scores)
     index = int(cost.argmin())
-    return cuts.choose(index, f"the lowest cost, {cost[index]:.4g} per row", {"cost per row": cost})
+    return cuts.choose(index, f"the lowest cost, {write_number(cost[index])} per row", {"cost per row": cost})
 
 
 def maximize_recall(positive: np.ndarray, scores: np.ndarray, precision: float) -> ThresholdChoice:

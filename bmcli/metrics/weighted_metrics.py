@@ -14,6 +14,7 @@ from typing import TypeVar
 import numpy as np
 
 from bmcli.metrics.info import UNKNOWN, MetricInfo
+from bmcli.quoting import quoted
 
 MetricSamples = dict[str, np.ndarray]
 
@@ -55,6 +56,48 @@ class WeightedMetrics:
         metrics = {name: float(value[0]) for name, value in values.items() if np.isfinite(value[0])}
         too_large = "its value is too large for a 64-bit number."
         return metrics, {name: self.undefined.get(name, too_large) for name in values if name not in metrics}
+
+
+def name_row_weighted(metric: str) -> str:
+    """Name a metric in which the weights of the rows count, such as `label/row_weighted_accuracy`."""
+    target, slash, name = metric.rpartition("/")
+    return f"{target}{slash}row_weighted_{name}"
+
+
+def describe_row_weights(column: str) -> str:
+    """Describe which metrics count each row with its weight, as a sentence."""
+    return (
+        f"Metrics named row_weighted_ count each row with its weight in {quoted(column)}, as the loss does; the others "
+        "count each row once."
+    )
+
+
+def weight_rows(metrics: WeightedMetrics, row_weights: np.ndarray) -> WeightedMetrics:
+    """Make the same metrics with weights of the rows, under names of their own.
+
+    Args:
+        row_weights: Of the rows of the recipe's data, at least 0, `(rows,)`.
+    """
+    factors = row_weights.astype(np.float64)[:, np.newaxis]
+
+    def rename(values: Mapping[str, _Value]) -> dict[str, _Value]:
+        return {name_row_weighted(name): value for name, value in values.items()}
+
+    def weight(compute: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+        return lambda weights: compute(weights * factors)
+
+    undefined = metrics.undefined
+    if not row_weights.any():
+        undefined = dict.fromkeys(metrics.info, "every row has the weight 0.")
+    return WeightedMetrics(
+        lambda weights: rename(metrics.compute(weights * factors)),
+        {},  # a weighted share has no number of rows, from which Wilson's interval follows
+        rename({name: weight(gap) for name, gap in metrics.gaps.items()}),
+        rename(metrics.left_out),
+        lambda weights: rename(metrics.compute_left_out(weights * factors)),
+        rename(undefined),
+        rename(metrics.info),
+    )
 
 
 def join_metrics(*parts: WeightedMetrics) -> WeightedMetrics:

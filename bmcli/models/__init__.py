@@ -68,11 +68,14 @@ class Features:
         mask: For steps, true at each that is no padding, `(batch, steps)`; None if all are valid.
         linear: For a family that has its own linear map from its vector to the outputs of a target: makes it, given the
             number of outputs. It reads `tensor` alone.
+        embedding: For steps, the matrix by which the tokens of the sequence are embedded, `(tokens, width)`, which a
+            head may share; None if there is none.
     """
 
     tensor: Any
     mask: Any = None
     linear: Callable[[int], Any] | None = None
+    embedding: Any = None
 
 
 @dataclass(frozen=True)

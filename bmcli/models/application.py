@@ -55,7 +55,11 @@ _ARCHITECTURES: Mapping[str, tuple[str, str]] = {
 }
 
 
+_BY_CLASS_NAME = {function: name for name, (_, function) in _ARCHITECTURES.items()}
+
+
 def _check_architecture(name: str) -> str:
+    name = _BY_CLASS_NAME.get(name, name)
     if name not in _ARCHITECTURES:
         known = f"Known: {', '.join(_ARCHITECTURES)}."
         near = parts.nearest(name, _ARCHITECTURES)
@@ -64,7 +68,9 @@ def _check_architecture(name: str) -> str:
 
 
 Architecture = Annotated[
-    str, AfterValidator(_check_architecture), WithJsonSchema({"type": "string", "enum": list(_ARCHITECTURES)})
+    str,
+    AfterValidator(_check_architecture),
+    WithJsonSchema({"type": "string", "enum": [*_ARCHITECTURES, *_BY_CLASS_NAME]}),
 ]
 
 
@@ -76,7 +82,9 @@ class Options(ModelOptions):
     """
 
     kind: Literal["application"] = Field(default="application", description="An architecture of keras.applications.")
-    architecture: Architecture = Field(description="Name of the architecture, such as resnet50 or efficientnet_v2_b0.")
+    architecture: Architecture = Field(
+        description="Name of the architecture, such as resnet50, or Keras' name, ResNet50."
+    )
     weights: str | None = Field(
         default=None,
         description="Weights file without the top, .weights.h5 or .h5; null initialises randomly.",

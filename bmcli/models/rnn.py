@@ -97,7 +97,8 @@ def build(options: Options, spec: DataSpec, requests: Collection[FeatureRequest]
     tensor = _encode_sequence(options, models.to_sequence(sequence), sequence.mask, every_step)
 
     def build_steps() -> Features:
-        return Features(models.apply_dropout(options, models.append_inputs(tensor, others)), sequence.mask)
+        steps = models.apply_dropout(options, models.append_inputs(tensor, others))
+        return Features(steps, sequence.mask, embedding=sequence.embedding)
 
     builders = {VECTOR: lambda: Features(_build_vector(options, tensor, sequence.mask, others)), STEPS: build_steps}
     if not options.bidirectional:

@@ -1,4 +1,4 @@
-"""Transformer encoder (Vaswani et al. 2017) for sequences, and for images (Dosovitskiy et al. 2021)."""
+"""Transformer (Vaswani et al. 2017) for sequences, and for images (Dosovitskiy et al. 2021)."""
 
 from __future__ import annotations
 
@@ -33,25 +33,31 @@ if TYPE_CHECKING:
 
 
 class Options(ModelOptions):
-    """Transformer encoder: self-attention over the steps of one sequence; other inputs join after pooling.
+    """Transformer: self-attention over the steps of one sequence; other inputs join after pooling.
 
     For long sequences and ten thousand rows or more. With `patch` and `pooling: token` it is the vision transformer
-    (Dosovitskiy et al. 2021), with `share` the encoder of ALBERT (Lan et al. 2020). Tokens are the steps of a sequence,
-    or the rows or patches of an image. Padding is masked.
+    (Dosovitskiy et al. 2021), with `share` the encoder of ALBERT (Lan et al. 2020). For a language model no token
+    attends to later ones, as in GPT-2 (Radford et al. 2019); with `positions: rotary`, `normalization: rms`, `gated`,
+    `activation: silu` and few `key_value_heads` it is the network of Llama (Touvron et al. 2023). Tokens are the steps
+    of a sequence, or the rows or patches of an image. Padding is masked.
     """
 
     WIDTHS: ClassVar = ("mlp_ratio",)  # options that channel pruning may reduce
-    kind: Literal["transformer"] = Field(default="transformer", description="A transformer encoder.")
+    NORMALIZES_WHOLE: ClassVar = True  # normalization is of the tokens, whose width stays
+    kind: Literal["transformer"] = Field(default="transformer", description="A transformer.")
     width: Units = Field(default=64, description="Width of a token; a multiple of `heads`.")
-    depth: Size = Field(
-        default=2, description="Number of encoder blocks, each of attention and a feed-forward network."
-    )
+    depth: Size = Field(default=2, description="Number of blocks, each of attention and a feed-forward network.")
     share: bool = Field(
         default=False,
         description="Share the weights of one block among all blocks (Lan et al. 2020): fewer weights and less "
         "overfitting.",
     )
     heads: Size = Field(default=4, description="Attention heads, each of size width / heads.")
+    key_value_heads: Size | None = Field(
+        default=None,
+        description="Heads of keys and values, of which each serves several heads of queries (grouped-query "
+        "attention, Ainslie et al. 2023); 1 is multi-query attention. By default as many as `heads`.",
+    )
     mlp_ratio: Annotated[float, Field(gt=0)] = Field(
         default=4.0, description="Hidden units of the feed-forward network, as a multiple of `width`."
     )
@@ -59,12 +65,19 @@ class Options(ModelOptions):
         default=None,
         description="Patch size for images, one number or [rows, columns]; null reads the image row by row.",
     )
-    positions: Literal["learned", "sinusoidal"] | None = Field(
-        default="learned", description="Position embeddings; null omits the order of the tokens."
+    positions: Literal["learned", "sinusoidal", "rotary"] | None = Field(
+        default="learned",
+        description="How tokens know their order: learned or sinusoidal vectors that are added to them, or `rotary`, "
+        "a rotation of queries and keys in every block (Su et al. 2021); null omits it.",
     )
     pooling: Literal["mean", "max", "token"] = Field(
         default="mean",
         description="How tokens become a vector; token is a learned class token (Devlin et al. 2019).",
+    )
+    normalization: Literal["layer", "rms"] = Field(
+        default="layer",
+        description="Normalization: `layer` (Ba et al. 2016), or `rms`, by the root mean square alone (Zhang and "
+        "Sennrich 2019).",
     )
     norm_first: bool = Field(
         default=True,
@@ -73,6 +86,10 @@ class Options(ModelOptions):
     )
     activation: Activation = Field(
         default=KerasObject("gelu"), description="Keras activation of the feed-forward networks."
+    )
+    gated: bool = Field(
+        default=False,
+        description="Multiply the activation by a second linear map (Shazeer 2020): with `activation: silu` SwiGLU.",
     )
     dropout: DropoutRate = Field(
         default=0.1,
@@ -91,6 +108,18 @@ class Options(ModelOptions):
             raise fault_at(
                 ("heads",),
                 f"width {self.width} is not a multiple of {self.heads} heads.",
+                "Change one of the two.",
+            )
+        if self.key_value_heads and self.heads % self.key_value_heads:
+            raise fault_at(
+                ("key_value_heads",),
+                f"{self.heads} heads cannot be shared among {self.key_value_heads} heads of keys and values.",
+                "Write a divisor of `heads`.",
+            )
+        if self.positions == "rotary" and self.width // self.heads % 2:
+            raise fault_at(
+                ("heads",),
+                f"rotary positions need heads of an even width, but width / heads is {self.width // self.heads}.",
                 "Change one of the two.",
             )
         if self.positions == "sinusoidal" and self.width % 2:
@@ -116,20 +145,19 @@ def build(options: Options, spec: DataSpec, requests: Collection[FeatureRequest]
     tensors, features = models.create_inputs(spec)
     source, others = models.require_single_input(features, "transformer", sequences=True)
     tokens, mask = _embed_tokens(options, _tokens(options, source), source.mask)
-    attention_mask = None if mask is None else _expand_mask(mask)
     causal = CAUSAL_STEPS in requests
     blocks = [_block(options, causal) for _ in range(1 if options.share else options.depth)]
     for number in range(options.depth):
-        tokens = blocks[number % len(blocks)](tokens, attention_mask)
+        tokens = blocks[number % len(blocks)](tokens, mask)
     # With normalization at the start of blocks, the sum of their outputs is not normalized yet.
-    tokens = _normalization()(tokens) if options.norm_first else tokens
+    tokens = _normalization(options)(tokens) if options.norm_first else tokens
     first_step = 1 if options.pooling == "token" else 0
 
     def build_vector() -> Features:
         return Features(models.concatenate([_pool_tokens(options, tokens, mask), *map(models.to_vector, others)]))
 
     def build_steps() -> Features:
-        return Features(models.append_inputs(tokens[:, first_step:], others), source.mask)
+        return Features(models.append_inputs(tokens[:, first_step:], others), source.mask, embedding=source.embedding)
 
     def build_map() -> Features:
         return Features(models.append_inputs(_to_map(options, source, tokens[:, first_step:]), others))
@@ -191,7 +219,7 @@ def _embed_tokens(options: Options, tokens: Any, mask: Any) -> tuple[Any, Any]:
     from bmcli.layers.positions import Positions
 
     tokens = _dense(options, options.width)(tokens)
-    if options.positions is not None:
+    if options.positions is not None and options.positions != "rotary":
         tokens = Positions(options.positions)(tokens)
     if options.pooling == "token":
         tokens = ClassToken()(tokens)
@@ -226,7 +254,7 @@ def _build_residual(options: Options) -> Callable[[Any, Callable[[Any], Any]], A
     """Build a residual connection around a function of tokens, with normalization before or after it."""
     import keras
 
-    normalization, dropout = _normalization(), _dropout(options)
+    normalization, dropout = _normalization(options), _dropout(options)
 
     def apply(tokens: Any, function: Callable[[Any], Any]) -> Any:
         if options.norm_first:
@@ -237,18 +265,36 @@ def _build_residual(options: Options) -> Callable[[Any, Callable[[Any], Any]], A
 
 
 def _attention(options: Options, causal: bool) -> Callable[[Any, Any], Any]:
+    """Build attention: that of Keras, or of our own where Keras has no layer that can be computed step by step."""
     import keras
 
-    attention = keras.layers.MultiHeadAttention(
-        options.heads, options.width // options.heads, dropout=options.dropout, **models.kernel_arguments(options)
-    )
-    return lambda tokens, mask: attention(tokens, tokens, attention_mask=mask, use_causal_mask=causal)
+    from bmcli.layers.self_attention import SelfAttention
+
+    size, arguments = options.width // options.heads, models.kernel_arguments(options)
+    rotary = options.positions == "rotary"
+    if causal or rotary or options.key_value_heads:
+        own = SelfAttention(options.heads, size, options.key_value_heads, rotary, causal, options.dropout, **arguments)
+        return lambda tokens, mask: own(tokens, mask=mask)
+    attention = keras.layers.MultiHeadAttention(options.heads, size, dropout=options.dropout, **arguments)
+
+    def attend(tokens: Any, mask: Any) -> Any:
+        return attention(tokens, tokens, attention_mask=None if mask is None else _expand_mask(mask))
+
+    return attend
 
 
 def _feed_forward(options: Options) -> Callable[[Any], Any]:
-    hidden = _dense(options, max(1, round(options.width * options.mlp_ratio)))
+    import keras
+
+    width = max(1, round(options.width * options.mlp_ratio))
+    hidden, gate = _dense(options, width), _dense(options, width) if options.gated else None
     dropout, out = _dropout(options), _dense(options, options.width)
-    return lambda tokens: out(dropout(models.apply_activation(options.activation, hidden(tokens))))
+
+    def apply(tokens: Any) -> Any:
+        active = models.apply_activation(options.activation, hidden(tokens))
+        return out(dropout(active if gate is None else keras.layers.Multiply()([active, gate(tokens)])))
+
+    return apply
 
 
 def _pool_tokens(options: Options, tokens: Any, mask: Any) -> Any:
@@ -271,7 +317,9 @@ def _dropout(options: Options) -> Callable[[Any], Any]:
     return keras.layers.Dropout(options.dropout) if options.dropout else lambda tensor: tensor
 
 
-def _normalization() -> keras.layers.Layer:
+def _normalization(options: Options) -> keras.layers.Layer:
     import keras
 
+    if options.normalization == "rms":
+        return keras.layers.RMSNormalization(epsilon=1e-6)
     return keras.layers.LayerNormalization(epsilon=1e-6)

@@ -43,7 +43,7 @@ def find_boundaries(
     """
     names: dict[int, str] = {}
     for target, each in features.items():
-        for suffix, tensor in (("", each.tensor), ("_mask", each.mask)):
+        for suffix, tensor in (("", each.tensor), ("_mask", each.mask), ("_embedding", each.embedding)):
             for number, one in enumerate(keras.tree.flatten(tensor)):
                 names.setdefault(id(one), f"{forms[target]}{suffix}{number or ''}")
     places = {
@@ -53,7 +53,9 @@ def find_boundaries(
     }
     boundaries: dict[str, Boundary] = {}
     for target, each in features.items():
-        read = _find_read_tensors(model.output[target], _list_upstream(keras.tree.flatten((each.tensor, each.mask))))
+        read = _find_read_tensors(
+            model.output[target], _list_upstream(keras.tree.flatten((each.tensor, each.mask, each.embedding)))
+        )
         for tensor in read:
             names.setdefault(id(tensor), f"{forms[target]}_{len(names)}")
         boundaries[target] = {names[id(tensor)]: places[id(tensor)] for tensor in read}

@@ -14,6 +14,7 @@ from bmcli import disk, inputs, models, parts
 from bmcli.disk import format_path
 from bmcli.errors import BmcliError
 from bmcli.layers import keras_file
+from bmcli.layers.described_output import DescribedOutput
 from bmcli.models import Backbone, FeatureRequest, Features, ModelFamily
 from bmcli.networks import rehearsal
 from bmcli.networks.nesting import Boundary, find_boundaries, nest_network
@@ -41,9 +42,39 @@ class Network:
     boundaries: Mapping[str, Boundary]
     unlabelled: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
-    def predict(self, outputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Convert outputs to predictions by target: probabilities, or numbers in the target's unit."""
-        return {name: objective.predict(outputs[name]) for name, objective in self.objectives.items()}
+    def run_prediction(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Compute the outputs of which `predict` makes predictions.
+
+        Args:
+            inputs: Encoded inputs by column.
+        """
+        # Explicit, since Keras would otherwise use the training flag of an outer call.
+        outputs: dict[str, Any] = self.model(self.prepare_prediction(inputs), training=False)
+        return outputs
+
+    def prepare_prediction(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Change encoded inputs as objectives without a target want it before the network predicts from them."""
+        prepared = dict(inputs)
+        for name, columns in self.unlabelled.items():
+            if name in self.objectives:
+                prepared |= self.objectives[name].prepare_prediction({column: inputs[column] for column in columns})
+        return prepared
+
+    def predict(self, outputs: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Convert outputs to predictions by target: probabilities, or numbers in the target's unit.
+
+        Args:
+            inputs: Encoded inputs by column, of which objectives without a target may read those that they learn from,
+                as they were before `prepare_prediction`.
+        """
+        return {name: self.predict_output(name, outputs[name], inputs) for name in self.objectives}
+
+    def predict_output(self, name: str, output: Any, inputs: Mapping[str, Any]) -> Any:
+        """Convert one output to predictions, as `predict` does."""
+        objective, learned = self.objectives[name], self.unlabelled.get(name)
+        if learned is None:
+            return objective.predict(output)
+        return objective.predict_inputs(output, {column: inputs[column] for column in learned})
 
     def nest(self) -> keras.Model:
         """Build the model of the same layers whose backbone and heads are models of their own."""
@@ -94,6 +125,15 @@ def build_network(recipe: Recipe, spec: DataSpec) -> Network:
     return Network(model, {}, find_boundaries(model, features, names))
 
 
+def build_saved_network(recipe: Recipe, spec: DataSpec) -> Network:
+    """Build a network into which `load_weights` reads the file of a run; raises as `build_network` does.
+
+    It has no objectives of targets. One without a target may hide parts of the inputs, so that it belongs to the model
+    in the file.
+    """
+    return build_network(recipe, spec) if spec.targets else assemble_network(recipe, spec, {})
+
+
 def _build_head(kind: ObjectiveKind, options: Kind, target: Column, features: Features) -> Any:
     output = kind.build_head(options, target, features)
     # A head of its own, also where the features are the output.
@@ -134,8 +174,20 @@ def _list_families(request: FeatureRequest, spec: DataSpec) -> list[str]:
 def build_serving_model(network: Network, spec: DataSpec) -> keras.Model:
     """Build a model of preprocessing and network, from raw inputs by name to predictions by target."""
     raw, encoded = inputs.build_serving_inputs(spec)
-    outputs = network.nest()(encoded)
-    return models.create_keras_model(raw, network.predict(outputs) if network.objectives else outputs)
+    outputs = network.nest()(network.prepare_prediction(encoded))
+    predictions = _serve_outputs(network, spec, outputs, encoded) if network.objectives else outputs
+    return models.create_keras_model(raw, predictions)
+
+
+def _serve_outputs(
+    network: Network, spec: DataSpec, outputs: Mapping[str, Any], encoded: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Convert outputs to predictions, each with a record of what it means."""
+    predictions, described = network.predict(outputs, encoded), {output.name: output for output in spec.outputs}
+    return {
+        name: DescribedOutput(name, described[name].objective, described[name].names, dtype="float32")(tensor)
+        for name, tensor in predictions.items()
+    }
 
 
 def save_network(network: Network, spec: DataSpec, path: Path) -> None:

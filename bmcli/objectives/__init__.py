@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Protocol
 
@@ -14,7 +15,7 @@ from bmcli import parts
 from bmcli.data import targets as target_kinds
 from bmcli.errors import BmcliError
 from bmcli.models import VECTOR, FeatureRequest, Features, build_linear_head
-from bmcli.quoting import quoted
+from bmcli.quoting import listed, quoted
 from bmcli.recipe.fields import FieldType, KerasObject, Kind, check_mapping, fault, fault_at
 from bmcli.recipe.nodes import format_value
 from bmcli.recipe.objective import ObjectiveOptions
@@ -67,11 +68,14 @@ class TargetObjective(ABC):
     """Whether the class has its own `prepare`."""
     has_place_weights: ClassVar[bool] = False
     """Whether the class has its own `compute_place_weights`."""
+    hides_inputs: ClassVar[bool] = False
+    """Whether the class has its own `prepare_prediction`; the network then has no other objective."""
     counts_units: ClassVar[bool] = False
     """Whether the class has its own `count_units` or `compute_place_weights`."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        cls.hides_inputs = cls.prepare_prediction is not TargetObjective.prepare_prediction
         cls.changes_batch = cls.prepare is not TargetObjective.prepare
         cls.has_place_weights = cls.compute_place_weights is not TargetObjective.compute_place_weights
         cls.counts_units = cls.has_place_weights or cls.count_units is not TargetObjective.count_units
@@ -139,6 +143,27 @@ class TargetObjective(ABC):
     def predict(self, output: Any) -> Any:
         """Predict probabilities `(batch, classes)`, or numbers in the target's unit, `(batch,)` or per quantile."""
 
+    def prepare_prediction(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Change the inputs of an objective without a target before the network predicts from them.
+
+        By default nothing is changed. Without random numbers: equal rows change alike, whichever others there are. It
+        is part of the served model.
+
+        Args:
+            inputs: Encoded inputs by name, those of `OutputSpec.inputs`.
+        """
+        return inputs
+
+    def predict_inputs(self, output: Any, inputs: Mapping[str, Any]) -> Any:
+        """Predict for an objective without a target, whose predictions may speak of the inputs that it learns from.
+
+        By default the inputs are not needed. A language model reads from them how probable a text is.
+
+        Args:
+            inputs: Encoded inputs by name, those of `OutputSpec.inputs`, before `prepare_prediction`.
+        """
+        return self.predict(output)
+
     def metrics(self, extra: tuple[KerasObject, ...] = ()) -> Mapping[str, Metric]:
         """Make new metrics by name, for passes over one split: those of the objective, then the extra ones.
 
@@ -198,6 +223,27 @@ class PlainObjective(TargetObjective):
 
     def with_output(self, output: OutputSpec) -> TargetObjective:
         return replace(self, output=output)
+
+
+@dataclass(frozen=True)
+class TokenObjective(PlainObjective):
+    """An objective that learns tokens of one input, without a target; outputs are logits `(batch, steps, tokens)`."""
+
+    @property
+    def input(self) -> str:
+        """The text input."""
+        return self.output.inputs[0]
+
+    def predict(self, output: Any) -> Any:
+        """Predict a distribution over the tokens for each step, `(batch, steps, tokens)`."""
+        from keras import ops
+
+        return ops.softmax(ops.cast(output, "float32"))
+
+    def serve(self, prediction: Any, role: ServedRole) -> Any:
+        import tensorflow as tf
+
+        return tf.identity(prediction)
 
 
 class NumberObjective(PlainObjective):
@@ -379,6 +425,15 @@ class MetricAdapter:
         self.keras_metric.update_state(*self.arguments(target, prediction), sample_weight=counts)
 
 
+@dataclass(frozen=True)
+class PlaceMean(MetricAdapter):
+    """A mean over places of the output, such as tokens; the arguments are values and weights, `(batch, places)`."""
+
+    def update(self, target: Any, prediction: Any, counts: Any = None) -> None:
+        values, weights = self.arguments(target, prediction)
+        self.keras_metric.update_state(values, weights if counts is None else weights * counts[:, None])
+
+
 NUMBER_METRICS: Mapping[str, Direction] = {
     "mean_absolute_error": "min",
     "mean_squared_error": "min",
@@ -414,6 +469,24 @@ class ClassWeightsField(FieldType):
             "minProperties": 1,
         }
         return {"anyOf": [{"enum": ["balanced", "effective"]}, weights, {"type": "null"}]}
+
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class ClassNameField(FieldType):
+    """The name of a class, or `auto`; numbers and truth values are read as the text of the class."""
+
+    def check(self, value: Any) -> Any:
+        if isinstance(value, bool):
+            return str(value).lower()
+        if isinstance(value, (str, int, float)) and str(value):
+            return str(value)
+        raise fault("class_name", f"expected the name of a class, or auto, received {format_value(value)}.")
+
+    def json_schema(self) -> dict[str, Any]:
+        return {"anyOf": [{"type": "string", "minLength": 1}, {"type": "number"}, {"type": "boolean"}]}
 
 
 def _check_weight(value: Any) -> float:
@@ -513,7 +586,10 @@ def convert_teacher_classes(student: LearnedTarget, teacher: LearnedTarget) -> C
     """Select the teacher's outputs for the student's classes, in their order."""
     names, known = student.output.names, teacher.output.names
     if missing := [name for name in names if name not in known]:
-        raise ValueError(f"does not know the class {quoted(missing[0])} of {quoted(student.output.name)}")
+        raise ValueError(
+            f"does not know the class {quoted(missing[0])} of {quoted(student.output.name)}: it predicts "
+            f"{listed(known)}, its student {listed(names)}"
+        )
     if names == known:
         return keep
     indices = [known.index(name) for name in names]
@@ -537,6 +613,67 @@ def convert_teacher_numbers(student: LearnedTarget, teacher: LearnedTarget) -> C
     factor = float(other["scale"]) / float(own["scale"])
     offset = (float(other["mean"]) - float(own["mean"])) / float(own["scale"])
     return keep if (factor, offset) == (1.0, 0.0) else lambda outputs: outputs * factor + offset
+
+
+def convert_teacher_tokens(student: LearnedTarget, teacher: LearnedTarget) -> Converter:
+    """Keep the outputs of a teacher with the same tokens; refuse others, as `ObjectiveKind.convert_teacher` does."""
+    if (student.target.state, student.target.shape) != (teacher.target.state, teacher.target.shape):
+        raise ValueError("has other tokens, or texts of another length, than its student")
+    return keep
+
+
+def choose_text(
+    kind: str, wanted: str | None, texts: Iterable[Column], *, needed: str, several: str, advice: str
+) -> Column:
+    """Choose the text that an objective without a target learns from.
+
+    Args:
+        wanted: Name of the input, if the recipe has one.
+        texts: Inputs that are suitable.
+        needed, several: What a suitable input is, and what several of them are or have, for messages.
+        advice: How to write one.
+
+    Raises:
+        BmcliError: There is none, or more than one.
+    """
+    suitable = [column for column in texts if wanted in (None, column.name)]
+    if len(suitable) == 1:
+        return suitable[0]
+    if suitable:
+        names = ", ".join(quoted(column.name) for column in suitable)
+        raise BmcliError(
+            f"{kind} learns from one text, but {names} {several}.",
+            path="objective.input", suggestion=f"Choose one: {{kind: {kind}, input: {suitable[0].name}}}.",
+        )  # fmt: skip
+    raise BmcliError(f"{kind} learns from {needed}, and no input is one.", path="data.inputs", suggestion=advice)
+
+
+def pick_at_places(values: Any, indices: Any) -> Any:
+    """Pick one of the values at each place, `(batch, places)`.
+
+    Args:
+        values: `(batch, places, width)`.
+        indices: Integers below the width, `(batch, places)`.
+    """
+    from keras import ops
+
+    chosen = ops.expand_dims(ops.cast(indices, "int32"), -1)
+    return ops.squeeze(ops.take_along_axis(values, chosen, axis=-1), -1)
+
+
+def compute_place_losses(logs: Any, indices: Any, label_smoothing: float) -> Any:
+    """Compute the cross-entropy at each place, with label smoothing (Szegedy et al. 2016), `(batch, places)`.
+
+    Args:
+        logs: Log-probabilities, `(batch, places, width)`.
+        indices: The true ones, `(batch, places)`.
+    """
+    from keras import ops
+
+    losses = -pick_at_places(logs, indices)
+    if label_smoothing:
+        losses = (1 - label_smoothing) * losses - label_smoothing * ops.mean(logs, axis=-1)
+    return losses
 
 
 def keep(tensor: Any) -> Any:
@@ -788,7 +925,10 @@ def check_class_limits(config: KerasObject, target: Column, position: int) -> No
 def collect_metrics(
     own: Mapping[str, KerasObject], extra: Sequence[KerasObject], make: Callable[[KerasObject, str, int], MetricAdapter]
 ) -> dict[str, MetricAdapter]:
-    """Make the metrics of an objective, then the extra ones, each with a unique name.
+    """Make the metrics of an objective, then the extra ones that are not among them, named by their options.
+
+    Raises:
+        BmcliError: Two extra metrics are the same.
 
     Args:
         own: Metrics of the objective by name.
@@ -796,8 +936,14 @@ def collect_metrics(
     """
     metrics = {name: make(config, name, 0) for name, config in own.items()}
     for position, config in enumerate(extra):
-        name = find_free_name(config.kind, metrics)
-        metrics[name] = make(config, name, position)
+        name = name_metric(config)
+        if config in extra[:position]:
+            raise BmcliError(
+                f"{config.kind} is listed twice with the same options.", path=f"train.metrics.{position}",
+                suggestion="Remove one of them.",
+            )  # fmt: skip
+        if own.get(name) != config:
+            metrics[name] = make(config, name, position)
     return metrics
 
 
@@ -827,11 +973,21 @@ def create_metric_variables(metric: MetricAdapter, target: Any, prediction: Any)
         metric.keras_metric.reset_state()
 
 
-def find_free_name(name: str, taken: Mapping[str, Any]) -> str:
-    """Return the name, with a number if a metric has it already, such as `precision_2`."""
-    number = 2
-    free = name
-    while free in taken:
-        free = f"{name}_{number}"
-        number += 1
-    return free
+def name_metric(config: KerasObject) -> str:
+    """Name a metric by its kind and the options of the recipe, such as `precision_thresholds_0.7`.
+
+    The name of an option that ends the kind is left out, as in `precision_at_recall_0.9`.
+    """
+    options = [
+        _to_name(value) if config.kind.endswith(f"_{option}") else f"{option}_{_to_name(value)}"
+        for option, value in config.options.items()
+    ]
+    return "_".join([config.kind, *options])
+
+
+def _to_name(value: Any) -> str:
+    """Write the value of an option in letters that the name of a metric may have."""
+    if isinstance(value, (list, tuple)):
+        return "_".join(map(_to_name, value))
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return re.sub(r"[^\w.-]", "_", text)

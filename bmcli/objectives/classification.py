@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from bmcli import parts
+from bmcli.data.targets import match_class
 from bmcli.errors import BmcliError
 from bmcli.models import VECTOR, Features, build_linear_head
 from bmcli.objectives import (
+    AUTO,
+    ClassNameField,
     ClassOptions,
     Converter,
     Direction,
@@ -35,6 +39,7 @@ from bmcli.objectives import (
     serve_classes,
 )
 from bmcli.quoting import quoted
+from bmcli.raw_columns import NO_WORDS, YES_WORDS
 from bmcli.recipe import catalogue, fields
 from bmcli.recipe.fields import KerasObject, KerasObjectField, fault, fault_at
 from bmcli.specs import Column, OutputSpec
@@ -52,7 +57,8 @@ _EPSILON = 1e-7
 _CERTAIN_LOGIT = 20.0  # above others, from which on a class has a probability of 1 in float32
 
 # Arguments of each loss: the target as class indices, one-hot vectors, 0 or 1 for the second of two classes, or -1 or 1
-# for it; the output as logits, probabilities, or the second logit minus the first.
+# for it, whichever the positive class is, so that it changes no weights; the output as logits, probabilities, or the
+# second logit minus the first.
 _LOSSES = {
     "sparse_categorical_crossentropy": ("indices", "logits"),
     "categorical_crossentropy": ("one_hot", "logits"),
@@ -82,7 +88,8 @@ _FOR_TWO_CLASSES = {
     "squared_hinge": "categorical_hinge",
 }
 
-# Arguments of each metric in the same way; `threshold` is the second of two classes, or all if there are more.
+# Arguments of each metric in the same way; `threshold` and `two_classes` are the positive one of two classes, and the
+# former all if there are more.
 _METRICS: Mapping[str, tuple[str, Direction]] = {
     "sparse_categorical_accuracy": ("indices", "max"),
     "sparse_top_k_categorical_accuracy": ("indices", "max"),
@@ -115,7 +122,7 @@ METRICS: Mapping[str, Direction] = {name: direction for name, (_, direction) in 
 
 
 class ThresholdOptions(fields.Options):
-    """Probability above which the second of two classes is predicted."""
+    """Probability above which the positive one of two classes is predicted."""
 
     goal: Literal["f1", "cost", "recall"] = Field(
         description="Criterion on the validation rows: best F1, lowest cost of errors, or highest recall at a "
@@ -158,12 +165,22 @@ class Options(ClassOptions):
         "and absolute errors from probabilities.",
     )
 
+    positive: Annotated[str, ClassNameField()] = Field(
+        default="auto",
+        description="The class of two that precision, recall, F1, PR AUC, threshold and fairness speak of; it changes "
+        "no weights. `auto`: the one that means yes, such as true or 1, where the other means no; otherwise the one "
+        "with fewer training rows.",
+    )
     threshold: Annotated[float, Field(gt=0, lt=1)] | ThresholdOptions | None = Field(
         default=None,
-        description="Probability above which the second of two classes is predicted: a number, or chosen on the "
+        description="Probability above which the positive class of two is predicted: a number, or chosen on the "
         "validation rows after training, such as {goal: f1}, {goal: cost, false_negative: 5} or {goal: recall, "
         "precision: 0.9}. By default the more probable class is predicted.",
     )
+
+    def list_resolved(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        found = state.get("positive")
+        return {"positive": found} if self.positive == AUTO and found is not None else {}
 
     @property
     def decides(self) -> bool:
@@ -260,7 +277,9 @@ class Classification(TargetObjective):
         if self.target.kind == "ordered":
             return decide_ordered(probabilities, names)
         if "threshold" in self.output.state:
-            return tf.gather(names, tf.cast(probabilities[:, 1] >= self.output.state["threshold"], "int32"))
+            positive = get_positive_index(self.output)
+            is_reached = probabilities[:, positive] >= self.output.state["threshold"]
+            return tf.gather(names, tf.where(is_reached, positive, 1 - positive))
         return tf.gather(names, tf.argmax(probabilities, axis=1))
 
     def _convert_target(self, form: str, target: Any) -> Any:
@@ -285,10 +304,11 @@ class Classification(TargetObjective):
         form, direction = _METRICS[config.kind]
         if form == "threshold":
             by_class = count > 2 or {"class_id", "top_k"} & set(config.options)
-            form = "one_hot" if by_class else "second"
+            form = "one_hot" if by_class else "positive"
         config = KerasObject(config.kind, {**_default_options(config.kind, form), **config.options})
         check_class_limits(config, self.target, position)
-        metric = MetricAdapter(make_keras_metric(config, name, position), direction, _convert_arguments(form, count))
+        arguments = _convert_arguments(form, count, get_positive_index(self.output))
+        metric = MetricAdapter(make_keras_metric(config, name, position), direction, arguments)
         create_metric_variables(metric, np.zeros(2, "int32"), np.full((2, count), 1 / count, "float32"))
         return metric
 
@@ -299,8 +319,56 @@ def build_head(options: Options, target: Column, features: Features) -> Any:
 
 
 def describe(options: Options, target: Column) -> OutputSpec:
-    """Describe the probability of each class."""
-    return describe_classes("classification", target, "softmax")
+    """Describe the probability of each class, and which of two classes is the positive one.
+
+    Raises:
+        BmcliError: The recipe names a positive class that the target does not have, or that has no effect.
+    """
+    positive = _choose_positive(options.positive, target)
+    return describe_classes("classification", target, "softmax", {"positive": positive} if positive else {})
+
+
+def _choose_positive(requested: str, target: Column) -> str | None:
+    """Choose the positive one of two classes without an order; None for other targets."""
+    if target.kind != "category" or len(target.classes) != 2:
+        if requested == AUTO:
+            return None
+        order = " ordered ones" if target.kind == "ordered" else ""
+        raise BmcliError(
+            f"a positive class needs a category of two classes, but target {quoted(target.name)} has "
+            f"{len(target.classes)}{order}.",
+            path="objective.positive",
+            suggestion="Leave it out.",
+        )
+    if requested == AUTO:
+        return _guess_positive(target)
+    found = match_class(requested, target)
+    if found is None:
+        raise BmcliError(
+            f"target {quoted(target.name)} has no class {quoted(requested)}.",
+            path="objective.positive",
+            suggestion=parts.did_you_mean(requested, target.classes),
+        )
+    return found
+
+
+def _guess_positive(target: Column) -> str:
+    """Guess the positive one of two classes: the one that means yes, or the rarer one; the last in a tie.
+
+    Of yes and no, or 1 and 0, the former is positive by convention, also where it is the more frequent one: a share
+    of yes that turned into one of no without a word would be misread.
+    """
+    first, last = target.classes
+    meanings = [_to_meaning(each) for each in (first, last)]
+    if set(meanings) == {True, False}:
+        return target.classes[meanings.index(True)]
+    return first if target.class_counts and target.class_counts[0] < target.class_counts[1] else last
+
+
+def _to_meaning(name: str) -> bool | None:
+    """Return whether a class means yes or no; None if neither."""
+    word = name.strip().lower()
+    return True if word in YES_WORDS else False if word in NO_WORDS else None
 
 
 def make_answers(output: OutputSpec, target: Column) -> Answers:
@@ -395,10 +463,15 @@ def _default_options(kind: str, form: str) -> dict[str, Any]:
         k = catalogue.get_entry("metrics", kind)["options"].get("k")
         return {} if k is None else {"k": k}
     # By default Keras returns a score for each class.
-    return {"average": "macro", **({"threshold": 0.5} if form == "second" else {})}
+    return {"average": "macro", **({"threshold": 0.5} if form == "positive" else {})}
 
 
-def _convert_arguments(form: str, classes: int) -> Any:
+def get_positive_index(output: OutputSpec) -> int:
+    """Get the index of the positive class, the last if the output has none."""
+    return output.names.index(output.state.get("positive", output.names[-1]))
+
+
+def _convert_arguments(form: str, classes: int, positive: int) -> Any:
     """Make the conversion of class indices `(batch,)` and probabilities `(batch, classes)` to a metric's arguments."""
     from keras import ops
 
@@ -407,6 +480,6 @@ def _convert_arguments(form: str, classes: int) -> Any:
     if form == "one_hot":
         return lambda target, prediction: (ops.one_hot(target, classes, dtype="float32"), prediction)
     return lambda target, prediction: (
-        ops.expand_dims(ops.cast(target, "float32"), -1),
-        prediction[:, 1:],
+        ops.expand_dims(ops.cast(ops.equal(target, positive), "float32"), -1),
+        prediction[:, positive : positive + 1],
     )

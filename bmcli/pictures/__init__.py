@@ -97,6 +97,16 @@ def read_header(data: bytes) -> ImageHeader:
     return header
 
 
+def looks_like_picture(start: bytes) -> bool:
+    """Whether a file is a picture by its first 16 bytes, also one of a format that is not read."""
+    return (
+        start.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*"))
+        or (start.startswith(b"BM") and start[6:10] == bytes(4))  # the next bytes of a text are letters
+        or (start.startswith(b"RIFF") and start[8:12] == b"WEBP")
+        or (start[4:8] == b"ftyp" and start[8:12] in _ISO_FORMATS)
+    )
+
+
 def _describe_other_format(data: bytes) -> str:
     """Describe a file that is no picture of a known format, with the next step where the format is a usual one."""
     if not data:

@@ -28,6 +28,7 @@ _COUNTS = {
     "num_key_value_heads", "n", "height", "width", "num_classes",
 }  # fmt: skip
 _COUNTS_OF_AXES = {"kernel_size", "pool_size"}
+_FLAGS = {"use_cudnn"}  # true or false, or text
 _NUMBERS = {"rate", "stddev", "clipnorm", "clipvalue", "global_clipnorm", "recall", "precision"}
 
 
@@ -44,10 +45,36 @@ def list_kinds(family: str) -> list[str]:
     return list(_read_families()[family])
 
 
+@cache
+def _map_class_names(family: str) -> dict[str, str]:
+    return {entry["object"]: kind for kind, entry in _read_families()[family].items()}
+
+
+def find_kind(family: str, name: Any) -> Any:
+    """Find the kind of Keras' own name of a class, such as `conv2d` of Conv2D; other values stay as they are."""
+    return _map_class_names(family).get(name, name) if isinstance(name, str) else name
+
+
+def replace_class_names(family: str, value: Any) -> Any:
+    """Replace Keras' names of classes by kinds, in an object of a recipe and in those inside it."""
+    if not isinstance(value, Mapping):
+        return find_kind(family, value)
+    replaced = {}
+    for name, item in value.items():
+        inner = family if name == "kind" else get_option_family(str(name))
+        replaced[name] = item if inner is None else replace_class_names(inner, item)
+    return replaced
+
+
 def get_entry(family: str, kind: str) -> dict[str, Any]:
     """The entry of one kind: its Keras `object`, its `options` with defaults, and the names of `required` ones."""
     entry: dict[str, Any] = _read_families()[family][kind]
     return entry
+
+
+def get_noun(family: str) -> str:
+    """An object of a family in messages."""
+    return "loss" if family == "losses" else family.removesuffix("s")
 
 
 def get_option_family(option: str) -> str | None:
@@ -106,7 +133,7 @@ def find_object_problems(family: str, value: Any) -> list[Problem]:
     if kind not in list_kinds(family):
         where: tuple[str, ...] = () if isinstance(value, str) else ("kind",)
         hint = parts.did_you_mean(kind, list_kinds(family))
-        return [Problem(where, f"no {family.removesuffix('s')} {quoted(kind)}.", hint)]
+        return [Problem(where, f"no {get_noun(family)} {quoted(kind)}.", hint)]
     return find_option_problems(family, kind, options)
 
 
@@ -122,6 +149,8 @@ def _describe_expected(name: str, value: Any, default: Any) -> str | None:
         # Keras takes a list where each axis may have its own size.
         return None if number or (isinstance(default, int) and several) else "a number"
     if isinstance(default, str):
+        if name in _FLAGS:
+            return None if isinstance(value, bool) or value == default else f"true, false or {default}"
         return None if isinstance(value, str) else "text"
     if isinstance(default, list):
         return None if number or several or isinstance(value, str) else "a number or a list of numbers"

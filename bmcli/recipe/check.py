@@ -12,6 +12,7 @@ from bmcli import parts
 from bmcli.errors import BmcliError, Fault, FileLocation
 from bmcli.quoting import quoted
 from bmcli.recipe.nodes import KeyPath, Node, format_value
+from bmcli.recipe.option_paths import suggest_place
 from bmcli.recipe.paths import join_steps
 from bmcli.recipe.schema import Recipe
 
@@ -68,7 +69,7 @@ def _make_faults(details: Sequence[Any], tree: Node) -> list[Fault]:
     fault, since the user meant one of these.
     """
     by_value: dict[KeyPath, list[_LocatedError]] = {}
-    for error in (_locate_error(detail, tree) for detail in details):
+    for error in (_locate_error(detail, tree) for detail in details if not _counts_valid_items(detail, tree)):
         by_value.setdefault(error.value, []).append(error)
     faults = [fault for errors in by_value.values() for fault in _merge_errors(errors, tree)]
     return sorted(dict.fromkeys(faults), key=_get_sort_key)
@@ -103,6 +104,12 @@ def _locate_error(detail: Mapping[str, Any], tree: Node) -> _LocatedError:
     return _LocatedError(steps, steps if value is None else value, detail["type"], detail.get("ctx", {}), detail)
 
 
+def _counts_valid_items(detail: Mapping[str, Any], tree: Node) -> bool:
+    """Whether a list is too short only because pydantic does not count its items with faults of their own."""
+    node = tree.find(detail["loc"]) if detail["type"] == "too_short" else None
+    return node is not None and isinstance(node.value, list) and len(node.value) >= detail["ctx"]["min_length"]
+
+
 def _merge_errors(errors: list[_LocatedError], tree: Node) -> Iterable[Fault]:
     """The faults of one value."""
     deepest = max(len(error.steps) for error in errors)
@@ -124,7 +131,10 @@ def _to_fault(error: _LocatedError, tree: Node) -> Fault:
     node = tree.find(error.steps)
     at_key = error.kind == "unknown_key" and node is not None
     place = node.key_place if at_key and node else find_place(tree, error.steps)
-    return Fault(error.context["text"], join_steps(error.steps), place, error.context["suggestion"])
+    suggestion = error.context["suggestion"]
+    if "known" in error.context:
+        suggestion = suggest_place(error.steps, error.context["known"], tree) or suggestion
+    return Fault(error.context["text"], join_steps(error.steps), place, suggestion)
 
 
 def _to_expected_fault(steps: KeyPath, errors: Sequence[_LocatedError], tree: Node) -> Fault:

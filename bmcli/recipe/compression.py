@@ -1,4 +1,4 @@
-"""Sections `train.prune` and `train.quantize_aware`: compression during training."""
+"""Compression: the sections `train.prune` and `train.quantize_aware`, and what methods for trained networks share."""
 
 from __future__ import annotations
 
@@ -16,6 +16,15 @@ Width = Annotated[int, Field(ge=1)]
 Widths = tuple[Width, ...] | Annotated[float, Field(gt=0)]
 # Activations with f(0) != 0: a unit of zeros still has an effect on the next layer, so it cannot be removed.
 _NONZERO_AT_ZERO = ("sigmoid", "hard_sigmoid", "softplus", "exponential", "softmax", "log_softmax", "log_sigmoid")
+
+
+class MethodOptions(Kind):
+    """Base class of the options of every method that makes a trained network smaller."""
+
+    @property
+    def label(self) -> str:
+        """Part of the name of an artefact, by default the kind."""
+        return self.kind
 
 
 class PruningSchedule(Kind):

@@ -19,6 +19,7 @@ from bmcli.recipe.fields import Kind, Options, PartField, Share, fault, fault_at
 from bmcli.recipe.inputs import InputOptions
 from bmcli.recipe.nodes import KeyPath
 from bmcli.recipe.problems import Problem
+from bmcli.recipe.targets import TargetOptions
 
 
 class FoldOptions(Options):
@@ -78,7 +79,7 @@ class SplitOptions(Options):
     fold: FoldOptions | None = Field(
         default=None,
         description="Test one fold of the training and validation rows instead of the test rows, which are not "
-        "used: {number: 1, of: 5}. `bmcli evaluate --folds` trains all folds.",
+        "used: {number: 1, of: 5}. `bmcli evaluate RECIPE --folds 5` trains all folds.",
     )
 
     @field_validator("time_format")
@@ -208,7 +209,7 @@ class DataOptions(Options):
         description="Input columns by name. By default every column that is not a target, split, group, time, "
         "weight or dropped column, with the kind detected from the training rows.",
     )
-    targets: Mapping[str, Annotated[Kind, PartField("data.targets")]] | None = Field(
+    targets: Mapping[str, Annotated[TargetOptions, PartField("data.targets")]] | None = Field(
         default=None,
         validate_default=True,
         description="Columns to predict, by name; optional for sources that define their target, and for objectives "
@@ -242,12 +243,13 @@ class DataOptions(Options):
         description="Combinations of categories as additional inputs, named by their columns, such as a_x_b.",
     )
 
-    def targets_by_name(self) -> Mapping[str, Kind]:
+    def targets_by_name(self) -> Mapping[str, TargetOptions]:
         """Target options by name, those of the source if none are named."""
         if self.targets:
             return self.targets
         natural = self.source.default_targets()  # type: ignore[attr-defined]  # every source has it, `Kind` does not
-        return {name: PartField("data.targets").check(options) for name, options in natural.items()}
+        chosen: dict[str, Any] = {name: PartField("data.targets").check(options) for name, options in natural.items()}
+        return chosen
 
     # A check of several fields is a validator of the last of them: `info.data` has the valid fields above it.
 
@@ -307,11 +309,6 @@ class DataOptions(Options):
         return value
 
 
-def get_target_columns(name: str, target: Kind) -> tuple[str, ...]:
-    """The columns of a target: those that it lists, or the one of its name."""
-    return getattr(target, "columns", None) or (name,)
-
-
 def _list_column_names(columns: Any) -> tuple[str, ...]:
     """The names of one column, several, or none."""
     return tuple(column for column, _ in _locate_columns(columns))
@@ -325,6 +322,8 @@ def _locate_columns(value: Any) -> list[tuple[str, KeyPath]]:
         return [(column, (position,)) for position, column in enumerate(value or ())]
     located: list[tuple[str, KeyPath]] = []
     for name, options in value.items():
-        listed = getattr(options, "columns", None) or ()
-        located += [(name, (name,)), *((column, (name, "columns", position)) for position, column in enumerate(listed))]
+        listed = options.list_columns(name) if isinstance(options, TargetOptions) else (name,)
+        located.append((name, (name,)))
+        if listed != (name,):
+            located += [(column, (name, "columns", position)) for position, column in enumerate(listed)]
     return located

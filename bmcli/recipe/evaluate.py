@@ -47,7 +47,11 @@ class FairnessOptions(Options):
         min_length=1, description="Columns that define groups, such as sex; numbers are divided into quartiles."
     )
     target: str | None = Field(default=None, description="Target to check, if there are several.")
-    positive: str | None = Field(default=None, description="Class that counts as selection; by default the last one.")
+    positive: str | int | float | bool | None = Field(
+        default=None,
+        description="Class that counts as selection, in any spelling: 1 is also 1.0; by default the positive one of "
+        "two (`objective.positive`), or the last one.",
+    )
 
 
 class EvaluateOptions(Options):

@@ -24,13 +24,20 @@ class VerifyOptions(Options):
     agreement: Literal["auto"] | AgreementShare = Field(
         default="auto",
         description="Minimum fraction of rows in which artefact and model agree: the same class, or the same number "
-        "to 0.01 standard deviations (0.1 below float16). `auto`: 1 with float32; 0.995 with float16, and with int8 "
-        "of images; else 0.99. Below 1, one row may differ however few rows there are.",
+        "to 0.01 (0.1 below float16) of the interquartile range of the model's predictions. `auto`: 1 with float32; "
+        "0.995 with float16, and with int8 of images; else 0.99. Below 1, one row may differ however few rows there "
+        "are.",
     )
     max_difference: Literal["auto", "none"] | Limit = Field(
         default="auto",
-        description="Largest difference of a probability, or of a number in standard deviations of the predictions. "
-        "`auto`: 1e-4 with float32, 0.02 with float16, else `none`.",
+        description="Largest difference of a probability, or of a number in interquartile ranges of the model's "
+        "predictions. `auto` is what rounding explains: 1e-5 of the largest output of the network, such as a logit, "
+        "with float32, and from 1e-4 to 0.01; 2e-3 with float16, from 0.02 to 0.1; else `none`.",
+    )
+    model_r2: Literal["auto", "none"] | Annotated[float, Field(le=1)] = Field(
+        default="auto",
+        description="Least R2 of predicted numbers with the model's predictions as truth. `auto`: 0.9999 with float32, "
+        "0.999 with float16, else 0.99.",
     )
     metric_drop: Literal["auto", "none"] | Limit = Field(
         default="auto",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
 from math import isfinite
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -78,8 +78,9 @@ def add_suggestion(detail: Any, model: type[BaseModel] | None = None) -> InitErr
     reason: Any = detail["type"]
     if model is not None and reason == "extra_forbidden" and len(detail["loc"]) == 1:
         known = [field.alias or name for name, field in model.model_fields.items()]
-        hint = parts.did_you_mean(str(detail["loc"][0]), known)
-        reason = fault("unknown_key", "no such key.", hint)
+        context = {"text": "no such key.", "suggestion": parts.did_you_mean(str(detail["loc"][0]), known)}
+        # The places of options in other sections are looked up where the whole recipe is known.
+        reason = PydanticCustomError("unknown_key", "{text}", {**context, "known": tuple(known)})
     elif "suggestion" in context:
         reason = PydanticCustomError(reason, "{text}", context)  # pydantic gives only the name of a custom type
     return InitErrorDetails(type=reason, loc=detail["loc"], input=detail["input"], ctx=context)
@@ -176,6 +177,28 @@ def relocate_errors(
     return [add_suggestion({**detail, "loc": (*loc, *detail["loc"])}) for detail in error.errors(include_url=False)]
 
 
+_NOUNS: Mapping[str, str] = {
+    "augmentations": "augmentation",
+    "compression.methods": "compression",
+    "data.sources": "kind of source",
+    "data.targets": "kind of target",
+    "distillation.losses": "distillation loss",
+    "export.formats": "export format",
+    "inputs": "kind of input",
+    "models": "model family",
+    "objectives": "objective",
+    "tokens": "kind of tokens",
+}
+"""A part of each room in messages."""
+
+
+def _list_words(annotation: Any, metadata: Sequence[Any]) -> list[str]:
+    """List the words that a field accepts as its whole value."""
+    words = [each for each in get_args(annotation) if get_origin(annotation) is Literal and isinstance(each, str)]
+    schemas = [each.json_schema or {} for each in metadata if isinstance(each, WithJsonSchema)]
+    return [*words, *(word for schema in schemas for word in schema.get("enum", ()))]
+
+
 @dataclass(frozen=True)
 class PartField(FieldType):
     """Choice of a part of a room: `{kind: mlp, hidden: [64]}`, or its name `mlp`."""
@@ -185,9 +208,17 @@ class PartField(FieldType):
     def check(self, value: Any) -> Kind:
         if isinstance(value, Kind):
             return value
-        kind, values = _split_kind(value, parts.names(self.room))
+        kind, values = _split_kind(value, parts.names(self.room), noun=_NOUNS[self.room], suggest=self._suggest_option)
         options: type[Kind] = parts.load(self.room, kind).Options
         return options.model_validate({**values, "kind": kind})
+
+    def _suggest_option(self, word: str) -> str:
+        """Suggest the kind with an option of this value: `{kind: rnn, cell: lstm}` for lstm; empty if there is none."""
+        for kind in parts.names(self.room):
+            for name, option in parts.load(self.room, kind).Options.model_fields.items():
+                if name != "kind" and word in _list_words(option.annotation, option.metadata):
+                    return f"Did you mean {{kind: {kind}, {name}: {word}}}?"
+        return ""
 
     def json_schema(self) -> dict[str, Any]:
         kinds = parts.names(self.room)
@@ -231,6 +262,8 @@ class KerasObject:
 class KerasObjectField(FieldType):
     """A Keras object of a family (`optimizers`, `layers` ...) by name, checked without importing Keras.
 
+    Keras' own names of classes are accepted too: `AdamW` is `adamw`.
+
     Args:
         also: Further names to suggest.
         default_kind: Kind of a mapping without `kind`.
@@ -249,7 +282,9 @@ class KerasObjectField(FieldType):
             return value
         if self.default_kind is not None and isinstance(value, Mapping):
             value = {"kind": self.default_kind, **value}
-        kind, options = _split_kind(value, catalogue.list_kinds(self.family), self.also)
+        value = catalogue.replace_class_names(self.family, value)
+        noun = catalogue.get_noun(self.family)
+        kind, options = _split_kind(value, catalogue.list_kinds(self.family), self.also, noun)
         explicit = {name: item for name, item in options.items() if not (name in self.auto_options and item == "auto")}
         problems = catalogue.find_option_problems(self.family, kind, explicit)
         if problems:
@@ -280,11 +315,22 @@ def _make_choice_schema(kinds: Sequence[dict[str, Any]], default_kind: str | Non
     Args:
         default_kind: Kind for which `kind` is optional.
     """
-    bare = [kind["properties"]["kind"]["const"] for kind in kinds if kind["required"] == ["kind"]]
+    bare = [name for kind in kinds if kind["required"] == ["kind"] for name in _list_schema_names(kind)]
     for kind in kinds:
-        if kind["properties"]["kind"]["const"] == default_kind:
+        if get_schema_kind(kind) == default_kind:
             kind["required"] = [name for name in kind["required"] if name != "kind"]
     return {"anyOf": [*([{"enum": bare}] if bare else []), *kinds]}
+
+
+def get_schema_kind(schema: Mapping[str, Any]) -> str:
+    """Get the kind of a schema of options."""
+    return _list_schema_names(schema)[0]
+
+
+def _list_schema_names(schema: Mapping[str, Any]) -> list[str]:
+    """List the values of `kind` that a schema of options accepts, the kind first."""
+    described = schema["properties"]["kind"]
+    return described.get("enum") or [described.get("const", "")]
 
 
 def make_options_schema(model: type[Kind], kind: str) -> dict[str, Any]:
@@ -308,10 +354,14 @@ def _make_keras_options_schema(family: str, kind: str) -> dict[str, Any]:
     return {
         "type": "object",
         "description": f"{about}.",
-        "properties": {"kind": {"const": kind, "description": f"{about}."}, **options},
+        "properties": {"kind": {**_make_name_schema(kind, entry["object"]), "description": f"{about}."}, **options},
         "required": ["kind", *entry["required"]],
         "additionalProperties": False,
     }
+
+
+def _make_name_schema(kind: str, class_name: str) -> dict[str, Any]:
+    return {"const": kind} if kind == class_name else {"enum": [kind, class_name]}
 
 
 def _make_keras_option_schema(option: str) -> dict[str, Any]:
@@ -319,8 +369,20 @@ def _make_keras_option_schema(option: str) -> dict[str, Any]:
     return {"anyOf": [{FIELD_TYPE_KEY: KerasObjectField(family)}, {"type": "null"}]} if family else {}
 
 
-def _split_kind(value: Any, kinds: Collection[str], also: Sequence[str] = ()) -> tuple[str, dict[str, Any]]:
-    """Split a mapping with a `kind`, or a name, into the kind and the other options."""
+def _split_kind(
+    value: Any,
+    kinds: Collection[str],
+    also: Sequence[str] = (),
+    noun: str = "kind",
+    suggest: Callable[[str], str] = lambda word: "",
+) -> tuple[str, dict[str, Any]]:
+    """Split a mapping with a `kind`, or a name, into the kind and the other options.
+
+    Args:
+        also: Further names to suggest.
+        noun: What a kind is one of, in messages.
+        suggest: Makes a suggestion for a word that is no kind; empty if the most similar kind should be suggested.
+    """
     if isinstance(value, str):
         kind: Any = value
         options: dict[str, Any] = {}
@@ -331,7 +393,10 @@ def _split_kind(value: Any, kinds: Collection[str], also: Sequence[str] = ()) ->
     else:
         raise fault("kind_type", f"expected a name or a mapping with a 'kind', received {format_value(value)}.")
     if not isinstance(kind, str) or kind not in kinds:
-        error = fault("unknown_kind", f"no kind {format_value(kind)}.", parts.did_you_mean(str(kind), [*kinds, *also]))
+        hint = (suggest(kind) if isinstance(kind, str) else "") or parts.did_you_mean(str(kind), [*kinds, *also])
+        is_absent = isinstance(kind, str) and not hint.startswith("Did")
+        message = f"there is no {noun} {format_value(kind)} in this version." if is_absent else None
+        error = fault("unknown_kind", message or f"no kind {format_value(kind)}.", hint)
         if isinstance(value, str):
             raise error
         raise ValidationError.from_exception_data("kind", [InitErrorDetails(type=error, loc=("kind",), input=kind)])

@@ -60,9 +60,11 @@ class GraphLayer:
 
 @dataclass(frozen=True)
 class LayersField(FieldType):
-    """List of layers; a checked list is the list as it was written."""
+    """List of layers; a checked list is the list as it was written, with kinds instead of Keras' names of classes."""
 
     def check(self, value: Any) -> tuple[Mapping[str, Any], ...]:
+        if isinstance(value, (list, tuple)):
+            value = [_replace_class_names(entry) for entry in value]
         problems = find_problems(value)
         if problems:
             raise make_validation_error(problems)
@@ -88,6 +90,12 @@ class LayersField(FieldType):
         return {"type": "array", "items": {"anyOf": [kinds, *each]}, "minItems": 1}
 
 
+def _replace_class_names(entry: Any) -> Any:
+    # The `layer` of a shared layer is a name that the user chose.
+    is_shared = isinstance(entry, Mapping) and entry.get("kind") == SHARED
+    return entry if is_shared else catalogue.replace_class_names("layers", entry)
+
+
 def make_validation_error(problems: Sequence[Problem], first: ValidationError | None = None) -> ValidationError:
     """Make one error of all problems, each at its place.
 
@@ -111,14 +119,15 @@ def read_layers(layers: Sequence[Any]) -> tuple[GraphLayer, ...]:
 def _read_layer(index: int, entry: Any, names: set[str]) -> GraphLayer:
     if isinstance(entry, str):
         entry = {"kind": entry}
-    name = entry.get("name") or _make_unique_name(f"{entry['kind']}_{index}", names)
+    kind = catalogue.find_kind("layers", entry["kind"])
+    name = entry.get("name") or _make_unique_name(f"{kind}_{index}", names)
     sources = entry.get("from")
     options = {key: value for key, value in entry.items() if key not in _OWN_KEYS}
-    shared_layer = str(options.pop("layer", "")) if entry["kind"] == SHARED else ""
+    shared_layer = str(options.pop("layer", "")) if kind == SHARED else ""
     return GraphLayer(
         index,
         name,
-        entry["kind"],
+        kind,
         options,
         None if sources is None else (sources,) if isinstance(sources, str) else tuple(sources),
         shared_layer,

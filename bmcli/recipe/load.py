@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bmcli import disk, parts, redaction
+from bmcli.advice import make_command
 from bmcli.errors import BmcliError, Fault, FileLocation
 from bmcli.quoting import quoted
 from bmcli.recipe import addresses, nodes, search
@@ -31,6 +32,29 @@ PATH_OPTIONS: tuple[KeyPath, ...] = (
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where a user wrote what bmcli derived a value of a recipe from, so that faults are shown there.
+
+    Args:
+        derived: Path of the derived value.
+        written: Path of the user's value, which has the same form below it.
+        tree: The tree that holds the user's value.
+    """
+
+    derived: KeyPath
+    written: KeyPath
+    tree: Node
+
+    def trace(self, fault: Fault) -> Fault:
+        """Make the fault of a derived value that of the user's value."""
+        written = (*self.written, *split_path(fault.path)[len(self.derived) :])
+        place = find_place(self.tree, written)
+        # A place in the user's own file is that of the fault; any other is that of the derived value.
+        is_users = fault.place is not None and fault.place.file == place.file
+        return replace(fault, path=join_steps(written), place=fault.place if is_users else place)
+
+
+@dataclass(frozen=True)
 class RecipeDocument:
     """A recipe that is merged with those it extends and with overrides; its variables are not filled in yet.
 
@@ -38,6 +62,7 @@ class RecipeDocument:
         name: Name of the file in messages.
         text: Text of the file, without secrets.
         faults: Faults so far, which do not prevent checking the rest.
+        origins: Of derived values.
     """
 
     tree: Node
@@ -45,6 +70,7 @@ class RecipeDocument:
     name: str
     text: str
     faults: tuple[Fault, ...] = ()
+    origins: tuple[Origin, ...] = ()
 
     def without_tune(self) -> RecipeDocument:
         """The same recipe without its `tune` section."""
@@ -80,10 +106,16 @@ class RecipeDocument:
             tree = fill_from_run(self.fill_variables(faults), lambda lock: load_recipe(lock).recipe)
             recipe = check_recipe(tree)
         except BmcliError as error:
-            raise BmcliError(*sort_faults([*faults, *error.faults], self.name)) from None
+            raise BmcliError(*sort_faults(map(self.trace, [*faults, *error.faults]), self.name)) from None
         if faults:
-            raise BmcliError(*sort_faults(faults, self.name))
+            raise BmcliError(*sort_faults(map(self.trace, faults), self.name))
         return LoadedRecipe(recipe, tree, self.file, self)
+
+    def trace(self, fault: Fault) -> Fault:
+        """Make a fault of a derived value that of the value that the user wrote."""
+        steps = split_path(fault.path) if fault.path else ()
+        around = [origin for origin in self.origins if origin.derived == steps[: len(origin.derived)]]
+        return max(around, key=lambda origin: len(origin.derived)).trace(fault) if around else fault
 
 
 @dataclass(frozen=True)
@@ -95,12 +127,25 @@ class LoadedRecipe:
     file: Path
     document: RecipeDocument
 
+    def with_origin(self, derived: str, written: str) -> LoadedRecipe:
+        """Make the same recipe, whose faults at a path that bmcli gives a value are those of the user's value.
+
+        Args:
+            derived: Path that bmcli gives a value.
+            written: Path of the user's value that it is derived from.
+        """
+        origin = Origin(split_path(derived), split_path(written), self.tree)
+        return replace(self, document=replace(self.document, origins=(*self.document.origins, origin)))
+
     def locate(self, error: BmcliError) -> BmcliError:
-        """Fill in the places of an error's recipe paths."""
-        error.faults = tuple(
-            fault.at(find_place(self.tree, split_path(fault.path))) if fault.path else fault for fault in error.faults
-        )
+        """Fill in the places of an error's recipe paths; faults of derived values become those of the user's values."""
+        error.faults = tuple(self._locate_fault(self.document.trace(fault)) for fault in error.faults)
         return error
+
+    def _locate_fault(self, fault: Fault) -> Fault:
+        steps = split_path(fault.path) if fault.path else ()
+        # A value of a section that the recipe does not have is written nowhere: line 1 would be a wrong place.
+        return fault.at(find_place(self.tree, steps)) if self.tree.find(steps[:1]) and steps else fault
 
     def with_values(self, values: Mapping[str, Any]) -> LoadedRecipe:
         """Make the recipe of a candidate: override these values, and leave out the `tune` section.
@@ -113,23 +158,43 @@ class LoadedRecipe:
         """
         arguments = search.format_overrides(values)
         faults: list[Fault] = []
+        written = {path: ("tune", "space", path) for path in values}
+        origins = tuple(
+            Origin(split_path(path), steps, self.tree) for path, steps in written.items() if self.tree.find(steps)
+        )
         try:
             above = parse_overrides(arguments, faults, SEARCH)
             if faults:
                 raise BmcliError(*faults)
-            return self.document.without_tune().overlay(above).validate()
+            document = self.document.without_tune().overlay(above)
+            return replace(document, origins=(*document.origins, *origins)).validate()
         except BmcliError as error:
             candidate = f"The candidate: {' '.join(arguments)}."
             raise BmcliError(
-                *(replace(fault, message=f"{fault.message} {candidate}", place=None) for fault in error.faults)
+                *(
+                    replace(fault.without_place_in(SEARCH), message=f"{fault.message} {candidate}")
+                    for fault in error.faults
+                )
             ) from None
 
     def make_base_tree(self) -> Node:
         """Make the tree that candidates override: as it is written, without `tune`, with absolute paths."""
         tree = self.document.without_tune().tree
-        for steps in (*PATH_OPTIONS, *_iterate_name_paths(tree)):
+        return self._make_paths_absolute(tree, lambda node: True)
+
+    def make_complete_tree(self) -> Node:
+        """Make the tree of the recipe as it is written, with absolute paths."""
+        return self._make_paths_absolute(self.document.tree, lambda node: True)
+
+    def make_portable_tree(self) -> Node:
+        """Make the tree of the recipe as it is written, with absolute paths except in recipes that it extends."""
+        own_files = (self.document.name, COMMAND_LINE)
+        return self._make_paths_absolute(self.document.tree, lambda node: node.place.file in own_files)
+
+    def _make_paths_absolute(self, tree: Node, is_changed: Callable[[Node], bool]) -> Node:
+        for steps in (*_iterate_paths(), *_iterate_name_paths(tree)):
             node = self.tree.find(steps)
-            if node is not None and tree.find(steps) is not None:
+            if node is not None and tree.find(steps) is not None and is_changed(node):
                 tree = _replace_node(tree, steps, node.escape_dollars())
         return tree
 
@@ -202,7 +267,7 @@ def find_recipe(target: str) -> tuple[Path, str]:
     near = parts.did_you_mean(target, [*recipes, *_list_recipe_files(Path())])
     raise BmcliError(
         f"no recipe {quoted(target, 200)}: no such file, and no built-in recipe of that name.",
-        suggestion=near if near.startswith("Did") else "`bmcli ls` lists the built-in recipes.",
+        suggestion=near if near.startswith("Did") else f"{make_command('ls')} lists the built-in recipes.",
     )
 
 
@@ -243,6 +308,12 @@ def _merge_bases(file: Path, name: str, faults: list[Fault]) -> tuple[Node, str]
     return merged, own_text
 
 
+def find_base_file(extends: str, folder: Path) -> Path | None:
+    """Find the file that `extends` names in a recipe of this folder; None for a built-in recipe."""
+    beside = folder / extends
+    return beside if os.path.isfile(beside) else None
+
+
 def _find_base(base: Node | None, file: Path, name: str, seen: Collection[str]) -> tuple[Path, str] | None:
     """Find the recipe that `extends` names: a file relative to the one that names it, or a built-in one."""
     if base is None or base.value is None:
@@ -250,13 +321,13 @@ def _find_base(base: Node | None, file: Path, name: str, seen: Collection[str]) 
     if not isinstance(base.value, str) or not base.value:
         message = f"expected the file or name of one recipe, received {format_value(base.plain())}."
         raise BmcliError(Fault(message, "extends", base.place))
-    beside = file.parent / base.value
+    beside = find_base_file(base.value, file.parent)
     result: tuple[Path, str] | None = None
-    if os.path.isfile(beside):
+    if beside is not None:
         result = beside, str(Path(name).parent / base.value)
     elif base.value in list_built_in():
         result = list_built_in()[base.value], f"{base.value}.yaml"
-    if result is None and (other := disk.describe_non_file(beside)):
+    if result is None and (other := disk.describe_non_file(file.parent / base.value)):
         raise BmcliError(Fault(f"{quoted(base.value, 200)} is {other}, expected a recipe.", "extends", base.place))
     if result is None:
         hint = parts.did_you_mean(base.value, [*list_built_in(), *_list_recipe_files(file.parent)])
@@ -285,7 +356,8 @@ def merge_nodes(below: Node, above: Node, faults: list[Fault], steps: KeyPath = 
         return _merge_items(below, above, faults, steps)
     replaces = _names_no_kind(below, steps) or _names_run(above, steps)
     values = {} if replaces else _keep_mapping(below, above)
-    kept = bool(values)
+    # A mapping without keys is still where the missing ones belong.
+    kept = bool(values) or below.value == {}
     for key, node in above.value.items():
         if node.value is None and not node.faulty:
             values.pop(key, None)
@@ -304,8 +376,13 @@ def _keep_mapping(below: Node, above: Node) -> dict[str, Node]:
     if not isinstance(below.value, dict):
         return {}
     old = below.value.get("kind")
-    changed = kind is not None and old is not None and kind.value != old.value
+    changed = kind is not None and old is not None and _fold_kind(kind.value) != _fold_kind(old.value)
     return {} if changed else dict(below.value)
+
+
+def _fold_kind(kind: Any) -> Any:
+    """Convert a kind to a form that it shares with Keras' name of its class: `AdamW` and `adamw`."""
+    return kind.replace("_", "").lower() if isinstance(kind, str) else kind
 
 
 def _names_no_kind(below: Node, steps: KeyPath) -> bool:
@@ -573,16 +650,22 @@ def _make_unknown_variable_fault(name: str | None, place: FileLocation, variable
 
 def _make_paths_absolute(tree: Node) -> Node:
     """Join relative paths to the folder of the file that contains them; addresses stay as they are."""
-    for option in PATH_OPTIONS:
-        for steps in (option, ("tune", "space", join_steps(option), "choice")):
-            node = tree.find(steps)
-            if node is not None:
-                tree = _replace_node(tree, steps, node.map_scalars(_make_absolute))
+    for steps in _iterate_paths():
+        node = tree.find(steps)
+        if node is not None:
+            tree = _replace_node(tree, steps, node.map_scalars(_make_absolute))
     for steps in _iterate_name_paths(tree):
         node = tree.find(steps)
         if node is not None:
             tree = _replace_node(tree, steps, node.map_scalars(_make_absolute_if_exists))
     return tree
+
+
+def _iterate_paths() -> Iterator[KeyPath]:
+    """Yield the options whose value is a path, and their entries in a search space."""
+    for option in PATH_OPTIONS:
+        yield option
+        yield ("tune", "space", join_steps(option), "choice")
 
 
 def _iterate_name_paths(tree: Node) -> Iterator[KeyPath]:

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from bmcli import redaction
+from bmcli.advice import make_command
 from bmcli.errors import BmcliError, Fault, FileLocation
 from bmcli.quoting import MAX_SHOWN, brief, quoted
 
@@ -98,6 +99,15 @@ class Node:
             return replace(self, value=[node.map_scalars(change) for node in self.value])
         return change(self)
 
+    def place_at(self, other: Node) -> Node:
+        """Give the node and all nodes below it the place of another."""
+        children = self.value
+        if isinstance(children, dict):
+            children = {key: child.place_at(other) for key, child in children.items()}
+        elif isinstance(children, list):
+            children = [child.place_at(other) for child in children]
+        return replace(self, value=children, place=other.place, key_place=other.key_place)
+
     def escape_dollars(self) -> Node:
         """Double each dollar sign in the values, because a single one can begin a variable."""
         return self.map_scalars(lambda node: replace(node, value=escape_dollars(node.value)))
@@ -164,6 +174,8 @@ def parse_recipe_file(
             raise
         raise BmcliError(_make_foreign_file_fault(file_name, exclusive)) from None
     own_keys = set(tree.value) if isinstance(tree.value, dict) else {""}
+    if not own_keys and not exclusive:
+        raise BmcliError(_make_empty_file_fault(tree.place))
     if own_keys and not (own_keys <= set(keys) if exclusive else own_keys & set(keys)):
         raise BmcliError(_make_foreign_file_fault(file_name, exclusive))
     faults += own_faults
@@ -180,13 +192,22 @@ def _looks_like_recipe(text: str, keys: Collection[str], exclusive: bool) -> boo
 _FIRST_WORD = re.compile(r"""^(?![\s#\-\]}%.])[{"' ]{0,9}([^\s:"'{]*)""", re.MULTILINE)
 
 
+def _make_empty_file_fault(place: FileLocation) -> Fault:
+    return Fault(
+        "expected a recipe with the sections `name`, `data` and `model`; the file has no section.",
+        place=place,
+        suggestion=f"{make_command('init', 'DATA')} writes a recipe for your data; {make_command('ls')} lists those "
+        "that can be copied.",
+    )
+
+
 def _make_foreign_file_fault(file_name: str, exclusive: bool) -> Fault:
     received = "a top-level key that is no section" if exclusive else "no section at the top level"
     return Fault(
         f"expected a recipe, a mapping of sections; received {received}.",
         place=FileLocation(file_name, 1, 1),
         suggestion="Its text is not shown, because it may be another kind of file."
-        + (f" If it is a recipe, run `bmcli validate {file_name}` to see its faults." if exclusive else ""),
+        + (f" If it is a recipe, run {make_command('validate', file_name)} to see its faults." if exclusive else ""),
     )
 
 
@@ -486,6 +507,15 @@ def escape_dollars(value: Any) -> Any:
     return value.replace("$", "$$") if isinstance(value, str) else value
 
 
+def compose(text: str) -> Any:
+    """Compose the text of a recipe into PyYAML's nodes, which have the start and end of each value; None if empty.
+
+    Args:
+        text: Text that `parse_tree` accepts.
+    """
+    return _Loader(text).get_single_node()
+
+
 def hide_secrets(text: str) -> str:
     """Replace secrets in the text of a recipe by `***`: variables whose names mark them as secret, and in comments.
 
@@ -494,7 +524,7 @@ def hide_secrets(text: str) -> str:
     """
     if not redaction.may_hold_secrets(text):
         return text
-    root: Any = _Loader(text).get_single_node()
+    root = compose(text)
     for start, end in sorted(_find_secret_spans(root), reverse=True):
         value = text[start:end].rstrip()
         anchor = re.match(r"&\S+\s+", value)  # kept, because aliases may refer to it

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from bmcli import parts
 from bmcli.recipe.fields import FieldType, Kind, PartField, check_mapping
+from bmcli.recipe.targets import TargetOptions
 
 if TYPE_CHECKING:
     from bmcli.recipe.data import DataOptions
@@ -46,6 +47,14 @@ class ObjectiveOptions(Kind):
         """Whether such a value is chosen on validation rows."""
         return False
 
+    def list_resolved(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """List what the options that are `auto` became, by option, for the lock file.
+
+        Args:
+            state: Of the output.
+        """
+        return {}
+
     weight: Annotated[float, Field(gt=0)] = Field(
         default=1.0, description="Weight of this target's loss among those of several targets."
     )
@@ -56,14 +65,14 @@ def learns_from_inputs(objective: Kind) -> bool:
     return not parts.load("objectives", objective.kind).TARGETS
 
 
-def resolve_targets(objective: Any, data: DataOptions) -> Mapping[str, Kind]:
+def resolve_targets(objective: Any, data: DataOptions) -> Mapping[str, TargetOptions]:
     """Resolve the targets: those of the recipe or of its source; none if its only objective learns from inputs."""
     if isinstance(objective, Kind) and learns_from_inputs(objective):
         return data.targets or {}
     return data.targets_by_name()
 
 
-def resolve_objectives(objective: Any, targets: Mapping[str, Kind]) -> dict[str, ObjectiveOptions]:
+def resolve_objectives(objective: Any, targets: Mapping[str, TargetOptions]) -> dict[str, ObjectiveOptions]:
     """Resolve the objective of each output: of each target, then of those without one.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 
 from bmcli.recipe.nodes import KeyPath
 
@@ -35,6 +36,24 @@ def parse_steps(text: str) -> tuple[KeyPath, str]:
             return tuple(steps), text[position:]
         position += 1
     return (), text
+
+
+def replace_overrides(overrides: Iterable[str], changes: Sequence[str]) -> list[str]:
+    """Join overrides and changes of them: what a change sets, in part or with more, is left out of the overrides.
+
+    Args:
+        overrides, changes: Arguments such as `train.epochs=3`.
+    """
+    changed = [parse_steps(change)[0] for change in changes]
+    kept = [
+        override for override in overrides if not any(_overlap(parse_steps(override)[0], steps) for steps in changed)
+    ]
+    return [*kept, *changes]
+
+
+def _overlap(first: KeyPath, second: KeyPath) -> bool:
+    """Whether one path is the other, or inside of it."""
+    return all(one == other for one, other in zip(first, second, strict=False))
 
 
 def split_path(path: str) -> KeyPath:

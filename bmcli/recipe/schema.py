@@ -34,6 +34,7 @@ from bmcli.recipe.objective import (
 from bmcli.recipe.plugins import PluginOptions, require_plugins
 from bmcli.recipe.runtime import STRATEGY_OPTIONS, RuntimeOptions
 from bmcli.recipe.search import TuneOptions
+from bmcli.recipe.targets import TargetOptions
 from bmcli.recipe.train import TrainOptions
 
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
@@ -136,7 +137,7 @@ class Recipe(Options):
         """The same recipe with a network that computes in float32."""
         return self.model_copy(update={"train": self.train.model_copy(update={"precision": "float32"})})
 
-    def targets(self) -> Mapping[str, Kind]:
+    def targets(self) -> Mapping[str, TargetOptions]:
         """The options of each target; those of the source if the recipe names no targets."""
         return resolve_targets(self.objective, self.data)
 

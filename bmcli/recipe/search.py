@@ -538,8 +538,10 @@ class TuneOptions(Options):
         "`auto`: train.select.metric if it is one, or validation/loss. Several (metrics, parameters, size in bytes, "
         "latency in seconds) form a Pareto front; the first leads the search.",
     )
-    trials: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="Maximum number of trials; by default 20, and with hyperband all of its brackets."
+    trials: Annotated[int, Field(ge=2)] | None = Field(
+        default=None,
+        description="Maximum number of trials, of which the first trains the recipe as it is written; by default 20, "
+        "and with hyperband all of its brackets.",
     )
     workers: Annotated[int, Field(ge=1)] = Field(
         default=1, description="Number of trials to train in parallel; they share the cores or GPUs."

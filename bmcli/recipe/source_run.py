@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
+from bmcli.advice import make_command
 from bmcli.disk import format_path
 from bmcli.errors import BmcliError, Fault
 from bmcli.quoting import quoted
@@ -67,7 +68,7 @@ def _find_run(named: Node) -> Path:
     except BmcliError as error:
         raise BmcliError(*(replace(fault, path="model.from", place=named.place) for fault in error.faults)) from None
     message = f"no run {quoted(named.value)}: neither a run directory nor a name in {get_default_root()}."
-    raise BmcliError(Fault(message, "model.from", named.place, "`bmcli train RECIPE` makes one."))
+    raise BmcliError(Fault(message, "model.from", named.place, f"{make_command('train', 'RECIPE')} makes one."))
 
 
 @dataclass
@@ -86,15 +87,7 @@ class _Completion:
 
     def make_node(self, value: Any) -> Node:
         """Make the tree of a plain value."""
-        return self._move(nodes.parse_tree(nodes.write_scalar(value), self.named.place.file, Path()))
-
-    def _move(self, node: Node) -> Node:
-        children = node.value
-        if isinstance(children, dict):
-            children = {key: self._move(child) for key, child in children.items()}
-        elif isinstance(children, list):
-            children = [self._move(child) for child in children]
-        return replace(node, value=children, place=self.named.place, key_place=self.named.key_place)
+        return nodes.parse_tree(nodes.write_scalar(value), self.named.place.file, Path()).place_at(self.named)
 
     def complete_part(self, written: Node | None, room: str, expected: Mapping[str, Any], path: KeyPath) -> Node:
         """Complete the options of a part; one that differs from the run's is a fault.

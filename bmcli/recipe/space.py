@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,7 +13,7 @@ from bmcli import parts
 from bmcli.errors import BmcliError, Fault
 from bmcli.recipe.fields import dump
 from bmcli.recipe.load import LoadedRecipe, RecipeDocument, build_tree, read_document, sort_faults
-from bmcli.recipe.nodes import Node, format_value, write_scalar
+from bmcli.recipe.nodes import KeyPath, Node, format_value, write_scalar
 from bmcli.recipe.paths import join_steps, split_path
 from bmcli.recipe.schema import Recipe
 from bmcli.recipe.search import SearchParameter, are_same, collect_conditions, format_overrides, read_space
@@ -61,6 +62,60 @@ def check_space(loaded: LoadedRecipe) -> None:
     faults = list(_SpaceCheck(loaded, loaded.recipe.tune.space, entries).find_faults())
     if faults:
         raise BmcliError(*sort_faults(faults, loaded.document.name))
+
+
+def read_written_values(loaded: LoadedRecipe) -> dict[str, Any]:
+    """Read the values that a recipe itself has at the paths of its search space; those of inactive entries are missing.
+
+    Overriding the recipe with them changes nothing. They may lie outside of the space, such as `auto` for a range.
+    """
+    assert loaded.recipe.tune is not None, "the recipe has a search"
+    space, complete = loaded.recipe.tune.space, dump(loaded.recipe)
+    values: dict[str, Any] = {}
+    for path in sorted(space, key=lambda each: len(collect_conditions(each, space))):  # parents first
+        if not space[path].is_active(values):
+            continue
+        node = loaded.tree.find(split_path(path))
+        written = _find_value(complete, split_path(path)) if node is None else node.plain()
+        choices = _list_equal_choices(loaded, path, space[path], written)
+        if choices or written is not None:
+            # Through JSON, so that it equals what is read from the journal: lists instead of tuples.
+            values[path] = json.loads(json.dumps(dump([*choices, written][0])))
+    return values if _is_same_recipe(loaded, values) else {}
+
+
+def is_candidate(values: Mapping[str, Any], space: Mapping[str, SearchParameter]) -> bool:
+    """Whether a search can choose these values, no more and no less."""
+    return all(
+        path in values and parameter.allows(values[path]) if parameter.is_active(values) else path not in values
+        for path, parameter in space.items()
+    )
+
+
+def _find_value(section: Any, steps: KeyPath) -> Any:
+    """Find a value in plain mappings and lists; None if there is none."""
+    for step in steps:
+        if isinstance(section, Mapping):
+            section = section.get(str(step))
+        elif isinstance(section, (list, tuple)) and isinstance(step, int) and step < len(section):
+            section = section[step]
+        else:
+            return None
+    return section
+
+
+def _list_equal_choices(loaded: LoadedRecipe, path: str, parameter: SearchParameter, written: Any) -> list[Any]:
+    """List the choices that mean what is written, such as `{kind: adam}` for `adam`; those that equal it come first."""
+    same = [choice for choice in parameter.values if are_same(written, choice)]
+    return same or [choice for choice in parameter.values if _is_same_recipe(loaded, {path: choice})]
+
+
+def _is_same_recipe(loaded: LoadedRecipe, values: Mapping[str, Any]) -> bool:
+    """Whether overriding a recipe with values changes nothing."""
+    try:
+        return loaded.with_values(values).recipe == loaded.recipe.without_tune()
+    except BmcliError:
+        return False
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from bmcli.errors import BmcliError, Fault, FileLocation
+from bmcli.errors import BmcliError, Fault
 from bmcli.recipe.distill import DistillationOptions, DistillOptions, TrainedTeacherOptions
 from bmcli.recipe.fields import dump
-from bmcli.recipe.load import LoadedRecipe, RecipeDocument, parse_overrides, read_document
-from bmcli.recipe.nodes import Node
+from bmcli.recipe.load import LoadedRecipe, Origin, RecipeDocument, parse_overrides, read_document
+from bmcli.recipe.nodes import KeyPath, Node
 from bmcli.recipe.search import format_overrides
 
 DISTILL = "distill"
@@ -45,17 +45,17 @@ def make_student(loaded: LoadedRecipe) -> LoadedRecipe:
     Raises:
         BmcliError: The overrides of `distill.student` are not valid; every fault at once, at its place.
     """
-    options = get_distill_options(loaded)
+    options, tree = get_distill_options(loaded), loaded.document.tree
     if "recipe" in options.student:
-        return read_document(options.student["recipe"]).without_sections(_VERB_SECTIONS).validate()
-    above = loaded.document.tree.find(_STUDENT)
+        document = read_document(options.student["recipe"]).without_sections(_VERB_SECTIONS)
+        return replace(document, origins=_list_origins(options, tree)).validate()
+    above = tree.find(_STUDENT)
     document = loaded.document.without_sections(_VERB_SECTIONS)
     if above is None:
-        return document.validate()
-    try:
-        student = document.overlay(above).validate()
-    except BmcliError as error:
-        raise BmcliError(*(_prefix_path(fault, above) for fault in error.faults)) from None
+        return replace(document, origins=_list_origins(options, tree)).validate()
+    document = document.overlay(above)
+    overridden = (Origin(steps, (*_STUDENT, *steps), tree) for steps in _list_kept(document.tree, above))
+    student = replace(document, origins=(*overridden, *_list_origins(options, tree))).validate()
     if student.recipe.distillation is not None:
         raise BmcliError(
             "the recipe of a distilled student cannot be distilled.", path="distillation",
@@ -64,18 +64,24 @@ def make_student(loaded: LoadedRecipe) -> LoadedRecipe:
     return student
 
 
-def _prefix_path(fault: Fault, above: Node) -> Fault:
-    """Prefix the path of a fault with `distill.student` if its place is in that section."""
-    inside = fault.place is not None and fault.place in set(_list_places(above))
-    return replace(fault, path=f"distill.student.{fault.path}") if inside else fault
-
-
-def _list_places(node: Node) -> list[FileLocation]:
-    children = (
-        node.value.values() if isinstance(node.value, dict) else node.value if isinstance(node.value, list) else ()
+def _list_origins(options: DistillOptions, tree: Node) -> tuple[Origin, ...]:
+    """List where the values of `distillation`, which the recipe of a distilled student has, are written."""
+    shared = (Origin(("distillation", name), ("distill", name), tree) for name in ("average", "losses", "transfer"))
+    several = len(options.teacher or ()) > 1
+    teachers = (
+        Origin(("distillation", "teachers", index), ("distill", "teacher", *((index,) if several else ())), tree)
+        for index in range(len(options.teacher or (None,)))
     )
-    own = [place for place in (node.place, node.key_place) if place is not None]
-    return [*own, *(place for each in children for place in _list_places(each))]
+    return (*shared, *teachers)
+
+
+def _list_kept(merged: Node, above: Node, steps: KeyPath = ()) -> Iterator[KeyPath]:
+    """List the paths of those nodes of a tree that another one has kept which it was merged over."""
+    if steps and merged.place == above.place:
+        yield steps
+    if isinstance(above.value, dict) and isinstance(merged.value, dict):
+        for key in above.value.keys() & merged.value.keys():
+            yield from _list_kept(merged.value[key], above.value[key], (*steps, key))
 
 
 def make_distilled_student(
@@ -100,7 +106,10 @@ def with_teachers(loaded: LoadedRecipe, teachers: Sequence[TrainedTeacherOptions
     entries = [
         {**({"run": each.run} if each.run else {"file": each.model}), "weight": each.weight} for each in teachers
     ]  # fmt: skip
-    return _overlay_values(loaded.document, {"distill.teacher": entries})
+    # Paths of faults stay, but their places are those of the teachers that the user named.
+    origins = (Origin(("distill", "teacher"), ("distill", "teacher"), loaded.document.tree),)
+    document = replace(loaded.document, origins=(*loaded.document.origins, *origins))
+    return _overlay_values(document, {"distill.teacher": entries})
 
 
 def make_baseline(student: LoadedRecipe, options: DistillOptions, more: Mapping[str, Any]) -> LoadedRecipe:

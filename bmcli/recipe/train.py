@@ -278,6 +278,10 @@ class TrainOptions(Options):
             raise fault("optimizer", "schedule_free_adamw does not put the mean of its steps into the network, so "
                         "other weights would be evaluated and kept.",
                         "Write optimizer: adamw and schedule_free: true.")  # fmt: skip
+        if not value.options.get("relative_step", True):
+            # Its step is at most 1 / sqrt(step) with and without the option.
+            raise fault_at(("relative_step",), "`relative_step` has no effect in Keras' adafactor, whose learning "
+                           "rate is limited by 1 / sqrt(step) in any case.", "Leave it out.")  # fmt: skip
         return value
 
     @field_validator("schedule")

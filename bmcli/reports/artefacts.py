@@ -26,6 +26,7 @@ class ArtefactSummary:
         samples, split: Number of rows and split of the verification.
         metric: Name, value of the model, value of the artefact; None if there is none.
         failures: Reasons of a rejection.
+        comparison: What was compared beside its limits, and what was not, as sentences.
         model_sha256: SHA-256 of the model that it was exported from.
     """
 
@@ -39,6 +40,7 @@ class ArtefactSummary:
     split: str
     metric: tuple[str, float, float] | None
     failures: tuple[str, ...]
+    comparison: tuple[str, ...]
     model_sha256: str
 
     @classmethod
@@ -61,7 +63,7 @@ class ArtefactSummary:
             "name": name, "bytes": card["bytes"], "gzip_bytes": card["gzip_bytes"],
             "difference": verification["max_difference"], "metric": metric,
             **{key: verification[key] for key in ("verified", "agreement", "samples", "split", "failures")},
-            "model_sha256": card["lineage"]["model_sha256"],
+            "comparison": verification["summary"], "model_sha256": card["lineage"]["model_sha256"],
         }  # fmt: skip
 
 
@@ -95,6 +97,11 @@ def make_artefact_rows(artefacts: Sequence[ArtefactSummary], model_sha256: str) 
     ]  # fmt: skip
 
 
+def describe_comparisons(artefacts: Sequence[ArtefactSummary]) -> list[tuple[str, list[str]]]:
+    """Pair the name of each artefact with the sentences about its comparison."""
+    return [(clean(each.name), [clean(text) for text in each.comparison]) for each in artefacts if each.comparison]
+
+
 def _make_metric_cell(each: ArtefactSummary) -> Cell:
     if each.metric is None:
         return make_number_cell(None)
@@ -118,8 +125,13 @@ def make_cost_rows(costs: Sequence[Cost]) -> list[Row]:
     """Make a row with the measured cost of each artefact."""
     return [
         Row((
-            Cell(clean(each.name)), make_number_cell(each.load_s), make_number_cell(1e3 * each.latencies[0].median_s),
-            make_number_cell(1e3 * each.latencies[0].p95_s), make_number_cell(each.rows_per_second),
+            Cell(clean(each.name)),
+            *(
+                make_number_cell(value, format_number(value))
+                for value in (
+                    each.load_s, 1e3 * each.latencies[0].median_s, 1e3 * each.latencies[0].p95_s, each.rows_per_second,
+                )
+            ),
             make_number_cell(each.peak_bytes / 2**20, f"{each.peak_bytes / 2**20:,.0f}"),
         ))
         for each in costs

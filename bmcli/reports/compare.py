@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from bmcli.evaluation.comparison import COSTS, Comparison, Contender
 from bmcli.evaluation.intervals import Difference
+from bmcli.number_texts import write_signed
 from bmcli.printable import clean
 from bmcli.reports import figures
 from bmcli.reports.figures import BLUE, GREY, ORANGE, RED
@@ -90,35 +91,36 @@ def _make_cost_row(comparison: Comparison, contender: Contender) -> Row:
         else Cell("", "number", ""),
         Cell(clean(contender.run), "long"),
     )
-    return Row(cells, best=contender is comparison.recommended and not comparison.unpaired_reason)
+    return Row(cells, best=contender is comparison.recommended)
 
 
 def _make_difference_rows(comparison: Comparison) -> list[Row]:
     first = comparison.contenders[0].name
     return [
-        _make_difference_row(name, first, each)
+        _make_difference_row(name, first, each, is_same=comparison.same_predictions.get(name) == first)
         for name, differences in comparison.against_first.items()
         for each in sorted(differences.values(), key=lambda one: one.metric != comparison.metric)
     ]
 
 
-def _make_difference_row(name: str, first: str, difference: Difference) -> Row:
+def _make_difference_row(name: str, first: str, difference: Difference, is_same: bool) -> Row:
     interval = difference.interval
     verdict = {"first": f"{first} is better", "second": f"{name} is better", "": "no significant difference"}[
         difference.better
     ]
     if not difference.direction and interval is not None and not interval.low <= 0 <= interval.high:
         verdict = "significant difference"
+    reason = "same predictions" if is_same else difference.reason
     return Row(
         (
             Cell(clean(name)),
             Cell(clean(difference.metric)),
-            make_number_cell(difference.difference, f"{difference.difference:+.4f}"),
-            Cell(f"{interval.low:+.4f} to {interval.high:+.4f}" if interval else "none", "number"),
+            make_number_cell(difference.difference, write_signed(difference.difference)),
+            Cell(f"{write_signed(interval.low)} to {write_signed(interval.high)}" if interval else "none", "number"),
             make_number_cell(
                 difference.p_value, "< 0.001" if difference.p_value < 0.001 else f"{difference.p_value:.3f}"
             ),
-            Cell(clean(verdict)) if interval else Cell(clean(difference.reason), "long"),
+            Cell(clean(verdict)) if interval else Cell(clean(reason), "long"),
         )
     )
 
@@ -140,8 +142,8 @@ def _draw_front(comparison: Comparison, cost: str) -> Markup | None:
             colour, interval = _COLOURS[index % len(_COLOURS)], each.intervals.get(metric)
             if interval:
                 axes.plot([price, price], [interval.low, interval.high], color=colour, linewidth=1.2)
-            is_recommended = each is comparison.recommended and not comparison.unpaired_reason
-            label = figures.shorten(clean(each.name), _MAX_NAME_LENGTH) + (" ★" if is_recommended else "")
+            star = " ★" if each is comparison.recommended else ""
+            label = figures.shorten(clean(each.name), _MAX_NAME_LENGTH) + star
             axes.scatter([price], [each.metrics[metric]], color=colour, s=34, zorder=3, label=label, linewidths=0)
         _set_cost_axis(axes, [price for _, price in priced])
         axes.set_xlabel(axis_name)

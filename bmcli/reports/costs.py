@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bmcli.number_texts import write_number
 from bmcli.printable import clean
 from bmcli.records import validate_as
 from bmcli.reports import figures
@@ -107,7 +108,7 @@ def _draw_bars(axes: Axes, title: str, values: Sequence[float], line_ends: Seque
     axes.barh(range(len(values)), values, color=BLUE, height=0.62)
     for index, value in enumerate(values):
         if value == value:  # not NaN: artefacts without a metric have no label
-            axes.annotate(f"{value:,.3g}" if value < 1000 else f"{value:,.0f}", (value, index), (3, 0),
+            axes.annotate(write_number(value), (value, index), (3, 0),
                           textcoords="offset points", va="center", fontsize=7)  # fmt: skip
     if line_ends is not None:
         axes.hlines(range(len(values)), values, line_ends, color=ORANGE, linewidth=1.2)

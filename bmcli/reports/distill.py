@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bmcli.distillations import DistillationComparison, NetworkResult
+from bmcli.metrics.classification import describe_positive
+from bmcli.number_texts import write_signed
 from bmcli.printable import clean
 from bmcli.reports import distill_figures
 from bmcli.reports.page import Cell, Heading, Row, make_number_cell, render_page
@@ -23,6 +25,7 @@ def render_distillation(distilled: DistillationComparison) -> str:
         "distill.html",
         {
             "distilled": distilled,
+            "meanings": [clean(sentence) for sentence in describe_positive(distilled.positive)],
             "gain": distilled.gain,
             "interval": _format_interval(distilled),
             "ratio": distilled.teacher.parameters / max(distilled.student.parameters, 1),
@@ -46,7 +49,7 @@ def _format_interval(distilled: DistillationComparison) -> str:
     gain = distilled.gain
     if gain is None or gain.interval is None:
         return "no interval" if gain is None else gain.method
-    return f"{gain.interval[0]:+.4g} to {gain.interval[1]:+.4g}"
+    return f"{write_signed(gain.interval[0])} to {write_signed(gain.interval[1])}"
 
 
 def _make_learner_headings(distilled: DistillationComparison) -> list[Heading]:

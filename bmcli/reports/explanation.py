@@ -69,6 +69,7 @@ class TargetExplanationView:
     name: str
     loss: str
     importance: Markup
+    left_out: str
     insignificant: str
     shares: list[Row]
     sanity: list[Row]
@@ -132,11 +133,24 @@ def _make_target_view(target: TargetExplanation, index: int, example_views: _Ans
         name=clean(target.target),
         loss=target.loss,
         importance=_draw_importance(target, f"importance-{index}"),
+        left_out=_describe_left_out(target),
         insignificant=", ".join(map(clean, insignificant)),
         shares=[_make_share_row(share) for share in target.shares[:_SHARES]],
         sanity=[_make_sanity_row(check) for check in target.sanity],
-        lists=[(title, [example_views.make_view(each) for each in examples]) for title, examples in lists if examples],
+        lists=[
+            (title, [example_views.make_view(each, target.target) for each in examples])
+            for title, examples in lists
+            if examples
+        ],
     )
+
+
+def _describe_left_out(target: TargetExplanation) -> str:
+    """Describe the columns that the figure of importance has no bar for; empty if it has one for each."""
+    rest = target.compute_importance_shares()[_BARS:]
+    if not rest:
+        return ""
+    return f"{len(rest):,} more columns have {100 * sum(rest):.1f} % of the importance; explanation.json lists all."
 
 
 def _make_share_row(share: FeatureAttribution) -> Row:
@@ -170,14 +184,15 @@ def _make_layer_row(layer: LayerActivity) -> Row:
 
 def _draw_importance(target: TargetExplanation, figure_id: str) -> Markup:
     """Draw the increase in the loss as a bar for each column, grey where it is not significant."""
-    importances = target.importances[:_BARS]
+    importances, shares = target.importances[:_BARS], target.compute_importance_shares()
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         figures.draw_grid(axes)
-        for index, each in enumerate(importances):
+        for index, (each, share) in enumerate(zip(importances, shares, strict=False)):
             axes.barh(index, max(each.increase, 0.0), 0.7, color=BLUE if each.is_significant else GREY)
             axes.plot([each.low, each.high], [index, index], color="black", linewidth=1)
+            axes.annotate(f"{100 * share:.1f} %", (1.01, index), xycoords=("axes fraction", "data"), va="center")
         axes.set_yticks(
             range(len(importances)), [figures.shorten(clean(each.column), _MAX_NAME_LENGTH) for each in importances]
         )
@@ -220,13 +235,10 @@ class _AnswerViews:
         self._on, self._spec, self._raw = explanation.split, prepared.spec, raw
         self._inputs = prepared.split(explanation.split).inputs
 
-    def make_view(self, answer: ExampleExplanation) -> AnswerView:
+    def make_view(self, answer: ExampleExplanation, target: str) -> AnswerView:
         is_correct = answer.truth == answer.prediction
-        note = (
-            ""
-            if answer.explained_output in (answer.prediction, answer.truth)
-            else f" (explained class: {answer.explained_output})"
-        )
+        # A number has no class that contributions could be for.
+        note = "" if answer.explained_output == target else f" (contributions to {answer.explained_output})"
         return AnswerView(
             title=clean(f"{answer.truth}, " + ("correct" if is_correct else f"predicted {answer.prediction}") + note),
             is_correct=is_correct,

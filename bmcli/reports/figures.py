@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
+from bmcli.number_texts import write_number, write_ticks
+
 if TYPE_CHECKING:
     from markupsafe import Markup
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
 # Each has a contrast of at least 3 to 1 to the background of both the light and the dark page.
 BLUE, ORANGE, RED, GREY = "#2f7fc4", "#d9591c", "#d64545", "#868e96"
+_LABEL_GAP = 3.0  # pixels between labels of an axis
 RAMP = (GREY, BLUE, ORANGE)
 """Colours from the worst to the best."""
 
@@ -54,8 +60,61 @@ def render_svg(figure_id: str, alt_text: str, size: tuple[float, float], draw: C
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)  # no pyplot, which keeps figures in global state
         draw(figure)
+        _write_ticks(figure)
+        _separate_labels(figure)
         figure.savefig(svg_file, format="svg", metadata={"Date": None})
     return Markup(_adapt_to_page(svg_file.getvalue(), figure_id, alt_text))
+
+
+def _write_ticks(figure: Figure) -> None:
+    """Write the numbers of linear axes as everywhere else, instead of with a common factor such as 1e6."""
+    from matplotlib.ticker import Formatter, ScalarFormatter
+
+    class NumberFormatter(Formatter):
+        def __call__(self, value: float, position: int | None = None) -> str:
+            return write_number(value)
+
+        def format_ticks(self, values: Sequence[float]) -> list[str]:
+            return write_ticks(values)
+
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            if type(axis.get_major_formatter()) is ScalarFormatter:
+                axis.set_major_formatter(NumberFormatter())
+
+
+def _separate_labels(figure: Figure) -> None:
+    """Thin out or turn the labels of horizontal axes that overlap."""
+    from matplotlib.ticker import FixedLocator, MaxNLocator
+
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        is_fixed = isinstance(axes.xaxis.get_major_locator(), FixedLocator)
+        for ticks in (4, 3, 2) if not is_fixed else ():
+            if not has_overlaps(axes):
+                break
+            axes.xaxis.set_major_locator(MaxNLocator(ticks))
+            figure.draw_without_rendering()
+        if is_fixed and has_overlaps(axes):
+            axes.tick_params("x", labelrotation=90)
+            figure.draw_without_rendering()
+
+
+def list_labels(axis: Axis) -> list[Text]:
+    """List the labels of an axis that are drawn; matplotlib also keeps those of ticks beyond its ends."""
+    low, high = sorted(axis.get_view_interval())
+    margin = 1e-9 * (high - low)
+    return [
+        label
+        for tick, label in zip(axis.get_ticklocs(), axis.get_ticklabels(), strict=True)
+        if low - margin <= tick <= high + margin and label.get_text()
+    ]
+
+
+def has_overlaps(axes: Axes) -> bool:
+    """Whether labels of the horizontal axis of a drawn figure touch each other."""
+    boxes = sorted((label.get_window_extent() for label in list_labels(axes.xaxis)), key=lambda box: box.x0)
+    return any(left.x1 + _LABEL_GAP > right.x0 for left, right in itertools.pairwise(boxes))
 
 
 def _adapt_to_page(svg_text: str, figure_id: str, alt_text: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from bmcli.evaluation.fairness import RATES, Fairness, GroupRates, Rate
 from bmcli.evaluation.slices import Slices
 from bmcli.metrics.proportions import Interval
+from bmcli.number_texts import write_measure, write_signed
 from bmcli.printable import clean
 from bmcli.reports.page import Cell, Heading, Row, format_number, make_number_cell
 
@@ -29,7 +30,7 @@ def make_interval_cell(value: float | None, interval: Interval | None) -> Cell:
     if value is None or interval is None:
         return make_number_cell(value)
     return make_number_cell(
-        value, f"{format_number(value)} ({format_number(interval.low)} to {format_number(interval.high)})"
+        value, f"{write_measure(value)} ({write_measure(interval.low)} to {write_measure(interval.high)})"
     )
 
 
@@ -54,7 +55,7 @@ def make_slice_tables(slices_by_target: Sequence[Slices]) -> list[ReportTable]:
                         Cell(clean(slice_.name)),
                         make_number_cell(slice_.rows),
                         make_interval_cell(slice_.value, slice_.interval),
-                        make_number_cell(slice_.difference, f"{slice_.difference:+.4f}"),
+                        make_number_cell(slice_.difference, write_signed(slice_.difference)),
                         make_number_cell(
                             slice_.adjusted_p_value,
                             "< 0.001" if slice_.adjusted_p_value < 0.001 else f"{slice_.adjusted_p_value:.3f}",

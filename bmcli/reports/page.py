@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bmcli.number_texts import write_measure, write_number
 from bmcli.printable import clean
-from bmcli.quoting import brief
+from bmcli.quoting import brief, shortened
 from bmcli.recipe.nodes import write_scalar
 
 _MAX_LENGTH = 500  # characters of one text
@@ -58,13 +58,13 @@ def make_number_cell(value: float | None, text: str | None = None) -> Cell:
     """Make a cell of a number, empty for None."""
     if value is None:
         return Cell("", "number", "")
-    return Cell(format_number(value) if text is None else text, "number", repr(value))
+    return Cell(write_measure(value) if text is None else text, "number", repr(value))
 
 
 def make_value_cell(value: Any) -> Cell:
     """Make a cell of a value of a recipe."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return make_number_cell(value)
+        return make_number_cell(value, write_number(value))
     return Cell(format_value(value))
 
 
@@ -96,6 +96,7 @@ def render_page(template: str, values: Mapping[str, Any]) -> str:
         "duration": format_duration,
         "clean": clean,
         "whole": Whole,
+        "short_lines": _cut_lines,
     }
     script = (TEMPLATE_FOLDER / "page.js").read_text(encoding="utf-8")
     page_assets = {
@@ -105,6 +106,11 @@ def render_page(template: str, values: Mapping[str, Any]) -> str:
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     }
     return environment.get_template(template).render({**values, **page_assets})
+
+
+def _cut_lines(text: str) -> str:
+    """Cut each line: a resolved recipe may name a class of foreign data, such as the positive one."""
+    return "\n".join(shortened(line, _MAX_LENGTH) for line in text.splitlines())
 
 
 class Whole(str):
@@ -117,23 +123,15 @@ def _cut(value: Any) -> Any:
 
 
 def format_value(value: Any) -> str:
-    """Format a value in the syntax of a recipe, with numbers to four digits."""
+    """Format a value in the syntax of a recipe, fractions with five digits."""
     if isinstance(value, float):
         return format_number(value)
     return clean(write_scalar(value))
 
 
 def format_number(value: float | None) -> str:
-    """Format a number: four significant digits, integers in full, with an exponent if it is huge or tiny."""
-    if value is None or math.isnan(value):
-        return "-"
-    if math.isinf(value):
-        return "∞" if value > 0 else "-∞"
-    if abs(value) >= 1e12 or 0 < abs(value) < 1e-4:
-        return f"{value:.3e}"
-    if value == int(value):
-        return f"{int(value):,}"
-    return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.1f}"
+    """Format a number for a text, `-` without one."""
+    return write_number(value)
 
 
 def format_duration(seconds: float) -> str:

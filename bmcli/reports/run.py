@@ -134,6 +134,7 @@ def render_run_report(data: RunReportData) -> str:
             "metrics_head": [Heading("metric"), *(Heading(clean(split), True) for split in _list_evaluated(data))],
             "metrics": _make_metric_rows(data),
             "targets": [_make_target_view(data, answers, index) for index, answers in enumerate(data.answers.values())],
+            "meanings": [clean(sentence) for sentence in data.evaluation.meanings],
             "methods": _describe_interval_methods(data.evaluation.intervals),
             "tables": [
                 *groups.make_slice_tables(data.evaluation.slices),
@@ -147,6 +148,7 @@ def render_run_report(data: RunReportData) -> str:
             "learning_curves": [validation.make_curve_view(each, index) for index, each in enumerate(related.curves)],
             "artefacts": artefacts.make_artefact_rows(related.artefacts, related.model_sha256),
             "artefacts_head": artefacts.ARTEFACT_HEADINGS,
+            "comparisons": artefacts.describe_comparisons(related.artefacts),
             "compared_on": _describe_compared_rows(related.artefacts),
             "costs": artefacts.make_cost_rows(related.costs),
             "costs_head": artefacts.COST_HEADINGS,
@@ -261,11 +263,7 @@ def _describe_input(data: RunReportData, column: Column) -> str:
     summary = input_kinds.get_traits(column).summarize()
     if summary is not None:
         return summary
-    number_range = data.raw.number_range(column.name)
-    if number_range is not None:
-        low, mean, high = map(format_number, number_range)
-        return f"{low} to {high}, mean {mean}"
-    return f"{_format_shape(column.shape)} numbers"
+    return data.raw.describe_numbers(column.name) or f"{_format_shape(column.shape)} numbers"
 
 
 def _describe_target(data: RunReportData, column: Column) -> str:

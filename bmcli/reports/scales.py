@@ -41,10 +41,15 @@ class ParameterScale:
         return len(self.choices) < 3 or all(map(_is_number, self.choices))
 
     def position(self, trial: Trial) -> float | None:
-        """Get the position of a candidate; None if it does not have this parameter."""
+        """Get the position of a candidate; None if it does not have this parameter, or no number in a range.
+
+        The recipe as it is written may have `auto` there, or 0 on a logarithmic scale.
+        """
         if self.path not in trial.task.values:
             return None
         value = trial.task.values[self.path]
+        if self.bounds is not None and not _is_on_scale(value, self.parameter):
+            return None
         if self.bounds is None:
             return self._at([write_scalar(choice) for choice in self.choices].index(write_scalar(value)))
         low, high = (self._transform(end) for end in self.bounds)
@@ -87,10 +92,16 @@ def make_scale(path: str, parameter: SearchParameter, trials: Iterable[Trial]) -
     """Make the scale of a parameter, which covers all values of the trials."""
     used_values = [trial.task.values[path] for trial in trials if path in trial.task.values]
     bounds = [end for end in (parameter.low, parameter.high) if end is not None]
-    if bounds and all(map(_is_number, used_values)) and (min(bounds + used_values) > 0 or parameter.scale == "linear"):
-        return ParameterScale(path, parameter, bounds=(min(bounds + used_values), max(bounds + used_values)))
+    if bounds:
+        numbers = bounds + [value for value in used_values if _is_on_scale(value, parameter)]
+        return ParameterScale(path, parameter, bounds=(min(numbers), max(numbers)))
     choices = list({write_scalar(value): value for value in [*parameter.values, *used_values]}.values())
     return ParameterScale(path, parameter, choices=tuple(sorted(choices) if all(map(_is_number, choices)) else choices))
+
+
+def _is_on_scale(value: Any, parameter: SearchParameter) -> bool:
+    """Whether a value is a number that the scale of a range can show."""
+    return _is_number(value) and (parameter.scale == "linear" or value > 0)
 
 
 def _is_number(value: Any) -> bool:

@@ -178,7 +178,7 @@ def draw_parallel(search: SearchResult) -> Markup:
             if any(row.position(trial) is None for trial in trials):
                 axes.plot([scales.UNUSED_POSITION] * 2, [place - 0.07, place + 0.07], color="black", linewidth=0.8)
                 axes.text(
-                    scales.UNUSED_POSITION, place + 0.12, "not used", ha="center", va="top", fontsize=7.5, zorder=6
+                    scales.UNUSED_POSITION, place + 0.12, "not set", ha="center", va="top", fontsize=7.5, zorder=6
                 )
         _draw_axis_row(axes, len(rows), search.first.name, objective_row.ticks())
 

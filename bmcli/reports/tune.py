@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from bmcli.number_texts import write_signed
 from bmcli.printable import clean
 from bmcli.reports import search_figures
 from bmcli.reports.importance import analyse_importance
@@ -20,14 +21,29 @@ from bmcli.reports.page import (
     make_value_cell,
     render_page,
 )
-from bmcli.trials import TRIAL_STATES, ConfirmedCandidate, SearchObjective, SearchResult, Trial, TrialState
+from bmcli.trials import (
+    RECIPE_TRIAL,
+    TRIAL_STATES,
+    ConfirmedCandidate,
+    SearchObjective,
+    SearchResult,
+    Trial,
+    TrialState,
+)
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
+    from bmcli.evaluation.improvement import Improvement
+    from bmcli.evaluation.intervals import Difference
 
-def render_search(search: SearchResult) -> str:
-    """Render the page as a self-contained HTML file."""
+
+def render_search(search: SearchResult, improvement: Improvement | None = None) -> str:
+    """Render the page as a self-contained HTML file.
+
+    Args:
+        improvement: Of the winner over the recipe as it is written; None if they were not compared.
+    """
     measured = [trial for trial in search.candidates() if trial.measured(search.first) is not None]
     trials_head, trials = _tabulate_trials(search)
     return render_page(
@@ -41,6 +57,11 @@ def render_search(search: SearchResult) -> str:
             "confirmed": _make_confirmed_rows(search),
             "confirmed_head": _CONFIRMED_HEADINGS,
             "winner": summarize_winner(search),
+            "verdict": [clean(sentence) for sentence in search.verdict],
+            "improvement": [_make_improvement_row(each) for each in improvement.differences.values()]
+            if improvement
+            else [],
+            "improvement_head": _IMPROVEMENT_HEADINGS,
             "test": [Row((Cell(clean(name)), make_number_cell(value))) for name, value in search.test.items()],
             "test_head": [Heading("metric"), Heading("value", True)],
             "measured": len(measured),
@@ -82,6 +103,30 @@ def summarize_winner(search: SearchResult) -> WinnerSummary | None:
     return WinnerSummary(search.winner, measured, confirmed, shrunk)
 
 
+_IMPROVEMENT_HEADINGS = [
+    Heading("metric"), Heading("recipe as written", True), Heading("winner", True), Heading("difference", True),
+    Heading("confidence interval", True), Heading("result"),
+]  # fmt: skip
+
+
+def _make_improvement_row(difference: Difference) -> Row:
+    interval = difference.interval
+    return Row(
+        (
+            Cell(clean(difference.metric)),
+            make_number_cell(difference.first),
+            make_number_cell(difference.second),
+            make_number_cell(difference.difference, write_signed(difference.difference)),
+            Cell(f"{write_signed(interval.low)} to {write_signed(interval.high)}" if interval else "none", "number"),
+            Cell(_describe_result(difference)) if interval else Cell(clean(difference.reason), "long"),
+        )
+    )
+
+
+def _describe_result(difference: Difference) -> str:
+    return {"first": "worse", "second": "better", "": "within noise" if difference.direction else ""}[difference.better]
+
+
 _STATES: tuple[TrialState | Literal["running"], ...] = (*TRIAL_STATES, "running")
 
 
@@ -110,6 +155,10 @@ def _list_winning_values(search: SearchResult) -> list[tuple[str, str]]:
     return [(clean(path), format_value(best.task.values[path])) for path in used_paths]
 
 
+def _format_name(trial: str) -> str:
+    return f"{trial} (recipe)" if trial == RECIPE_TRIAL else trial
+
+
 _CONFIRMED_HEADINGS = [
     Heading("trial"), Heading("in the search", True), Heading("mean over seeds", True),
     Heading("standard deviation", True),
@@ -123,7 +172,7 @@ def _make_confirmed_rows(search: SearchResult) -> list[Row]:
     return [
         Row(
             (
-                Cell(one.trial),
+                Cell(_format_name(one.trial)),
                 make_number_cell(one.searched),
                 make_number_cell(one.mean),
                 make_number_cell(one.spread),
@@ -235,7 +284,7 @@ def _tabulate_trials(search: SearchResult) -> tuple[list[Heading], list[Row]]:
 def _make_trial_cells(search: SearchResult, trial: Trial) -> tuple[Cell, ...]:
     values, result = trial.task.values, trial.result
     return (
-        Cell(trial.task.name),
+        Cell(_format_name(trial.task.name)),
         Cell(trial.state, trial.state),
         *(make_number_cell(trial.measured(one)) for one in search.objectives),
         *(make_value_cell(values[path]) if path in values else Cell("") for path in search.parameters),

@@ -151,10 +151,10 @@ def _draw_learning_curve(curve: LearningCurve, figure_id: str) -> Markup:
         validation = [(point.validation, point.validation_interval) for point in curve.points]
         _draw_line(axes, rows, train, "training rows", GREY)
         _draw_line(axes, rows, validation, "validation rows", ORANGE)
-        _set_row_axis(axes, rows)
+        _set_row_axis(axes, [*rows, *_draw_forecast(axes, curve)])
         axes.set_xlabel("number of training rows")
         axes.set_ylabel(figures.shorten(curve.metric, 30))
-        figure.legend(loc="outside upper left", ncols=2, handletextpad=0.5)
+        figure.legend(loc="outside upper left", ncols=3, handletextpad=0.5)
 
     alt_text = f"{clean(curve.target)}: {curve.metric} against the number of training rows"
     return figures.render_svg(figure_id, alt_text, (7.2, 3.0), draw)
@@ -167,6 +167,20 @@ def _draw_line(
     for at, (_, interval) in zip(rows, values, strict=True):
         if interval is not None:
             axes.plot([at, at], [interval.low, interval.high], color=colour, linewidth=1)
+
+
+def _draw_forecast(axes: Axes, curve: LearningCurve) -> list[int]:
+    """Draw the forecast, if there is one, and return its number of rows."""
+    forecast, last = curve.forecast, curve.points[-1]
+    if forecast.value is None or forecast.interval is None:
+        return []
+    axes.plot([last.rows, forecast.rows], [last.validation, forecast.value], color=ORANGE, linestyle=":", linewidth=1)
+    axes.plot(
+        [forecast.rows], [forecast.value], color=ORANGE, marker="o", markersize=4, markerfacecolor="none",
+        linestyle="none", label="forecast",
+    )  # fmt: skip
+    axes.plot([forecast.rows] * 2, [forecast.interval.low, forecast.interval.high], color=ORANGE, linewidth=1)
+    return [forecast.rows]
 
 
 def _set_row_axis(axes: Axes, rows: list[int]) -> None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 from bmcli.errors import BmcliError
 from bmcli.messages import uncover_stderr, write_faults, write_json, write_message, write_text
 from bmcli.printable import clean
-from bmcli.quoting import brief
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from bmcli.trials import SearchResult
     from bmcli.tuning.training_jobs import FinishedJob
 
-_MAX_CELL_LENGTH = 300
 _UNLIMITED_WIDTH = 10_000
 
 Result = TypeVar("Result")
@@ -66,26 +64,27 @@ class Console:
         if not self.as_json:
             write_text(clean(text) + "\n", sys.stdout)
 
-    def print_table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """Print a table, columns of numbers aligned to the right."""
+    def print_table(
+        self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], mixed: bool = False
+    ) -> None:
+        """Print a table as `bmcli.terminal.tables` lays it out for the width of the terminal.
+
+        Args:
+            mixed: Whether the numbers below each other have different units, such as several metrics.
+        """
         if self.as_json:
             return
-        from rich.table import Table
-        from rich.text import Text
+        from bmcli.terminal import tables
 
-        from bmcli.terminal.formats import format_cell
-
-        table = Table(title=Text(clean(title)) if title else None, title_justify="left", box=None, padding=(0, 2, 0, 0))
-        for i, column in enumerate(columns):
-            numeric = bool(rows) and all(isinstance(row[i], (int, float)) or row[i] in ("", "-") for row in rows)
-            table.add_column(Text(brief(column)), justify="right" if numeric else "left", overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(brief(format_cell(value), _MAX_CELL_LENGTH)) for value in row))
         console = self.get_rich_console("stdout")
-        with console.capture() as drawn:
-            console.print(table)
-        # Not cleaned as a whole: on a terminal it holds the escape sequences of its styles.
-        write_text("\n".join(line.rstrip() for line in drawn.get().splitlines()) + "\n", sys.stdout)
+        blocks = tables.split_columns(tables.make_columns(columns, rows, mixed), console.width)
+        for number, block in enumerate(blocks):
+            table = tables.draw_table(clean(title) if number == 0 else "", block, console.width)
+            with console.capture() as drawn:
+                console.print(table)
+            # Not cleaned as a whole: on a terminal it holds the escape sequences of its styles.
+            lines = [line.rstrip() for line in drawn.get().splitlines()]
+            write_text("\n".join([*([""] if number else []), *lines]) + "\n", sys.stdout)
 
     def log(self, text: str, level: int = 0) -> None:
         """Write a message about what happens on standard error."""

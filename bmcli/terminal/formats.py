@@ -6,6 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from bmcli.number_texts import write_measure, write_number
+
 if TYPE_CHECKING:
     from bmcli.evaluation.fairness import Rate
 
@@ -20,25 +22,16 @@ class Bounds(Protocol):
     def high(self) -> float: ...
 
 
-def format_cell(value: object) -> str:
-    """Format a cell of a table: numbers briefly, all else as it is."""
-    if isinstance(value, float):
-        return f"{value:.4f}" if abs(value) < 1e4 else f"{value:,.1f}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-
-
 def format_value(value: Any) -> str:
     """Format a value of a recipe briefly."""
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return write_number(value)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def format_number(value: float | None) -> str:
-    """Format a measured number with four significant digits; a large whole one with all of them."""
-    if value is None:
-        return "-"
-    return f"{int(value):,}" if float(value).is_integer() and abs(value) >= 10 else f"{value:#.4g}"
+    """Format a measured number, `-` without one."""
+    return write_measure(value)
 
 
 def format_shape(shape: Sequence[int | None]) -> str:
@@ -59,7 +52,7 @@ def format_bytes(count: float) -> str:
 
 
 def format_interval(interval: Bounds | None) -> str:
-    return "" if interval is None else f"{format_cell(interval.low)} to {format_cell(interval.high)}"
+    return "" if interval is None else f"{write_measure(interval.low)} to {write_measure(interval.high)}"
 
 
 def format_rate(rate: Rate | None) -> str:

@@ -78,7 +78,7 @@ class LineSearchProgress:
     def on_confirmation_start(self, runs: int) -> None:
         """Note that the search itself is over, and that runs with other seeds follow."""
         self._confirmed, self._pace_since = (0, runs), self._clock()
-        self.on_note(f"the best are trained again with other seeds: {runs} runs")
+        self.on_note(f"the best and the recipe are trained again with other seeds: {runs} runs")
 
     def on_note(self, text: str) -> None:
         self._console.log(text)
@@ -169,6 +169,7 @@ def format_trial(trial: Trial, search: SearchResult) -> str:
     assert result is not None, "the trial has ended"
     parts = [
         f"trial {trial.task.name}" if search.has_trial(trial.task.name) else trial.task.name,
+        "the recipe" if trial.is_recipe else "",
         f"continues {trial.task.continues}" if trial.task.continues else "",
         "" if result.state == "done" else result.state,
         *(f"{name} {format_number(value)}" for name, value in result.objectives.items()),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bmcli.data.checks import Finding
+from bmcli.number_texts import write_number
 from bmcli.recipe.fields import Kind
 from bmcli.recipe.train import ScheduleOptions, TrainOptions
 from bmcli.training.progress import TrainingProgress
@@ -43,8 +44,9 @@ class EarlyCheck:
         lowest, constant = progress.lowest["train/loss"], baselines["train/loss"]
         return Finding(
             "learning",
-            f"in {self.epoch} epochs the training loss has not fallen below {lowest:.4g}: without the inputs, by the "
-            f"shares of the classes or the mean of the target alone, it is {constant:.4g}. The network learns nothing.",
+            f"in {self.epoch} epochs the training loss has not fallen below {write_number(lowest)}: without the "
+            f"inputs, by the shares of the classes or the mean of the target alone, it is {write_number(constant)}. "
+            "The network learns nothing.",
             self.suggestion,
             {"epochs": self.epoch, "loss": lowest, "constant_loss": constant},
         )

@@ -150,7 +150,12 @@ class Evaluator:
         losses = self._compute_losses(examples, outputs, counts, size)
         losses = losses if counts is None else losses.map(lambda values: values * counts)
         self.meters.update(
-            losses, regularization_loss(network), examples["targets"], predict_outputs(network, outputs), counts
+            losses,
+            regularization_loss(network),
+            examples["targets"],
+            predict_outputs(network, examples, outputs),
+            counts,
+            row_weights=examples.get("weights"),
         )
 
     def _compute_losses(self, examples: Any, outputs: Any, counts: Any, size: Any) -> ExampleLosses:
@@ -172,7 +177,8 @@ class Evaluator:
     def _predict_share(self, data: Any, rows: Any) -> dict[str, Any]:
         size = rows.shape[0]
         share, counts = replica_share(rows, self.placement.replicas)
-        predicted = self.network.predict(self.network.model(unstack_inputs(gather_rows(data, share)), training=False))
+        inputs = unstack_inputs(gather_rows(data, share))
+        predicted = self.network.predict(self.network.run_prediction(inputs), inputs)
         if self.placement.replicas == 1:
             return predicted
         return {

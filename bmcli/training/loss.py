@@ -14,7 +14,7 @@ from bmcli.networks.network import Network
 from bmcli.objectives import TargetObjective
 from bmcli.quoting import quoted
 from bmcli.specs import Split
-from bmcli.training.objective_batch import Arrays, count_views, prepare_examples, run_network
+from bmcli.training.objective_batch import Arrays, prepare_examples, run_network
 
 _NO_SCALES: Mapping[str, Any] = MappingProxyType({})
 _MAX_CONSTANT_ROWS = 100_000  # about the number of rows by which the loss of constant outputs is measured
@@ -176,7 +176,8 @@ class LossProvider:
         seed: That of the recipe, for the random numbers of objectives.
 
     Raises:
-        BmcliError: The network has several objectives, and one of them needs several rows for each example.
+        BmcliError: The network has several objectives, and one of them needs several rows for each example, or hides
+            parts of it.
     """
 
     term_names: tuple[str, ...] = ()
@@ -196,10 +197,12 @@ class LossProvider:
         """Whether an objective changes examples before the network computes them."""
         self.compares_examples = any(objective.couples_examples for objective in objectives.values())
         """Whether the loss of an example depends on the others of its batch."""
-        if len(objectives) > 1 and count_views(network) > 1:
-            name = next(name for name, objective in objectives.items() if objective.views > 1)
+        lonely = [name for name, objective in objectives.items() if objective.views > 1 or objective.hides_inputs]
+        if len(objectives) > 1 and lonely:
+            name = lonely[0]
+            what = "compares several views of" if objectives[name].views > 1 else "hides parts of"
             raise BmcliError(
-                f"the objective of target {quoted(name)} compares several views of each example, so it must be the "
+                f"the objective of target {quoted(name)} {what} each example, so it must be the "
                 f"only one; the network has {len(objectives)}.",
                 path="objective", suggestion="Leave out the other targets.",
             )  # fmt: skip
@@ -217,9 +220,9 @@ class LossProvider:
             rows: Those to measure.
 
         Returns:
-            None if an objective has no such outputs, or the loss has other terms than those of the labels.
+            None if an objective has no such outputs or no target, or the loss has other terms than those of the labels.
         """
-        if self.changes_batch or self.compares_examples or self.network.model.losses:
+        if self.changes_batch or self.compares_examples or self.network.unlabelled or self.network.model.losses:
             return None
         losses = [
             _compute_constant_loss(objective, train, rows, name) for name, objective in self.network.objectives.items()

@@ -10,8 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from bmcli.distribution.strategy import Placement
+from bmcli.metrics.weighted_metrics import name_row_weighted
 from bmcli.networks.network import Network
-from bmcli.objectives import Direction
+from bmcli.objectives import Direction, Metric
 from bmcli.recipe.fields import KerasObject
 from bmcli.training.loss import ExampleLosses
 
@@ -36,8 +37,9 @@ class MeanPerUnit(keras.metrics.Metric):
 class Meters:
     """Mean loss and every metric of every target; each replica accumulates its own examples.
 
-    The loss of a target that counts units is the mean over the units of all examples.
-
+    The loss of a target that counts units is the mean over the units of all examples. It includes the weights of the
+    rows, whereas metrics count each row once; with weights there is a second set of metrics that include them, such as
+    `row_weighted_accuracy`.
 
     The names of metrics are plain with one target (`accuracy`), and begin with the target with several
     (`label/accuracy`).
@@ -45,6 +47,7 @@ class Meters:
     Args:
         extra: Keras metrics by target, in addition to those of the objective.
         terms: Names of the summands of the loss; the mean of `soft` is reported as `soft_loss`.
+        has_row_weights: Whether the rows have weights.
     """
 
     def __init__(
@@ -53,17 +56,24 @@ class Meters:
         extra: Mapping[str, Sequence[KerasObject]],
         placement: Placement,
         terms: Sequence[str] = (),
+        has_row_weights: bool = False,
     ) -> None:
         self._placement = placement
         with placement.strategy.scope():
             self._loss = keras.metrics.Mean(name="loss")
             self._unlabelled = frozenset(network.unlabelled)
             several = len(network.objectives) > 1
-            self._metrics = {
-                (target, f"{target}/{name}" if several else name): metric
-                for target, objective in network.objectives.items()
-                for name, metric in objective.metrics(tuple(extra.get(target, ()))).items()
-            }
+
+            def make_metrics() -> dict[tuple[str, str], Metric]:
+                return {
+                    (target, f"{target}/{name}" if several else name): metric
+                    for target, objective in network.objectives.items()
+                    for name, metric in objective.metrics(tuple(extra.get(target, ()))).items()
+                }
+
+            self._metrics = make_metrics()
+            weighted = make_metrics() if has_row_weights else {}
+            self._weighted = {(target, name_row_weighted(name)): metric for (target, name), metric in weighted.items()}
             self._unit_losses = {
                 target: MeanPerUnit(f"{target}_loss_per_unit")
                 for target, objective in network.objectives.items()
@@ -83,6 +93,7 @@ class Meters:
         counts: Any = None,
         terms: Mapping[str, Any] | None = None,
         labelled: Any = None,
+        row_weights: Any = None,
     ) -> None:
         """Add some examples.
 
@@ -92,6 +103,7 @@ class Meters:
             counts: 1 or 0 for each example, or None if all count.
             terms: Summands of the losses by name.
             labelled: Above 0 for each example whose targets are known, or None if all are.
+            row_weights: Weight of each example; needed only if the rows have weights.
         """
         self._loss.update_state(losses.by_example + penalty, sample_weight=counts)
         for target, each in losses.by_unit.items():
@@ -104,9 +116,13 @@ class Meters:
             with_label = known if counts is None else known * counts
         for (target, _), metric in self._metrics.items():
             metric.update(targets[target], predictions[target], counts if target in self._unlabelled else with_label)
+        for (target, _), metric in self._weighted.items():
+            counted = counts if target in self._unlabelled else with_label
+            weights = row_weights if counted is None else row_weights * counted
+            metric.update(targets[target], predictions[target], weights)
 
     def results(self) -> dict[str, float]:
-        values = {name: metric.keras_metric.result() for (_, name), metric in self._metrics.items()}
+        values = {name: metric.keras_metric.result() for (_, name), metric in self._all_metrics.items()}
         return {
             "loss": self.loss(),
             **{name: float(tf.reduce_mean(v)) for name, v in values.items()},
@@ -123,15 +139,19 @@ class Meters:
 
     def directions(self) -> dict[str, Direction | None]:
         """Direction in which each metric is better, by name; None if in neither."""
-        own: dict[str, Direction | None] = {name: metric.direction for (_, name), metric in self._metrics.items()}
+        own: dict[str, Direction | None] = {name: metric.direction for (_, name), metric in self._all_metrics.items()}
         return {"loss": "min", **own, **{f"{name}_loss": "min" for name in self._terms}}
 
     @property
     def variables(self) -> list[Any]:
         return [variable for metric in self._list_metrics() for variable in metric.variables]
 
+    @property
+    def _all_metrics(self) -> dict[tuple[str, str], Metric]:
+        return {**self._metrics, **self._weighted}
+
     def _list_metrics(self) -> list[keras.metrics.Metric]:
-        metrics = [metric.keras_metric for metric in self._metrics.values()]
+        metrics = [metric.keras_metric for metric in self._all_metrics.values()]
         return [self._loss, *self._unit_losses.values(), *metrics, *self._terms.values()]
 
     def state(self) -> list[np.ndarray]:

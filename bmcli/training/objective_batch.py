@@ -146,10 +146,16 @@ def run_network(network: Network, examples: Arrays, training: bool) -> dict[str,
     return split
 
 
-def predict_outputs(network: Network, outputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert outputs of `run_network` to predictions by target, with an axis of views as the outputs have it."""
+def predict_outputs(network: Network, examples: Arrays, outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert outputs of `run_network` to predictions by target, with an axis of views as the outputs have it.
+
+    Args:
+        examples: As they were given to `run_network`.
+    """
     views = count_views(network)
-    predictions: dict[str, Any] = _split_views(network.predict(_merge_views(outputs, views)), views)
+    inputs = _merge_views(unstack_inputs(examples), views) if network.unlabelled else {}
+    merged = network.predict(_merge_views(outputs, views), inputs)
+    predictions: dict[str, Any] = _split_views(merged, views)
     return predictions
 
 

@@ -32,11 +32,12 @@ class Predictor:
         signature = tf.nest.map_structure(
             lambda each: tf.TensorSpec((None, *each.shape[1:]), each.dtype), stack_inputs(empty)
         )
-        self._predict = tf.function(
-            lambda arrays: network.predict(network.model(unstack_inputs(arrays), training=False)),
-            input_signature=[signature],
-            autograph=False,
-        )
+
+        def predict_arrays(arrays: Any) -> dict[str, Any]:
+            inputs = unstack_inputs(arrays)
+            return network.predict(network.run_prediction(inputs), inputs)
+
+        self._predict = tf.function(predict_arrays, input_signature=[signature], autograph=False)
 
     def __call__(self, rows: Split) -> dict[str, np.ndarray]:
         """Predict rows; the result has the form of that of `predict`."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
 from bmcli.messages import format_duration
+from bmcli.number_texts import write_measure
 
 
 @dataclass
@@ -97,7 +98,7 @@ class LineProgress:
 
 def format_update(update: ProgressUpdate) -> str:
     return (
-        f"epoch {update.epoch}/{update.epochs}  step {update.step}/{update.steps}  loss {update.loss:.4f}  "
+        f"epoch {update.epoch}/{update.epochs}  step {update.step}/{update.steps}  loss {write_measure(update.loss)}  "
         f"{update.examples_per_second:,.0f} examples/s  {format_duration(update.seconds_left)} left"
     )
 
@@ -105,7 +106,9 @@ def format_update(update: ProgressUpdate) -> str:
 def format_epoch(row: Mapping[str, Any], selected: bool) -> str:
     """Format the metrics of an epoch; a star marks the best epoch so far."""
     metrics = "  ".join(
-        f"{name} {value:.4f}" if isinstance(value, float) else f"{name} -" for name, value in row.items() if "/" in name
+        f"{name} {write_measure(value)}" if isinstance(value, float) else f"{name} -"
+        for name, value in row.items()
+        if "/" in name
     )
     return (
         f"epoch {row['epoch']:>3}  {metrics}  {row['examples_per_second']:,.0f} examples/s{'  *' if selected else ''}"

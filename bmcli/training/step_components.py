@@ -70,7 +70,14 @@ class StepComponents:
             penalty: Loss of the regularizers.
             counts: 1 for each example that counts and 0 for others, or None if all do.
         """
-        predictions = predict_outputs(self.network, computed.outputs)
+        predictions = predict_outputs(self.network, examples, computed.outputs)
         self.meters.update(
-            computed.losses, penalty, examples["targets"], predictions, counts, computed.terms, examples.get("labelled")
+            computed.losses,
+            penalty,
+            examples["targets"],
+            predictions,
+            counts,
+            computed.terms,
+            examples.get("labelled"),
+            examples.get("weights"),
         )

@@ -21,6 +21,13 @@ class SearchStarted:
 
 
 @dataclass(frozen=True)
+class RecipeOffered:
+    """The task was offered that trains the recipe as it is written."""
+
+    task: Task
+
+
+@dataclass(frozen=True)
 class CandidateRequested:
     """A candidate was requested from the oracle.
 
@@ -50,7 +57,7 @@ class TaskEnded:
     result: TrialResult
 
 
-JournalEvent = SearchStarted | CandidateRequested | ConfirmationStarted | TaskEnded
+JournalEvent = SearchStarted | RecipeOffered | CandidateRequested | ConfirmationStarted | TaskEnded
 
 
 _START_NEW_SEARCH = "Start a new search."
@@ -119,6 +126,8 @@ def _event_to_json(event: JournalEvent) -> Json:
     match event:
         case SearchStarted():
             return {"event": "start"}
+        case RecipeOffered(task):
+            return {"event": "recipe", "task": task.to_json()}
         case CandidateRequested(answer):
             return {"event": "candidate", "answer": answer if isinstance(answer, str) else answer.to_json()}
         case ConfirmationStarted(trial, task):
@@ -131,6 +140,8 @@ def _event_from_json(value: Json) -> JournalEvent:
     match value["event"]:
         case "start":
             return SearchStarted()
+        case "recipe":
+            return RecipeOffered(Task.from_json(value["task"]))
         case "candidate":
             answer = value["answer"]
             return CandidateRequested(answer if isinstance(answer, str) else Task.from_json(answer))

@@ -25,7 +25,24 @@ RADII = (0.1, 0.03, 0.01)  # standard deviations of further points around the be
 
 
 class _FiniteSpace(keras_tuner.Oracle):
-    """An oracle whose random search finds all candidates of a finite space."""
+    """An oracle whose random search finds all candidates of a finite space; it can be given a candidate, too."""
+
+    _given_values: dict[str, Any] | None = None
+
+    def add_candidate(self, values: dict[str, Any]) -> Any:
+        """Make a running trial of a candidate that was not suggested; it will not be suggested again."""
+        self._given_values = values
+        return self.create_trial("given")
+
+    def populate_space(self, trial_id: str) -> dict[str, Any]:
+        """Choose the values of the next trial."""
+        given, self._given_values = self._given_values, None
+        values = given or self._choose_values()
+        return {"status": "STOPPED" if values is None else "RUNNING", "values": values}
+
+    def _choose_values(self) -> dict[str, Any] | None:
+        """Choose the next candidate; None if nothing is left to try."""
+        return self._random_values()
 
     def _random_values(self) -> dict[str, Any] | None:
         values: dict[str, Any] | None = super()._random_values()
@@ -87,15 +104,13 @@ class BayesianOracle(_FiniteSpace, keras_tuner.oracles.BayesianOptimizationOracl
     Gelbart, Snoek and Adams 2014, section 3).
     """
 
-    def populate_space(self, trial_id: str) -> dict[str, Any]:
+    def _choose_values(self) -> dict[str, Any] | None:
         """Choose the next candidate: at random at first, then by the lowest bound."""
         ended = [trial for trial in self.trials.values() if trial.status in ("COMPLETED", "FAILED")]
         is_measured = any(trial.status == "COMPLETED" for trial in ended)
         if not is_measured or len(ended) < (self.num_initial_points or max(3 * len(self.hyperparameters.space), 3)):
-            values = self._random_values()
-        else:
-            values = self._find_best_candidate(ended) or self._random_values()
-        return {"status": "STOPPED" if values is None else "RUNNING", "values": values}
+            return self._random_values()
+        return self._find_best_candidate(ended) or self._random_values()
 
     def _find_best_candidate(self, ended: list[Any]) -> dict[str, Any] | None:
         """Find the untried candidate with the lowest bound; None if all points are tried candidates."""

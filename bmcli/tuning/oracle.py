@@ -16,6 +16,7 @@ from bmcli.recipe.search import SearchParameter, are_same, collect_conditions
 from bmcli.trials import CandidateValues
 
 _SCORE = "score"
+_DIGITS = 4  # significant ones of a number from a range
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,18 @@ class Oracle:
 
     Args:
         epochs: Largest number of epochs of a candidate.
+        tried: Candidate of the space that is tried without a suggestion. It is not suggested, except by Hyperband,
+            whose candidates are trained for fewer epochs; Bayesian search learns from it.
     """
 
-    def __init__(self, algorithm: Kind, space: Mapping[str, SearchParameter], seed: int, epochs: int) -> None:
+    def __init__(
+        self,
+        algorithm: Kind,
+        space: Mapping[str, SearchParameter],
+        seed: int,
+        epochs: int,
+        tried: CandidateValues | None = None,
+    ) -> None:
         self._space = {path: space[path] for path in _sort_parents_first(space)}
         self._is_hyperband = algorithm.kind == "hyperband"
         with ExitStack() as stack:
@@ -59,6 +69,15 @@ class Oracle:
             self._oracle.verbose = 0
             self._files = stack.pop_all()
         self._numbers: dict[str, int] = {}
+        self._skipped = tried if algorithm.kind == "grid" else None
+        self._tried_id = self._add_tried(tried) if tried and algorithm.kind in ("random", "bayesian") else None
+
+    def _add_tried(self, values: CandidateValues) -> str:
+        """Add the candidate that is tried without a suggestion; returns the id of its trial."""
+        encoded = {path: _encode_value(self._space[path], value) for path, value in values.items()}
+        with _hide_warnings():
+            trial_id: str = self._oracle.add_candidate(encoded).trial_id
+        return trial_id
 
     def close(self) -> None:
         """Remove the files of KerasTuner."""
@@ -72,9 +91,12 @@ class Oracle:
             return "over"
         if trial.status != "RUNNING":
             return "wait"
-        self._numbers[trial.trial_id] = len(self._numbers)
         raw = trial.hyperparameters.values
         values = {path: _decode_value(each, raw[path]) for path, each in self._space.items() if path in raw}
+        if values == self._skipped:  # the grid continues from it; its score does not matter
+            self._end_trial(trial.trial_id, 0.0)
+            return self.suggest()
+        self._numbers[trial.trial_id] = len(self._numbers)
         if not self._is_hyperband:
             return Suggestion(values)
         # Hyperband passes epochs and the continued trial as parameters of its own, with these names.
@@ -83,7 +105,14 @@ class Oracle:
 
     def report_score(self, number: int, score: float | None) -> None:
         """Report the score of a candidate; None if it failed."""
-        trial_id = next(trial_id for trial_id, other in self._numbers.items() if other == number)
+        self._end_trial(next(trial_id for trial_id, other in self._numbers.items() if other == number), score)
+
+    def report_tried_score(self, score: float | None) -> None:
+        """Report the score of the candidate that is tried without a suggestion; None if it failed."""
+        if self._tried_id is not None:
+            self._end_trial(self._tried_id, score)
+
+    def _end_trial(self, trial_id: str, score: float | None) -> None:
         finite = score is not None and math.isfinite(score)
         with _hide_warnings():
             trial = self._oracle.get_trial(trial_id)
@@ -152,7 +181,11 @@ def _decode_value(parameter: SearchParameter, number: Any) -> Any:
         return parameter.values[number]
     if parameter.step is not None:
         return parameter.value_at(number)
-    return int(number) if parameter.kind == "int" else float(number)
+    if parameter.kind == "int":
+        return int(number)
+    # As many digits as a person would write: the recipe of the winner has the value that was trained.
+    rounded = float(f"{number:.{_DIGITS}g}")
+    return rounded if parameter.allows(rounded) else float(number)
 
 
 def _encode_value(parameter: SearchParameter, value: Any) -> Any:

@@ -16,12 +16,23 @@ from bmcli.errors import BmcliError, RunFailed
 from bmcli.recipe.load import LoadedRecipe
 from bmcli.recipe.schema import Recipe
 from bmcli.recipe.search import TuneOptions
-from bmcli.trials import CandidateValues, ConfirmedCandidate, SearchObjective, SearchResult, Task, Trial, TrialResult
+from bmcli.recipe.space import is_candidate, read_written_values
+from bmcli.trials import (
+    RECIPE_TRIAL,
+    CandidateValues,
+    ConfirmedCandidate,
+    SearchObjective,
+    SearchResult,
+    Task,
+    Trial,
+    TrialResult,
+)
 from bmcli.tuning.journal import (
     CandidateRequested,
     ConfirmationStarted,
     Journal,
     JournalEvent,
+    RecipeOffered,
     SearchStarted,
     TaskEnded,
 )
@@ -57,10 +68,12 @@ class SearchWinner:
     Args:
         trial: Its trial.
         task: Its confirmation task with the best value of the first objective, whose run is published.
+        recipe_task: The same of the recipe as it is written; None if that could not be trained.
     """
 
     trial: Trial
     task: Task
+    recipe_task: Task | None
 
 
 class Search:
@@ -87,8 +100,13 @@ class Search:
         self._options: TuneOptions = loaded.recipe.tune
         self._objectives = objectives
         self._journal = Journal(study.journal, study.id)
+        self._written_values = read_written_values(loaded)
         self._oracle = Oracle(
-            self._options.algorithm, self._options.space, self._recipe.seed, self._recipe.train.epochs
+            self._options.algorithm,
+            self._options.space,
+            self._recipe.seed,
+            self._recipe.train.epochs,
+            tried=self._written_values if is_candidate(self._written_values, self._options.space) else None,
         )
         self._tasks: dict[str, Task] = {}
         self._results: dict[str, TrialResult] = {}  # in the order of their arrival
@@ -129,6 +147,8 @@ class Search:
             RunFailed: No trial could be measured.
         """
         self._journal.add(SearchStarted())
+        if not self._tasks:
+            self._record(RecipeOffered(self._make_recipe_task()))
         announced: set[str] = set()
         for task in self._list_unfinished(self._tasks.values()):
             self._offer(task)
@@ -141,7 +161,7 @@ class Search:
     @property
     def is_over(self) -> bool:
         """Whether nothing is left to train."""
-        confirmation = [task for trial in self._rank_best() for task in self._build_confirmation_tasks(trial)]
+        confirmation = [task for trial in self._list_to_confirm() for task in self._build_confirmation_tasks(trial)]
         return not self._has_work() and not self._list_unfinished(confirmation)
 
     def _has_work(self) -> bool:
@@ -213,10 +233,20 @@ class Search:
         else:
             self._offer(task)
 
-    def _make_task(self, candidate: Suggestion) -> Task:
-        names = list(self._tasks)
+    def _make_recipe_task(self) -> Task:
+        """Make the task that trains the recipe as it is written, for as long as the longest trials."""
+        is_hyperband = self._options.algorithm.kind == "hyperband"
         return Task(
-            name=f"{len(names):04d}",
+            name=RECIPE_TRIAL,
+            values=self._written_values,
+            until=self._recipe.train.epochs if is_hyperband else None,
+            limit_s=self._options.stop.trial_time,
+        )
+
+    def _make_task(self, candidate: Suggestion) -> Task:
+        names = [name for name in self._tasks if name != RECIPE_TRIAL]
+        return Task(
+            name=f"{len(self._tasks):04d}",
             values=candidate.values,
             until=candidate.until,
             continues=None if candidate.continues is None else names[candidate.continues],
@@ -286,15 +316,15 @@ class Search:
             callback.on_epoch_end(task.name, len(self._study.run(task.name).read_epochs()))
 
     def _confirm(self, callback: SearchCallback) -> None:
-        """Train the best candidates again, all with the same seeds; without `confirm`, the best one as it was."""
-        best = self._rank_best()
-        if not best:
+        """Train the best candidates and the recipe again with the same seeds; without `confirm`, the best as it was."""
+        trials = self._list_to_confirm()
+        if not trials:
             reasons = [result.reason for result in self._results.values() if result.reason]
             raise RunFailed(
                 "no trial could be measured, so there is no winner.",
                 suggestion=f"The last one: {reasons[-1]}" if reasons else "",
             )
-        for trial in best:
+        for trial in trials:
             for task in self._build_confirmation_tasks(trial):
                 if task not in self._confirmation_tasks.get(trial.task.name, ()):
                     self._record(ConfirmationStarted(trial.task.name, task))
@@ -308,14 +338,21 @@ class Search:
         while self._list_unfinished(tasks):
             self._collect_results(tasks, callback, announced)
 
+    def _list_to_confirm(self) -> list[Trial]:
+        """List the trials to train again: the best ones, and the recipe as it is written, if it could be trained."""
+        best = self._rank_best()
+        recipe = [trial for trial in self._list_measured() if trial.is_recipe and trial not in best]
+        return [*best, *recipe]
+
+    def _list_measured(self) -> list[Trial]:
+        """List the candidates whose training was completed and measured."""
+        first = self._objectives[0]
+        trials = self.summarize().candidates()
+        return [trial for trial in trials if trial.state == "done" and trial.measured(first) is not None]
+
     def _rank_best(self) -> list[Trial]:
         """Rank the candidates by score, each once, and return those to confirm; the longest trained ones come first."""
-        first = self._objectives[0]
-        trials = [
-            trial
-            for trial in self.summarize().candidates()
-            if trial.state == "done" and trial.measured(first) is not None
-        ]
+        first, trials = self._objectives[0], self._list_measured()
         furthest = max((trial.task.until or math.inf for trial in trials), default=math.inf)
         # Scores after fewer epochs, such as those of Hyperband's first rounds, do not compare with full trainings.
         ranked = sorted(
@@ -357,7 +394,10 @@ class Search:
         return confirmed
 
     def _choose_winner(self) -> SearchWinner:
-        """Choose the candidate with the best mean over its seeds, and its best run."""
+        """Choose the candidate with the best mean over its seeds, and its best run.
+
+        Of equal means that of the recipe as it is written wins.
+        """
         first = self._objectives[0]
         confirmed = self._list_confirmed()
         if not confirmed:
@@ -365,13 +405,21 @@ class Search:
             raise RunFailed(
                 "none of the best trials could be trained again.", suggestion=f"The last one: {reasons[-1]}"
             )
-        best = min(confirmed, key=lambda candidate: first.score(candidate.mean)).trial
-        task = min(
-            self._confirmation_tasks[best],
+        best = min(confirmed, key=lambda each: (first.score(each.mean), each.trial != RECIPE_TRIAL)).trial
+        is_recipe_confirmed = any(each.trial == RECIPE_TRIAL for each in confirmed)
+        recipe_task = self._find_best_run(RECIPE_TRIAL) if is_recipe_confirmed else None
+        self._winner = SearchWinner(
+            Trial(self._tasks[best], self._results[best]), self._find_best_run(best), recipe_task
+        )
+        return self._winner
+
+    def _find_best_run(self, trial: str) -> Task:
+        """Find the confirmation task of a trial with the best first objective."""
+        first = self._objectives[0]
+        return min(
+            self._confirmation_tasks[trial],
             key=lambda task: first.score(self._results[task.name].objectives[first.name]),
         )
-        self._winner = SearchWinner(Trial(self._tasks[best], self._results[best]), task)
-        return self._winner
 
     def _measure_seconds(self) -> float:
         """Measure the time of the search, summed over all processes that resumed it."""
@@ -388,15 +436,18 @@ class Search:
                 self._is_exhausted = True
             case CandidateRequested("wait"):
                 self._is_waiting, self._is_exhausted = True, not self._list_unfinished(self._tasks.values())
-            case CandidateRequested(Task() as task):
+            case CandidateRequested(Task() as task) | RecipeOffered(task):
                 self._tasks[task.name] = task
             case ConfirmationStarted(trial, task):
                 self._confirmation_tasks.setdefault(trial, []).append(task)
             case TaskEnded(result):
                 self._results[result.name] = result
                 self._is_waiting = False
-                if result.name in self._tasks:
-                    self._oracle.report_score(list(self._tasks).index(result.name), self._compute_score(result))
+                if result.name == RECIPE_TRIAL:
+                    self._oracle.report_tried_score(self._compute_score(result))
+                elif result.name in self._tasks:
+                    names = [name for name in self._tasks if name != RECIPE_TRIAL]
+                    self._oracle.report_score(names.index(result.name), self._compute_score(result))
 
     def _compute_score(self, result: TrialResult) -> float | None:
         first = self._objectives[0]
@@ -409,6 +460,8 @@ class Search:
         for _, event in events:
             if isinstance(event, CandidateRequested):
                 self._verify_answer(event)
+            if isinstance(event, RecipeOffered):
+                self._require_same(replace(self._make_recipe_task(), limit_s=event.task.limit_s) == event.task)
             self._apply(event)
         self._require_whole_journal()
         self._seconds_before = _sum_active_seconds(events)
@@ -430,6 +483,10 @@ class Search:
             # Neither of them comes from the oracle, and `tune.stop` may change when a search is resumed.
             task = replace(self._make_task(answer), bounds=recorded.bounds, limit_s=recorded.limit_s)
             is_same = task == recorded
+        self._require_same(is_same)
+
+    def _require_same(self, is_same: bool) -> None:
+        """Refuse to resume a search whose trials would be other ones now."""
         if not is_same:
             raise BmcliError(
                 f"{self._study.display_path} cannot be resumed, because other candidates would be chosen now. Updated "

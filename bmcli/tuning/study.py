@@ -22,12 +22,14 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from bmcli import disk, records, run_folders, runs
+from bmcli.advice import make_command
 from bmcli.disk import format_path
 from bmcli.errors import BmcliError
+from bmcli.recipe.editing import edit_recipe, make_portable_text
 from bmcli.recipe.fields import dump
 from bmcli.recipe.load import LoadedRecipe, load_recipe
 from bmcli.recipe.nodes import escape_dollars
-from bmcli.recipe.render import render_base
+from bmcli.recipe.render import render_base, render_recipe
 from bmcli.recipe.schema import Recipe
 from bmcli.redaction import redact_details, redact_text
 from bmcli.runs import Run
@@ -84,12 +86,18 @@ class Study:
         return self.folder / "search.yaml"
 
     @property
+    def template(self) -> Path:
+        """The recipe as it was written, with overrides and absolute paths, which gets the values of the winner."""
+        return self.folder / "template.yaml"
+
+    @property
     def journal(self) -> Path:
         """All tasks and results in their order, one JSON object per line."""
         return self.folder / "journal.jsonl"
 
     @property
     def best(self) -> Path:
+        """The recipe as it was written, with the values of the winner."""
         return self.folder / "best.yaml"
 
     @property
@@ -210,6 +218,23 @@ class Study:
         return loaded.with_values({"train.select.metric": objective.name, **values})
 
     # Methods of the chief.
+
+    def write_best(self, values: CandidateValues, comment: str) -> None:
+        """Write the recipe of the winner: its values in the text of the recipe.
+
+        Args:
+            values: Of the winner, with the seeds of its run.
+            comment: First line of the file.
+        """
+        candidate = self.load_candidate(values)
+        try:
+            template = load_recipe(str(self.template))
+            before, after = template.make_complete_tree(), candidate.make_base_tree()
+            tune = {key: node for key, node in before.value.items() if key == "tune"}
+            text = edit_recipe(template.document.text, before, replace(after, value={**after.value, **tune}))
+        except BmcliError:  # a recipe that it extends is gone
+            text = None
+        write_recipe(self.best, text, candidate, comment)
 
     def put_task(self, task: Task) -> None:
         """Offer a task to the workers."""
@@ -402,10 +427,28 @@ def create_study(root: Path, loaded: LoadedRecipe, objectives: Sequence[SearchOb
     disk.write_atomically(study.recipe, loaded.document.text.encode(), disk.PRIVATE_MODE)
     disk.write_atomically(study.base, render_base(loaded).encode(), disk.PRIVATE_MODE)
     disk.write_atomically(study.search, _render_search_recipe(study, loaded.recipe).encode(), disk.PRIVATE_MODE)
-    files = {file.name: disk.compute_sha256(file) for file in (study.base, study.search)}
+    write_recipe(study.template, make_portable_text(loaded), loaded)
+    files = {file.name: disk.compute_sha256(file) for file in (study.base, study.search, study.template)}
     description = describe_search(loaded.recipe, objectives, fingerprint)
     records.write_record(study.start_record_file, {**description, "id": secrets.token_hex(8), "files": files})
     return study
+
+
+def write_recipe(path: Path, text: str | None, loaded: LoadedRecipe, comment: str = "") -> None:
+    """Write a recipe as a text; if loading that does not give the same training, write it with every default.
+
+    Args:
+        text: None to write every default.
+        comment: First line of the file.
+    """
+    first_line = f"# {comment}\n" if comment else ""
+    if text is not None:
+        disk.write_atomically(path, f"{first_line}{text}".encode(), disk.PRIVATE_MODE)
+        with contextlib.suppress(BmcliError):
+            if load_recipe(str(path)).recipe.without_tune() == loaded.recipe.without_tune():
+                return
+    complete = render_recipe(loaded.recipe, loaded.tree)
+    disk.write_atomically(path, f"{first_line}{complete}".encode(), disk.PRIVATE_MODE)
 
 
 def _render_search_recipe(study: Study, recipe: Recipe) -> str:
@@ -443,7 +486,8 @@ def find_study(root: Path, text: str) -> Study:
             runs.require_regular_files(study.folder)
             return study
     raise BmcliError(
-        f"no search '{text}': neither a directory nor a name in {root}.", suggestion="`bmcli tune RECIPE` starts one."
+        f"no search '{text}': neither a directory nor a name in {root}.",
+        suggestion=f"{make_command('tune', 'RECIPE')} starts one.",
     )
 
 

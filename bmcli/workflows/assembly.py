@@ -80,7 +80,7 @@ def build_trainer(
     mixes = augment is not None and augment.mixes
     rows = feed.make_feed(prepared.split("train"), recipe.runtime, placement, whole_batches=mixes)
     sampler = Sampler(recipe, prepared)
-    meters = Meters(network, recipe.metrics(), placement, loss.term_names)
+    meters = Meters(network, recipe.metrics(), placement, loss.term_names, prepared.spec.weight is not None)
     evaluator = _build_evaluator(network, prepared, recipe, placement)
     directions = _collect_directions(meters, evaluator)
     # Built only for its checks: a fault of the recipe must come before the measurements, which take minutes.
@@ -296,7 +296,7 @@ def _build_evaluator(
     if not prepared.spec.counts.get("validation"):
         return None
     rows = feed.make_feed(prepared.split("validation"), recipe.runtime, placement)
-    meters = Meters(network, recipe.metrics(), placement)
+    meters = Meters(network, recipe.metrics(), placement, has_row_weights=prepared.spec.weight is not None)
     return Evaluator(network, rows, min(EVALUATION_BATCH_SIZE, rows.count), placement, meters, recipe.seed)
 
 

@@ -29,7 +29,7 @@ def open_source(recipe: Recipe, spec: DataSpec, placement: Placement) -> SavedNe
     if source is None:
         return None
     from bmcli.distribution import strategy
-    from bmcli.networks.network import build_network
+    from bmcli.networks.network import build_saved_network
     from bmcli.networks.weights import SavedNetwork
 
     run = training.get_backbone_run(source)
@@ -44,5 +44,5 @@ def open_source(recipe: Recipe, spec: DataSpec, placement: Placement) -> SavedNe
     source_recipe = load_recipe(str(run.lock)).recipe.after_training()
     strategy.set_random_state(source_recipe.seed, source_recipe.train.precision)
     with placement.strategy.scope():
-        network = build_network(source_recipe, source_spec)
+        network = build_saved_network(source_recipe, source_spec)
     return SavedNetwork(path, source_spec, source.sha256, network)

@@ -8,9 +8,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 from bmcli import parts
+from bmcli.data.targets import get_spelling, name_to_class
 from bmcli.errors import BmcliError, Fault, prefix_faults
 from bmcli.quoting import quoted
 from bmcli.raw_columns import RawColumn, RowFault
+from bmcli.recipe.evaluate import FairnessOptions
 from bmcli.recipe.schema import Recipe
 from bmcli.specs import DataSpec
 from bmcli.workflows.unseen import GATE as UNSEEN_GATE
@@ -83,6 +85,7 @@ def evaluate_predictions(
     truth: Arrays,
     predictions: Arrays,
     raw_columns: RawColumnReader,
+    row_weights: np.ndarray | None = None,
 ) -> Evaluation:
     """Compute the metrics of predictions, their intervals, baselines, calibration, slices and fairness.
 
@@ -90,6 +93,7 @@ def evaluate_predictions(
         answers: Of the outputs, by name.
         truth, predictions: By output, in the form of `metrics.measure`.
         raw_columns: Raw columns of the same rows.
+        row_weights: Their weights in `data.weight`, `(rows,)`; None without.
     """
     from bmcli.evaluation import metrics
     from bmcli.evaluation.agreement import measure_calibrations
@@ -97,7 +101,7 @@ def evaluate_predictions(
     from bmcli.evaluation.intervals import compute_intervals, resample_metrics
     from bmcli.metrics.weighted_metrics import join_metrics
 
-    arguments = (truth, predictions, answers, recipe.evaluate.top_k)
+    arguments = (truth, predictions, answers, recipe.evaluate.top_k, row_weights)
     evaluation = compare_with_baselines(metrics.measure(*arguments), truth, answers, recipe.evaluate.top_k)
     resampling = make_resampling(recipe, raw_columns)
     fairness, weighted_group_metrics = _compare_groups(recipe, answers, truth, predictions, raw_columns)
@@ -107,6 +111,7 @@ def evaluate_predictions(
         metrics={**evaluation.metrics, **group_metrics},
         undefined={**evaluation.undefined, **undefined},
         fairness=fairness,
+        weight=None if row_weights is None else recipe.data.weight,
     )
     weighted_metrics = join_metrics(metrics.make_weighted_metrics(*arguments), *weighted_group_metrics)
     intervals, reasons = compute_intervals(resample_metrics(weighted_metrics, evaluation.count, resampling))
@@ -118,6 +123,16 @@ def evaluate_predictions(
         calibration=measure_calibrations(truth, predictions, answers),
         slices=tuple(_compare_slices(recipe, spec, answers, truth, predictions, raw_columns, resampling)),
     )
+
+
+def read_row_weights(recipe: Recipe, raw_columns: RawColumnReader) -> np.ndarray | None:
+    """Read the weights of rows; None if the recipe names no column of weights, or the rows do not have it."""
+    from bmcli.data.columns import read_weights
+
+    name = recipe.data.weight
+    if name is None or name not in raw_columns.names():
+        return None
+    return raw_columns.read(name, "data.weight", read_weights)
 
 
 def make_resampling(recipe: Recipe, raw_columns: RawColumnReader) -> Resampling:
@@ -148,11 +163,12 @@ def check_evaluation(recipe: Recipe, spec: DataSpec) -> None:
     group_columns = () if options.fairness is None else options.fairness.columns
     group_metrics = tuple(name for column in group_columns for name in fairness.list_metrics(column))
     answers = open_answers(spec)
+    measured = list_metrics(answers, options.top_k, has_row_weights=spec.weight is not None)
     faults: list[Fault] = []
     checks: tuple[Callable[[], object], ...] = (
-        lambda: check_names(options.gates, (*list_metrics(answers, options.top_k), *group_metrics, UNSEEN_GATE)),
+        lambda: check_names(options.gates, (*measured, *group_metrics, UNSEEN_GATE)),
         lambda: _check_columns(recipe, spec),
-        lambda: None if options.fairness is None else _choose_fairness_output(recipe, answers),
+        lambda: None if options.fairness is None else choose_fairness_output(options.fairness, answers),
         lambda: _check_decisions(recipe, spec),
     )
     # All checks run, so that the user sees all faults at once.
@@ -205,7 +221,7 @@ def _compare_groups(
     options = recipe.evaluate.fairness
     if options is None:
         return (), ()
-    chosen, positive = _choose_fairness_output(recipe, answers)
+    chosen, positive = choose_fairness_output(options, answers)
     is_positive = truth[chosen.name] == positive
     selected = chosen.select_class(predictions[chosen.name], positive)
     slicings = [
@@ -219,14 +235,12 @@ def _compare_groups(
     )
 
 
-def _choose_fairness_output(recipe: Recipe, answers: Mapping[str, Answers]) -> tuple[Answers, int]:
+def choose_fairness_output(options: FairnessOptions, answers: Mapping[str, Answers]) -> tuple[Answers, int]:
     """Choose the output and the index of the class by which groups are compared.
 
     Raises:
         BmcliError: No output has classes, or several have and the recipe names none of them.
     """
-    options = recipe.evaluate.fairness
-    assert options is not None
     candidates = {name: each for name, each in answers.items() if each.has_one_class}
     if (len(candidates) != 1) if options.target is None else (options.target not in candidates):
         message = (
@@ -241,14 +255,18 @@ def _choose_fairness_output(recipe: Recipe, answers: Mapping[str, Answers]) -> t
         )
         raise BmcliError(message, path="evaluate.fairness.target", suggestion=suggestion)
     chosen = candidates[options.target] if options.target else next(iter(candidates.values()))
-    names = chosen.output.names
-    if options.positive is not None and options.positive not in names:
+    names, named = chosen.output.names, options.positive
+    positive = None if named is None else str(named).lower() if isinstance(named, bool) else str(named)
+    if positive is not None and positive not in names:
+        positive = name_to_class(positive, get_spelling(chosen.target))
+    if positive is not None and positive not in names:
         raise BmcliError(
-            f"target {quoted(chosen.name)} has no class {quoted(options.positive)}.",
+            f"target {quoted(chosen.name)} has no class {quoted(named)}.",
             path="evaluate.fairness.positive",
-            suggestion=parts.did_you_mean(options.positive, names),
+            suggestion=parts.did_you_mean(positive, names),
         )
-    return chosen, names.index(options.positive) if options.positive else len(names) - 1
+    default = len(names) - 1 if chosen.positive is None else chosen.positive
+    return chosen, default if positive is None else names.index(positive)
 
 
 def _compare_slices(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bmcli import disk, parts, training
 from bmcli.distillations import DistillationComparison, NetworkResult
 from bmcli.errors import BmcliError, Fault, GateMissed
+from bmcli.number_texts import write_number
 from bmcli.objectives import open_answers
 from bmcli.quoting import quoted
 from bmcli.recipe.distill import DistillOptions, TrainedTeacherOptions
@@ -20,7 +21,7 @@ from bmcli.runs import Run
 from bmcli.workflows.callbacks import ReportCallback
 from bmcli.workflows.opening import load_run_recipe
 from bmcli.workflows.run_evaluation import decode_targets
-from bmcli.workflows.session import prepare_again, start_session
+from bmcli.workflows.session import Session, prepare_again, start_session
 from bmcli.workflows.training import TrainingContext
 
 if TYPE_CHECKING:
@@ -89,27 +90,75 @@ def evaluate_teachers(
         loaded: Recipe of the distilled student.
 
     Raises:
-        BmcliError: A gate or the metric of the comparison is none of the targets, or there are no rows.
+        BmcliError: A gate or the metric of the comparison is none of the targets, or there are no rows, or a teacher
+            does not fit the student.
         GateMissed: The teachers are worse than `distill.teacher_gate` allows.
     """
+    try:
+        return _evaluate_teachers(loaded, options, teachers, context)
+    except BmcliError as error:
+        raise loaded.locate(error) from None
+
+
+def check_teachers(loaded: LoadedRecipe, options: DistillOptions, context: TrainingContext) -> None:
+    """Open teachers as a student does, and measure them on the validation rows, if there are any.
+
+    Args:
+        loaded: Recipe of the distilled student.
+
+    Raises:
+        BmcliError: A teacher does not fit the student, or a gate is none of the targets.
+        GateMissed: The teachers are worse than `distill.teacher_gate` allows.
+    """
+    try:
+        session = start_session(loaded, context.cache)
+        _check_metrics(options, loaded.recipe, session.prepared.spec)
+        _open_teachers(session, options, context.log)
+    except BmcliError as error:
+        raise loaded.locate(error) from None
+
+
+def _open_teachers(session: Session, options: DistillOptions, log: ReportCallback) -> tuple[TeacherEnsemble, Network]:
+    """Open the ensemble, and check it on validation rows, or on the rows of the evaluation, where there are some.
+
+    Returns:
+        The ensemble, and the student's network, whose objectives turn its outputs into predictions.
+    """
+    from bmcli.distillation.teacher_ensemble import TeacherEnsemble  # imports TensorFlow, which the session starts
+
+    recipe, prepared = session.loaded.recipe, session.prepared
+    assert recipe.distillation is not None, "the recipe is that of a distilled student"
+    ensemble = TeacherEnsemble.load_teachers(recipe, recipe.distillation, prepared, session.placement, session.cache)
+    assert ensemble.predictor is not None, "there are teachers"
+    for teacher in ensemble.predictor.teachers:
+        for note in teacher.notes:
+            log(f"note: {note}.")
+    network = training.build_network(recipe, prepared.spec, prepared.split("train").targets, session.placement)
+    split = next((each for each in ("validation", recipe.evaluate.split) if prepared.spec.counts.get(each)), None)
+    if split is not None:
+        _check_teacher_gate(options, recipe, prepared.spec, split, *_predict(ensemble, network, split), log)
+    return ensemble, network
+
+
+def _evaluate_teachers(
+    loaded: LoadedRecipe, options: DistillOptions, teachers: Sequence[TrainedTeacherOptions], context: TrainingContext
+) -> TeacherEvaluation:
     from bmcli.evaluation.agreement import compute_reliability
 
     recipe = loaded.recipe
     session = start_session(loaded, context.cache)
     prepared, spec, split = session.prepared, session.prepared.spec, recipe.evaluate.split
+    if not spec.counts.get(split):
+        raise BmcliError(
+            f"there are no {split} rows to compare student and baseline on.", path="evaluate.split",
+            suggestion=f"Give data.split a share for {split}, or name another split.",
+        )  # fmt: skip
     _check_metrics(options, recipe, spec)
-    from bmcli.distillation.teacher_ensemble import TeacherEnsemble  # imports TensorFlow, which the session starts
-
-    assert recipe.distillation is not None, "the recipe is that of a distilled student"
-    ensemble = TeacherEnsemble.load_teachers(recipe, recipe.distillation, prepared, session.placement, context.cache)
-    # The student's network, whose objectives turn the outputs of its teachers into predictions.
-    network = training.build_network(recipe, spec, prepared.split("train").targets, session.placement)
-    gate_split = "validation" if spec.counts.get("validation") else split
-    _check_teacher_gate(options, recipe, spec, gate_split, *_predict(ensemble, network, gate_split), context.log)
+    ensemble, network = _open_teachers(session, options, context.log)
+    assert ensemble.predictor is not None, "there are teachers"
     truth, predictions = _predict(ensemble, network, split)
     evaluation = _evaluate(recipe, spec, truth, predictions)
     metrics = dict(evaluation.metrics)
-    assert ensemble.predictor is not None, "there are teachers"
     models = [teacher.model for teacher in ensemble.predictor.teachers]
     result = NetworkResult(
         "teacher",
@@ -129,8 +178,9 @@ def _predict(ensemble: TeacherEnsemble, network: Network, split: str) -> tuple[P
     """Return the truth of a split and the predictions of the ensemble."""
     import numpy as np
 
-    predictions = network.predict(ensemble.predict_outputs(split))
-    truth = decode_targets(ensemble.prepared.spec, ensemble.prepared.split(split))
+    rows = ensemble.prepared.split(split)
+    predictions = network.predict(ensemble.predict_outputs(split), rows.inputs)
+    truth = decode_targets(ensemble.prepared.spec, rows)
     return truth, {name: np.asarray(values) for name, values in predictions.items()}
 
 
@@ -141,15 +191,9 @@ def _evaluate(recipe: Recipe, spec: DataSpec, truth: Predictions, predictions: P
 
 
 def _check_metrics(options: DistillOptions, recipe: Recipe, spec: DataSpec) -> None:
-    """Refuse gates and a metric that the evaluation will not have, and a split without rows."""
+    """Refuse gates and a metric that the evaluation will not have."""
     from bmcli.evaluation.metrics import list_metrics
 
-    split = recipe.evaluate.split
-    if not spec.counts.get(split):
-        raise BmcliError(
-            f"there are no {split} rows to compare student and baseline on.", path="evaluate.split",
-            suggestion=f"Give data.split a share for {split}, or name another split.",
-        )  # fmt: skip
     names = list_metrics(open_answers(spec), recipe.evaluate.top_k)
     faults = [
         Fault(f"no metric {quoted(name)} for these targets.", f"distill.teacher_gate.{name}",
@@ -169,15 +213,28 @@ def _check_teacher_gate(
     options: DistillOptions, recipe: Recipe, spec: DataSpec, split: str, truth: Predictions, predictions: Predictions,
     log: ReportCallback,
 ) -> None:  # fmt: skip
-    """Log the first metric and the calibration of the ensemble; refuse it if it misses a gate."""
+    """Log the first metric and the calibration of the ensemble; refuse it if it misses a gate.
+
+    Also warn of an ensemble that is no better than a constant.
+    """
     from bmcli.evaluation.agreement import compute_reliability
+    from bmcli.evaluation.baseline import compare_with_baselines
     from bmcli.evaluation.gates import find_missed_gates
 
-    metrics = _evaluate(recipe, spec, truth, predictions).metrics
-    first = ", ".join(f"{name} {value:.4g}" for name, value in list(metrics.items())[:1])
+    evaluation = _evaluate(recipe, spec, truth, predictions)
+    metrics = evaluation.metrics
+    first = ", ".join(f"{name} {write_number(value)}" for name, value in list(metrics.items())[:1])
     errors = [each.error for each in compute_reliability(truth, predictions, open_answers(spec)).values()]
     calibration = "".join(f", calibration error {error:.3g}" for error in errors)
     log(f"teacher on {len(next(iter(truth.values()))):,} {split} rows: {first}{calibration}")
+    for each in compare_with_baselines(evaluation, truth, open_answers(spec), recipe.evaluate.top_k).baselines:
+        if not each.is_beaten:
+            log(
+                f"warning: the teacher's {each.metric} of {metrics[each.metric]:.4g} is no better than the "
+                f"{each.metrics[each.metric]:.4g} of a baseline that ignores the inputs, {each.prediction}, so its "
+                "student learns nothing from it. Give a teacher that was trained on these targets; with "
+                "distill.teacher_gate, such a teacher ends the distillation."
+            )
     missed_gates = find_missed_gates(options.teacher_gate, metrics)
     if missed_gates:
         raise GateMissed(
@@ -199,7 +256,7 @@ def compare_learners(
         loaded: Recipe of the distillation.
     """
     from bmcli.evaluation.agreement import compute_agreement_by_class, compute_gain
-    from bmcli.evaluation.metrics import list_metrics
+    from bmcli.evaluation.metrics import list_metrics, list_positive_classes
 
     generations = [_evaluate_learner("student", runs, context) for runs in trained_runs.students]
     student = generations[-1]
@@ -237,6 +294,7 @@ def compare_learners(
         gain=gain,
         agreement=agreement,
         classes=classified,
+        positive=list_positive_classes(answers),
         curves=tuple({name: epoch.get(name) for name in losses} for epoch in epochs),
         teacher_note=teachers.note,
         seconds=0.0,  # the caller measures the whole distillation

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bmcli import disk
+from bmcli.advice import make_command
 from bmcli.errors import BmcliError, Fault
 from bmcli.recipe.load import LoadedRecipe
 from bmcli.runs import Run
@@ -64,7 +65,7 @@ def report_training(opened: OpenedRun, result: EvaluationResult, log: ReportCall
     Returns:
         The reason if the file system refused the report.
     """
-    advice = f"`bmcli report {opened.run.display_path}` writes the page again."
+    advice = f"{make_command('report', opened.run.display_path)} writes the page again."
     try:
         report_evaluation(opened, result, log)
     except BmcliError as error:
@@ -82,7 +83,7 @@ def refresh_report(run: Run, cache: Path, log: ReportCallback) -> None:
     try:
         regenerate_report(run, None, cache, log)
     except (BmcliError, OSError) as error:
-        log(f"the report was not updated: {error} To try again: `bmcli report {run.display_path}`.")
+        log(f"the report was not updated: {error} To try again: {make_command('report', run.display_path)}.")
 
 
 def regenerate_report(run: Run, split: str | None, cache: Path, log: ReportCallback) -> None:

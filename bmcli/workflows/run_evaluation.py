@@ -15,7 +15,7 @@ from bmcli.specs import DataSpec, Split
 from bmcli.workflows import report_data
 from bmcli.workflows import unseen as unseen_cells
 from bmcli.workflows.callbacks import ReportCallback
-from bmcli.workflows.evaluation import RawColumnReader, evaluate_predictions
+from bmcli.workflows.evaluation import RawColumnReader, evaluate_predictions, read_row_weights
 from bmcli.workflows.opening import OpenedRun
 
 if TYPE_CHECKING:
@@ -105,7 +105,10 @@ def evaluate_rows(
     predicted = predict_rows(recipe, network, spec, rows, split, placement)
     raw_columns = RawColumnReader(recipe, split, raw)
     answers = open_answers(spec)
-    evaluation = evaluate_predictions(recipe, spec, answers, predicted.truth, predicted.predictions, raw_columns)
+    row_weights = rows.weights if raw is None else read_row_weights(recipe, raw_columns)
+    evaluation = evaluate_predictions(
+        recipe, spec, answers, predicted.truth, predicted.predictions, raw_columns, row_weights
+    )
     if run is not None:
         # Evaluations on other rows stay beside it.
         run.write(run.evaluation, {**run.read_evaluations(), split: {"at": runs.now(), **evaluation.to_json()}})

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 from bmcli import disk, runs, stopping
+from bmcli.advice import Command
 from bmcli.errors import Interrupted, RunFailed
 from bmcli.runs import Run
 
@@ -62,7 +63,7 @@ class StatusFolder(Protocol):
 
 
 @contextlib.contextmanager
-def record_end(folder: StatusFolder, resume_command: str, message: str) -> Iterator[None]:
+def record_end(folder: StatusFolder, resume_command: Command, message: str) -> Iterator[None]:
     """Record in a folder that the body was interrupted or failed; a status that cannot be written is dropped.
 
     Args:

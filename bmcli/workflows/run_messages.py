@@ -51,7 +51,7 @@ def _describe_moved(spec: DataSpec) -> str:
     """Describe rows that were moved to training for their classes."""
     if not spec.moved_rows:
         return ""
-    return f"; {spec.moved_rows:,} rows moved to training, since no training row had their class"
+    return f"; {spec.moved_rows:,} rows moved to training, since no training row had their class or label"
 
 
 def _describe_invalid(spec: DataSpec) -> str:

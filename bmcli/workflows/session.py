@@ -5,10 +5,10 @@ The module imports no TensorFlow, whose environment variables must be set before
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bmcli import disk, training
 from bmcli.data.resolution import resolve_options
@@ -17,6 +17,7 @@ from bmcli.errors import BmcliError
 from bmcli.models import get_backbone_source
 from bmcli.recipe.load import LoadedRecipe
 from bmcli.recipe.model import ModelSource
+from bmcli.recipe.paths import join_steps
 from bmcli.recipe.plugins import list_used_plugins
 from bmcli.recipe.render import render_recipe
 from bmcli.recipe.schema import Recipe
@@ -95,6 +96,7 @@ class Session:
             "train.select.metric": (recipe.train.select.metric, trainer.selection.metric),
         }
         changed = {path: value for path, (requested, value) in requested_and_resolved.items() if requested == "auto"}
+        changed |= self._list_resolved_objectives()
         # A resumed run must use the first run's choices: other replicas or another compilation change the last bits.
         if trainer.placement.kind == "mirrored" and recipe.runtime.replicas is None:
             changed["runtime.replicas"] = trainer.placement.replicas
@@ -114,6 +116,16 @@ class Session:
             recipe.for_training().with_default_objectives().model_copy(update={"data": data, "plugins": plugins})
         )
         run.write_lock(render_recipe(resolved_recipe, self.loaded.tree, changed))
+
+    def _list_resolved_objectives(self) -> dict[str, Any]:
+        """List what `auto` became in the objectives, by path in the resolved recipe."""
+        recipe, spec = self.loaded.recipe, self.prepared.spec
+        is_mapping = isinstance(recipe.with_default_objectives().objective, Mapping)
+        return {
+            join_steps(("objective", *((name,) if is_mapping else ()), option)): value
+            for name, options in recipe.objectives().items()
+            for option, value in options.list_resolved(spec.output(name).state).items()
+        }
 
 
 def _accept_any(spec: DataSpec) -> None:

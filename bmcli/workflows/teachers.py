@@ -26,6 +26,7 @@ from bmcli.run_data import read_data_spec
 from bmcli.runs import Run
 from bmcli.training.progress import LineProgress
 from bmcli.workflows.callbacks import ReportCallback
+from bmcli.workflows.learners import check_teachers
 from bmcli.workflows.training import TrainingContext, resume_run, train_recipe
 
 
@@ -48,7 +49,10 @@ class TrainingJobs:
             runs.discard(run)  # nothing was trained
         run = runs.create(self.context.root, loaded.recipe.name)
         self._distillation.add_job(job, run)
-        train_recipe(loaded, replace(self.context, run_folder=run.folder))
+        try:
+            train_recipe(loaded, replace(self.context, run_folder=run.folder))
+        except BmcliError as error:
+            raise loaded.locate(error) from None
         return run
 
 
@@ -176,7 +180,7 @@ def train_missing_teachers(loaded: LoadedRecipe, context: TrainingContext) -> Lo
     They are trained in another process, so that this one can still start TensorFlow without GPUs.
 
     Raises:
-        RunFailed: A teacher could not be trained.
+        RunFailed: A teacher could not be trained, or does not fit the student.
     """
     options = students.get_distill_options(loaded)
     require_teachers(options, context.root)
@@ -190,7 +194,7 @@ def train_missing_teachers(loaded: LoadedRecipe, context: TrainingContext) -> Lo
         child.start()
     child.join()
     if child.exitcode:
-        raise RunFailed("the teacher of the search could not be trained.", suggestion="The reason is printed above.")
+        raise RunFailed("the teacher of the search cannot be used.", suggestion="The reason is printed above.")
     jobs = TrainingJobs(distillation, context)
     teachers = resolve_teachers(options, loaded, students.make_student(loaded), jobs)
     return students.with_teachers(loaded, teachers)
@@ -211,14 +215,16 @@ def _hide_working_directory() -> Iterator[None]:
 
 
 def _train_teachers_in_process(folder: Path, root: Path, cache: Path) -> None:
-    """Train the teachers of a distillation; the main function of a spawned process."""
+    """Train and check the teachers of a distillation; the main function of a spawned process."""
     context = TrainingContext(root, cache, lambda title: LineProgress(write_message), write_message)
     try:
         distillation = Distillation(folder)
         loaded = distillation.load_base()
         options, student = students.get_distill_options(loaded), students.make_student(loaded)
         announce_networks(options, loaded, student, context)
-        resolve_teachers(options, loaded, student, TrainingJobs(distillation, context))
+        teachers = resolve_teachers(options, loaded, student, TrainingJobs(distillation, context))
+        # Every trial would fail with teachers that do not fit, and learn nothing from bad ones.
+        check_teachers(students.make_distilled_student(student, options, teachers, {}), options, context)
     except BmcliError as error:
         write_faults(error)
         sys.exit(error.exit_code)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bmcli import runs, stopping
 from bmcli.errors import BmcliError, Fault, Interrupted, RunFailed, WorkerLost
 from bmcli.recipe.load import LoadedRecipe, load_recipe
-from bmcli.recipe.paths import join_steps, parse_steps
+from bmcli.recipe.paths import join_steps, parse_steps, replace_overrides
 from bmcli.redaction import introduce
 from bmcli.run_data import read_data_spec, write_data_spec
 from bmcli.runs import Run
@@ -151,7 +150,7 @@ def _resume(loaded: LoadedRecipe, overrides: Sequence[str], run: Run, context: T
         if trainer.is_over and old_status.get("state") == "done":
             raise BmcliError(
                 f"{run.display_path} is already completed (stop reason: {old_status.get('stop_reason')}).",
-                suggestion=_advise_longer_training(run, trainer),
+                suggestion=_advise_longer_training(run, trainer, overrides),
             )
         for name in damaged_checkpoints:
             context.log(f"checkpoint {name} is damaged; the one before is used.")
@@ -169,13 +168,13 @@ def _resume(loaded: LoadedRecipe, overrides: Sequence[str], run: Run, context: T
         return _train_as_chief(run, session, trainer, context)
 
 
-def _advise_longer_training(run: Run, trainer: Trainer) -> str:
-    """Describe how to continue a completed run."""
+def _advise_longer_training(run: Run, trainer: Trainer, overrides: Sequence[str]) -> str:
+    """Describe how to continue a completed run, which keeps to the overrides that it was resumed with."""
     changes = trainer.suggest_changes()
     if not changes:
         return "One of train.callbacks ended it. To train longer, train a new run without that callback."
-    quoted_changes = " ".join(shlex.quote(change) for change in changes)
-    return f"To continue, change what ended it, for example: `{run.resume_command} {quoted_changes}`."
+    arguments = replace_overrides(overrides, changes)
+    return f"To continue, change what ended it, for example: {run.resume_command.with_arguments(*arguments)}."
 
 
 def _train_as_worker(session: Session, trainer: Trainer, context: TrainingContext) -> TrainingResult:

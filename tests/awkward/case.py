@@ -28,6 +28,7 @@ class Case:
         target: Column of the target; empty for folders of pictures.
         data: What `init` is called on; by default the first file.
         unseen: Number of cells by column that `predict` reports as unknown to the model.
+        classes: Answers of a model of `awkward`, with what a model of `clean` calls them where it is another name.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Case:
     target: str = "y"
     data: str = ""
     unseen: Mapping[str, int] = field(default_factory=dict)
+    classes: Mapping[str, str] = field(default_factory=dict)
 
     def write(self, files: Files, folder: Path) -> Path:
         """Write files into a folder; return the path of the data among them."""

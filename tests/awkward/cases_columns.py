@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -31,10 +32,10 @@ def _useless(name: str, column: str, make: Callable[[int, Row], Any]) -> Case:
     return Case(name, _table(_add(column, make), **{column: str}), _table(values()))
 
 
-def _target(name: str, column: str, make: Callable[[Row], Any], clean: Callable[[Row], Any]) -> Case:
+def _target(name: str, column: str, make: Callable[[Row], Any], clean: Callable[[Row], Any], **options: Any) -> Case:
     """Make the case of a target that is written in another way, in place of `y`."""
     awkward, plain = _add(column, lambda _, row: make(row)), _add(column, lambda _, row: clean(row))
-    return Case(name, *(_table(rows, y=None, **{column: str}) for rows in (awkward, plain)), target=column)
+    return Case(name, *(_table(rows, y=None, **{column: str}) for rows in (awkward, plain)), target=column, **options)
 
 
 def _write_json(rows: Sequence[Row]) -> dict[str, bytes]:
@@ -62,11 +63,12 @@ def _typed_case(
     write: Callable[[Sequence[Row]], dict[str, bytes]],
     make: Callable[[Row], Any],
     clean: Callable[[Row], Any],
+    **options: Any,
 ) -> Case:
     """Make the case of a target in a format with types; its clean twin is a table of text."""
     plain = {each: CLEAN[each] for each in ("amount", "count", "town")}
     twin = {"rows.csv": write_table(_typed(clean), {**plain, "answer": str})}
-    return Case(name, write(_typed(make)), twin, target="answer")
+    return Case(name, write(_typed(make)), twin, target="answer", **options)
 
 
 def _tags(row: Row) -> list[str]:
@@ -78,6 +80,13 @@ def _tags(row: Row) -> list[str]:
 
 def _join(row: Row) -> str:
     return ";".join(_tags(row))
+
+
+_BARS = {
+    "|".join(tags): ";".join(tags) for size in range(len(_TAGS) + 1) for tags in itertools.combinations(_TAGS, size)
+}
+_FRACTIONS = {"0.5": "high", "1.5": "low"}
+_BOOLEANS = {"false": "high", "true": "low"}
 
 
 def _code(row: Row) -> int:
@@ -123,19 +132,34 @@ CASES: list[Case] = [
     _useless("a column that is empty", "remark", lambda n, _: ""),
     _useless("a code of the answer", "code", lambda _, row: 7 if row["y"] == "high" else 3),
     _useless("a copy of the answer", "answer", lambda _, row: row["y"].upper()),
-    _target("codes of classes with a gap", "type", lambda row: _code(row), lambda row: f"k{_code(row)}"),
     _target(
-        "classes that are fractions", "answer", lambda row: 1.5 if row["y"] == "low" else 0.5, lambda row: row["y"]
+        "codes of classes with a gap",
+        "type",
+        lambda row: _code(row),
+        lambda row: f"k{_code(row)}",
+        classes={str(code): f"k{code}" for code in (1, 2, 3, 5, 6, 7)},
+    ),
+    _target(
+        "classes that are fractions",
+        "answer",
+        lambda row: 1.5 if row["y"] == "low" else 0.5,
+        lambda row: row["y"],
+        classes=_FRACTIONS,
     ),
     _target("labels as Python writes a list", "tags", lambda row: str(_tags(row)), _join),
     _target("labels as JSON writes a list", "tags", lambda row: json.dumps(_tags(row)), _join),
     _target("labels as NumPy writes an array", "tags", lambda row: str(_tags(row)).replace(",", ""), _join),
-    _target("labels with bars between", "tags", lambda row: "|".join(_tags(row)), _join),
+    _target("labels with bars between", "tags", lambda row: "|".join(_tags(row)), _join, classes=_BARS),
     _typed_case("labels as lists of JSON lines", _write_json, _tags, _join),
     _typed_case("labels as lists of Parquet", _write_parquet, _tags, _join),
-    _typed_case("classes as fractions of JSON lines", _write_json, lambda r: 0.5 + (r["y"] == "low"), lambda r: r["y"]),
-    _typed_case("classes as booleans of JSON lines", _write_json, lambda r: r["y"] == "low", lambda r: r["y"]),
-    _typed_case("classes as booleans of Parquet", _write_parquet, lambda r: r["y"] == "low", lambda r: r["y"]),
+    *(
+        _typed_case(name, write, make, lambda row: row["y"], classes=classes)
+        for name, write, make, classes in (
+            ("classes as fractions of JSON lines", _write_json, lambda row: 0.5 + (row["y"] == "low"), _FRACTIONS),
+            ("classes as booleans of JSON lines", _write_json, lambda row: row["y"] == "low", _BOOLEANS),
+            ("classes as booleans of Parquet", _write_parquet, lambda row: row["y"] == "low", _BOOLEANS),
+        )
+    ),
     Case(
         "rows without an answer",
         _table(_add("y", _drop_high)),

@@ -94,6 +94,13 @@ CASES: list[Case] = [
     _day_case("compact days as the order of rows", _days("%Y%m%d")),
     _day_case("compact days as an input", _pairs(_days("%Y%m%d")), _pairs(ISO)),
     _day_case("compact days with a point", _pairs(_days("%Y%m%d.0")), _pairs(ISO)),
+    _day_case("compact days before months", _pairs(_days("%d%m%Y")), _pairs(ISO)),
+    _day_case("compact months before days", _pairs(_days("%m%d%Y")), _pairs(ISO)),
+    _day_case(
+        "compact days before months without the first zero",
+        _pairs(lambda day: f"{day:%d%m%Y}".lstrip("0")),
+        _pairs(ISO),
+    ),
     _day_case("compact times", _moments("%Y%m%d%H%M"), _moments("%Y-%m-%d %H:%M")),
     _day_case("days before months with dots", _pairs(_days("%d.%m.%Y")), _pairs(ISO)),
     _day_case("days before months with slashes, by which rows are split", _days("%d/%m/%Y")),

@@ -15,6 +15,10 @@ TABLE = write_table(ROWS)
 LINES = TABLE.decode().splitlines()
 NUMBERED = {name: f"column_{position}" for position, name in enumerate(CLEAN, start=1)}
 PLACES: dict[str, Write] = {"town": lambda value: {"Genf": "Genève", "Wien": "Wien \N{EN DASH} Süd"}.get(value, value)}
+CHINESE = {"Bern": "北京", "Genf": "上海", "Rom": "广州", "Wien": "深圳"}
+TRADITIONAL = {"Bern": "臺北", "Genf": "高雄", "Rom": "新竹", "Wien": "花蓮"}
+JAPANESE = {"Bern": "みなと", "Genf": "さくら", "Rom": "ひだか", "Wien": "東京"}
+RUSSIAN = {"Bern": "Москва", "Genf": "Казань", "Rom": "Самара", "Wien": "Тула"}
 NOTES: dict[str, Write] = {"note": lambda value: f'"{value}' if "red house in Bern has 1" in value else value}
 
 
@@ -129,6 +133,14 @@ CASES: list[Case] = [
     file_case("line ends of Windows", write_lines(same, end="\r\n")),
     file_case("line ends of old Macs", write_lines(same, end="\r")),
     file_case("blank lines between the rows", write_lines(same, end="\n\n")),
+    *(
+        file_case(
+            f"the encoding {encoding}",
+            write_table(ROWS, pick(town=towns.__getitem__)).decode().encode(encoding),
+            clean=write_table(ROWS, pick(town=towns.__getitem__)),
+        )
+        for encoding, towns in (("gbk", CHINESE), ("big5", TRADITIONAL), ("shift_jis", JAPANESE), ("cp1251", RUSSIAN))
+    ),
     file_case(
         "the encoding of Windows",
         write_table(ROWS, pick(**PLACES)).decode().encode("cp1252"),
@@ -138,6 +150,14 @@ CASES: list[Case] = [
         "UTF-16 as Excel writes it",
         write_table(ROWS, pick(**PLACES), delimiter="\t").decode().encode("utf-16"),
         clean=write_table(ROWS, pick(**PLACES)),
+    ),
+    *(
+        file_case(
+            f"{encoding} without a mark",
+            write_table(ROWS, pick(**PLACES)).decode().encode(encoding),
+            clean=write_table(ROWS, pick(**PLACES)),
+        )
+        for encoding in ("utf-16-le", "utf-16-be")
     ),
     file_case("quotes around every cell", write_table(ROWS, quote=True)),
     file_case("single quotes around every cell", write_lines(lambda line: f"'{line}'".replace(",", "','"))),

@@ -106,6 +106,9 @@ CASES: list[Case] = [
     ),
     _left_out_case("pictures with files of Windows", "pictures/bar/Thumbs.db", "pictures/disc/desktop.ini"),
     _left_out_case("pictures with a page about them", "pictures/README.md", "pictures/LICENSE"),
+    _left_out_case(
+        "pictures with texts among them", "pictures/bar/notes.txt", "pictures/disc/01.xml", content=b"words"
+    ),
     _case("pictures whose shape is in the alpha channel", lambda shape: _png(_paint_transparent(shape))),
     _case(
         "light pictures whose shape is in the alpha channel",

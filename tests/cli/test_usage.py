@@ -29,3 +29,21 @@ def test_a_wrong_combination_is_a_usage_error(arguments: str, message: str) -> N
     with pytest.raises(click.UsageError) as error:
         cli.main(arguments.split(), standalone_mode=False)
     assert error.value.format_message().startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("train iris --epochs 3", "No such option '--epochs'. Did you mean train.epochs=3?"),
+        ("train iris --epochs=3", "No such option '--epochs'. Did you mean train.epochs=3?"),
+        ("train iris --batch-size 16 -v", "No such option '--batch-size'. Did you mean train.batch_size=16?"),
+        ("tune iris --learning-rate", "No such option '--learning-rate'. Did you mean train.optimizer.learning_rate="),
+        ("train iris --stategy mirrored", "No such option '--stategy'. Did you mean '--strategy'?"),
+        # A run is not trained again.
+        ("evaluate iris --epochs 3", "No such option '--epochs'."),
+    ],
+)
+def test_an_unknown_option_leads_to_the_value_of_the_recipe(arguments: str, message: str) -> None:
+    with pytest.raises(click.UsageError) as error:
+        cli.main(arguments.split(), standalone_mode=False)
+    assert error.value.format_message().startswith(message)

@@ -63,8 +63,8 @@ class DenoisingAnswers(Answers):
         columns = zip(self.output.inputs, predictions.T, strict=True)
         return AnswerTable({f"{name}_reconstructed": pa.array(values) for name, values in columns})
 
-    def get_scale(self, predictions):
-        return float(predictions.std())
+    def measure_differences(self, expected, predicted, reference):
+        return np.abs(expected - predicted) / reference.std()
 
 
 class Part(ObjectivePart):

@@ -13,14 +13,14 @@ from bmcli.metrics.info import SHARE
 from bmcli.models import build_linear_head
 from bmcli.objectives import ObjectivePart, PlainObjective
 from bmcli.raw_columns import RowFault, to_texts
-from bmcli.recipe.fields import Kind
 from bmcli.recipe.objective import ObjectiveOptions
+from bmcli.recipe.targets import TargetOptions
 from bmcli.specs import Column, OutputSpec
 
 COLOURS, MOST, PADDING = ("red", "green", "blue"), 4, -1
 
 
-class TargetOptions(Kind):
+class ColoursOptions(TargetOptions):
     """Up to four colours in a cell."""
 
     kind: Literal["colours"] = "colours"
@@ -109,6 +109,9 @@ class ColourAnswers(Answers):
     def describe_decision(self):
         return "the most probable colour of each place"
 
+    def describe_agreement(self, tolerance):
+        return "the same colours"
+
     def agree(self, expected, predicted, differences, tolerance):
         return (self.predict_points(expected) == self.predict_points(predicted)).all(axis=1)
 
@@ -132,8 +135,10 @@ def make_part(name, **members):
 
 PARTS = {
     "data.targets.colours": make_part(
-        "colours", Options=TargetOptions, OBJECTIVE="colouring", ONE_CLASS=False, guess=lambda profile: None, fit=fit,
-        check=check, encode=encode, decode=lambda encoded, column: encoded, count_classes=lambda truth, column: None,
+        "colours", Options=ColoursOptions, OBJECTIVE="colouring", ONE_CLASS=False, State=None,
+        guess=lambda profile: None, fit=fit, check=check, encode=encode,
+        decode=lambda encoded, column: encoded, index_classes=lambda rows, options: None,
+        count_classes=lambda truth, column: None,
     ),
     "objectives.colouring": Objective(),
 }  # fmt: skip

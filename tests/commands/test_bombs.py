@@ -148,6 +148,7 @@ def _jpeg(scans: int) -> bytes:
 
 BOMBS: dict[str, dict[str, tuple[str, Callable[[Path], Any], str]]] = {
     "csv": {"packed": ("a.csv.gz", lambda file: file.write_bytes(_packed(b"x,y\n", b"1" * 60 + b",2\n")), "unpack to")},
+    "text": {"packed": ("a.txt.gz", lambda file: file.write_bytes(_packed(b"", b"a word or two ")), "unpack to")},
     "jsonl": {
         "packed": (
             "a.jsonl.gz",

@@ -82,3 +82,7 @@ def test_copies_of_a_run_are_compared_with_it(bmcli: Bmcli, write_recipe: WriteR
     for difference in found["differences"].values():
         assert difference["accuracy"]["difference"] == 0
     assert found["unpaired_reason"] == ""
+    names = [each["name"] for each in found["runs"]]
+    assert found["same_predictions"] == dict.fromkeys(names[1:], names[0])
+    assert found["recommended"] is None
+    assert found["recommendation"].endswith("make the same predictions.")

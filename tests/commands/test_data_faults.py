@@ -111,6 +111,7 @@ TABLES: Mapping[str, tuple[str, Callable[[Sequence[Row]], bytes]]] = {
     ".tfrecord": ("tfrecord", records),
 }
 PICTURES = ("idx", "image_folder")
+DOCUMENTS = ("text",)
 WITHOUT_FILES = ("builtin",)
 
 
@@ -199,8 +200,30 @@ def unreadable(path: Path) -> Iterator[None]:
 
 
 def test_the_law_covers_every_kind_of_source() -> None:
-    covered = {kind for kind, _ in TABLES.values()} | {*PICTURES, *WITHOUT_FILES}
+    covered = {kind for kind, _ in TABLES.values()} | {*PICTURES, *DOCUMENTS, *WITHOUT_FILES}
     assert covered == set(parts.names("data.sources"))
+
+
+@pytest.mark.parametrize("kind", DOCUMENTS)
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "no such file"), (b"", "holds no text"), (b"Z\xfcrich\n" * 9, "byte 2 is not utf-8")],
+    ids=["missing", "empty", "another encoding"],
+)
+def test_a_document_at_fault_is_named(bmcli: Bmcli, kind: str, content: bytes | None, message: str) -> None:
+    if content is not None:
+        Path("plays.txt").write_bytes(content)
+    recipe({"kind": kind, "path": "plays.txt"})
+    check(bmcli("train", "recipe.yaml"), "plays.txt", message)
+
+
+@pytest.mark.parametrize("kind", DOCUMENTS)
+def test_a_document_that_must_not_be_read_is_named(bmcli: Bmcli, kind: str) -> None:
+    Path("plays.txt").write_text("First citizen: before we proceed any further, hear me speak.\n")
+    recipe({"kind": kind, "path": "plays.txt"})
+    with unreadable(Path("plays.txt")):
+        done = bmcli("train", "recipe.yaml")
+    check(done, "plays.txt", "cannot be read: permission denied")
 
 
 @pytest.mark.parametrize("fault", FAULTS)

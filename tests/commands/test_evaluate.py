@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from bmcli.recipe.evaluate import FairnessOptions
 from bmcli.runs import Run
 from tests.commands.conftest import Bmcli, bmcli
+from tests.evaluation.columns import answers_of, category
 
 __all__ = ["bmcli"]  # the fixture
 
@@ -140,7 +143,26 @@ def test_groups_are_compared_and_gates_hold_them(bmcli: Bmcli, loans: Run) -> No
     assert done.code == 3
     assert "test/fairness/sex/selection_rate_difference" in done.json()["intervals"]
     assert "fairness/sex/selection_rate_difference" in done.json()["missed_gates"][0]
-    assert "'paid' by sex" in bmcli("evaluate", loans.folder, "evaluate.fairness={columns: [sex], positive: paid}").out
+    other_spelling = "evaluate.fairness={columns: [sex], positive: ' paid '}"
+    assert "'paid' by sex" in bmcli("evaluate", loans.folder, other_spelling).out
+
+
+@pytest.mark.parametrize(
+    ("classes", "positive", "index"),
+    [
+        (("0", "1"), 0, 0), (("0", "1"), "0.0", 0), (("0", "1"), 1.0, 1), (("0.5", "1.5"), 0.5, 0),
+        (("false", "true"), False, 0), (("false", "true"), True, 1), (("0", "1"), None, 1),
+    ],
+)  # fmt: skip
+def test_the_class_of_a_comparison_of_groups_may_be_written_in_any_way(
+    classes: tuple[str, ...], positive: object, index: int
+) -> None:
+    from bmcli.workflows.evaluation import choose_fairness_output
+
+    options = FairnessOptions(columns=("sex",), positive=positive)
+    target = replace(category(*classes), state={"spelling": "numbers"})
+    chosen, found = choose_fairness_output(options, answers_of(target))
+    assert (chosen.name, found) == ("label", index)
 
 
 def test_what_an_evaluation_will_not_find_is_told_before_training(bmcli: Bmcli, tmp_path: Path) -> None:
@@ -189,7 +211,8 @@ def decided(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Run:
     write_loans(folder)
     setting = TrainingContext(folder / "runs", cache, Console(verbosity=-1).make_progress, lambda text, level=0: None)
     overrides = [
-        "objective={kind: classification, calibrate: temperature, threshold: {goal: cost, false_negative: 20}}",
+        "objective={kind: classification, positive: paid, calibrate: temperature, "
+        "threshold: {goal: cost, false_negative: 20}}",
         "model={kind: mlp, hidden: [64]}", "train.epochs=40", "train.select.metric=last", "data.split.validation=0.3",
         "data.split.test=0.2",
     ]  # fmt: skip

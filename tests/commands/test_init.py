@@ -5,10 +5,11 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,43 @@ def init(bmcli: Bmcli, tmp_path: Path) -> Callable[..., Drafted]:
         return {column["name"]: column for column in done.json()["columns"]}
 
     return call
+
+
+def test_the_encoding_of_a_table_can_be_named(bmcli: Bmcli, tmp_path: Path) -> None:
+    text = "town,size,y\n" + "".join(
+        f"{('東京', '大阪')[row % 2]},{row % 7},{'ab'[row % 5 > 2]}\n" for row in range(60)
+    )
+    (tmp_path / "towns.csv").write_bytes(text.encode("shift_jis"))
+    refused = bmcli("init", "towns.csv")
+    assert refused.code == 2
+    assert "--encoding" in refused.err
+    done = bmcli("init", "towns.csv", "--target", "y", "--encoding", "shift_jis")
+    assert done.code == 0, done.err
+    assert load_recipe("recipe.yaml").recipe.data.source.model_dump()["encoding"] == "shift_jis"
+    prepared = prepare_data(load_recipe("recipe.yaml").recipe, tmp_path / "cache")
+    assert {column.name: column.classes for column in prepared.spec.inputs}["town"] == ("大阪", "東京")
+
+
+def test_an_encoding_that_cannot_be_used_is_a_fault(bmcli: Bmcli, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(table())
+    (tmp_path / "t.jsonl").write_text('{"a": 1, "b": 2}\n' * 9)
+    assert "no text encoding 'klingon'" in bmcli("init", "t.csv", "--encoding", "klingon").err
+    assert "--encoding has no effect" in bmcli("init", "t.jsonl", "--encoding", "gbk").err
+
+
+def test_several_spellings_of_yes_and_no_are_one_boolean_with_a_note(bmcli: Bmcli, tmp_path: Path) -> None:
+    words = ("yes", "y", "no", "n", "Y", "No")
+    text = "size,member,paid\n" + "".join(f"{row % 7},{words[row % 6]},{words[row * 7 % 4]}\n" for row in range(120))
+    (tmp_path / "t.csv").write_text(text)
+    done = bmcli("init", "t.csv", "--target", "paid", "--json")
+    assert done.code == 0, done.err
+    (member,) = (column for column in done.json()["columns"] if column["name"] == "member")
+    assert (member["kind"], member["why"]) == (
+        "boolean", "yes or no, in several spellings: 'y' (40), 'no' (40), 'yes' (20) and 'n' (20)"
+    )  # fmt: skip
+    notes = done.json()["notes"]
+    assert "member: if its words are more than yes and no, write {kind: category}." in notes
+    assert any("spellings of yes and no, so write each of the two in one way" in note for note in notes)
 
 
 def test_columns_are_what_they_look_like(init: Callable[..., Drafted]) -> None:
@@ -164,6 +202,18 @@ def test_an_unclear_target_is_asked_for_with_candidates(bmcli: Bmcli, tmp_path: 
     assert done.code == 2
     assert "Candidates: species (3 values), wing (number), mass (number), sex (2 values)" in done.err
     assert "--target species" in done.err
+    assert not (tmp_path / "recipe.yaml").exists()
+
+
+def test_texts_that_do_not_repeat_lead_to_the_objectives_without_a_target(bmcli: Bmcli, tmp_path: Path) -> None:
+    (tmp_path / "notes.csv").write_text("text\n" + "\n".join(f"the cat of house {i} sat on its mat" for i in range(60)))
+    done = bmcli("init", "notes.csv")
+    assert done.code == 2
+    assert "texts that do not repeat" in done.err
+    assert "such as `causal_language_model`" in done.err
+    listed = bmcli("ls", "objectives")
+    assert listed.code == 0
+    assert re.search("causal_language_model.*which needs no target", listed.out)
     assert not (tmp_path / "recipe.yaml").exists()
 
 
@@ -579,9 +629,12 @@ def test_the_order_of_day_and_month_is_written_with_its_reason(init: Callable[..
     lines = [f"{day:%d/%m/%Y},{day:%m.%d.%Y},{'uv'[row % 2]}" for row, day in enumerate(days)]
     init("\n".join(["start,end,label", *lines]), "--target", "label")
     text = (tmp_path / "recipe.yaml").read_text()
-    assert 'start: {kind: date, format: "%d/%m/%Y"}' in text
-    assert "# start: dates; days are first, as in 13/01/2021" in text
+    split = load_recipe(str(tmp_path / "recipe.yaml")).recipe.data.split
+    assert (split.time, split.time_format) == ("start", "%d/%m/%Y")
+    assert "since its times follow each other every day" in text
+    assert "days are first, as in 13/01/2021" in " ".join(text.replace("#", "").split())
     assert 'end: {kind: date, format: "%m.%d.%Y"}' in text
+    assert "# end: dates; months are first, as in 01.13.2021" in text
 
 
 def test_a_doubtful_order_of_day_and_month_is_said(bmcli: Bmcli, tmp_path: Path) -> None:
@@ -598,6 +651,42 @@ def test_seconds_since_1970_are_numbers_with_a_doubt(bmcli: Bmcli, tmp_path: Pat
     done = bmcli("init", "table.csv", "--target", "label")
     assert "if its numbers are seconds since 1970, write" in " ".join(done.err.split())
     assert "1 number" in (tmp_path / "recipe.yaml").read_text()
+
+
+def test_an_hourly_series_without_other_columns_is_split_by_time_and_keeps_its_dates(
+    init: Callable[..., Drafted], bmcli: Bmcli, tmp_path: Path
+) -> None:
+    hours = [datetime(2024, 1, 1) + timedelta(hours=row) for row in range(200)]
+    columns = init("\n".join(["time,load", *(f"{hour:%Y-%m-%d %H:%M},{hour.hour + 0.5}" for hour in hours)]))
+    assert columns["time"]["role"] == "input"
+    text = (tmp_path / "recipe.yaml").read_text()
+    assert "# by time, since its times follow each other every hour: oldest rows for training, newest for test" in text
+    assert "add an input of them, {kind: lags, of: load, steps: [1]}" in text
+    assert "size for 120 training rows with 1 input;" in text  # not 160, the validation rows included
+    recipe = load_recipe(str(tmp_path / "recipe.yaml")).recipe
+    assert (recipe.data.split.time, list(recipe.data.inputs or {})) == ("time", ["time"])
+    assert bmcli("train", "recipe.yaml", "train.epochs=1").code == 0
+
+
+def test_days_with_many_rows_are_split_by_time_and_are_no_input(init: Callable[..., Drafted], tmp_path: Path) -> None:
+    days = [datetime(2024, 1, 1) + timedelta(days=row // 24) for row in range(1200)]
+    rows = (f"{day:%Y-%m-%d},{row % 24},{row % 24 * 2.5}" for row, day in enumerate(days))
+    columns = init("\n".join(["day,hour,bikers", *rows]))
+    assert (columns["day"]["role"], columns["hour"]["role"]) == ("time", "input")
+    assert "every day" in (tmp_path / "recipe.yaml").read_text()
+
+
+@pytest.mark.parametrize("name", ["date_of_birth", "day"])
+def test_dates_that_are_no_times_of_rows_are_inputs_of_a_random_split(
+    init: Callable[..., Drafted], tmp_path: Path, name: str
+) -> None:
+    """Births are no times of rows; a split by the days of two classes one after the other would test one of them."""
+    start, step = date(1950, 1, 1), 37 if name == "date_of_birth" else 1
+    days = [start + timedelta(days=row * step % 9001) for row in range(300)]
+    rows = (f"{day},{row % 7},{'uv'[row >= 150]}" for row, day in enumerate(days))
+    columns = init("\n".join([f"{name},size,label", *rows]), "--target", "label")
+    assert load_recipe(str(tmp_path / "recipe.yaml")).recipe.data.split.time is None
+    assert columns[name]["role"] == "input"
 
 
 def test_rows_of_different_days_are_split_by_time_in_any_format(

@@ -156,6 +156,8 @@ def test_every_built_in_recipe_is_listed_with_a_headline(bmcli: Bmcli) -> None:
     listed = bmcli("ls", "--json").json()["recipes"]
     assert {entry["name"] for entry in listed} == set(list_built_in())
     assert all(len(entry["headline"]) > 10 for entry in listed)
+    assert [entry for entry in listed if not entry["headline"].endswith(".")] == []  # a whole sentence
+    assert [entry for entry in listed if entry["headline"].count("(") != entry["headline"].count(")")] == []
     assert {(entry["name"], entry["folder"]) for entry in listed} >= {("digits", "images"), ("penguins", "tables")}
 
 
@@ -177,8 +179,13 @@ def test_copying_never_overwrites(bmcli: Bmcli, tmp_path: Path) -> None:
     (tmp_path / "my.yaml").write_text("mine")
     done = bmcli("cp", "digits", "my.yaml")
     assert done.code == 2
-    assert "exists already" in done.err
+    assert "exists already. Name another file as DESTINATION." in done.err
     assert (tmp_path / "my.yaml").read_text() == "mine"
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "penguins.csv").write_text("mine")
+    done = bmcli("cp", "penguins", "birds.yaml")
+    assert "data/penguins.csv exists already. Name another folder as DESTINATION." in done.err
+    assert not (tmp_path / "birds.yaml").exists()
 
 
 def test_copying_an_unknown_recipe_names_the_nearest(bmcli: Bmcli) -> None:
@@ -191,7 +198,10 @@ def test_runs_lists_what_was_trained(bmcli: Bmcli, write_recipe: WriteRecipe) ->
     (run,) = bmcli("runs", "--json").json()["runs"]
     assert (run["name"], run["state"], run["epochs"]) == ("tiny", "done", 3)
     assert run["headline"].startswith("test/accuracy")
-    assert "done" in bmcli("runs", "tiny").out
+    assert (run["model"], len(run["started"])) == ("mlp", len("2026-01-31 12:00"))
+    shown = bmcli("runs", "tiny").out
+    assert all(part in shown for part in ("done", "mlp", run["started"], run["headline"], f"tiny/{run['id']}"))
+    assert bmcli("show", f"tiny/{run['id']}").code == 0  # what is shown is a name of the run
 
 
 def test_the_schema_accepts_the_built_in_recipes(bmcli: Bmcli) -> None:
@@ -237,11 +247,36 @@ def test_doctor_tells_whether_cache_and_key_are_the_users_alone(
     assert list((tmp_path / "open").iterdir()) == []
 
 
+def test_doctor_answers_where_no_folder_can_be_written(tmp_path: Path) -> None:
+    code = (
+        "import os, resource\nfrom bmcli.__main__ import main\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\nos.access = lambda path, mode: False\nmain()"
+    )
+    # Pipes, since files of captured output could not be written either.
+    done = subprocess.run(
+        [sys.executable, "-c", code, "doctor", "--json"], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    assert checks["temporary files"]["mark"] == "missing"
+    assert "TMPDIR" in checks["temporary files"]["advice"]
+    # Another folder may be used where training starts.
+    assert checks["runs"]["mark"] == "note"
+    assert "BMCLI_RUNS" in checks["runs"]["advice"]
+
+
 def test_wrong_usage_is_one_fault_and_exit_2(bmcli: Bmcli) -> None:
     done = bmcli("train", "--json")
     assert done.code == 2
     assert len(done.json()["faults"]) == 1
     assert bmcli("trian").code == 2
+
+
+def test_without_a_command_the_help_is_shown_as_it_stands(bmcli: Bmcli) -> None:
+    done = bmcli()
+    assert (done.code, done.err) == (2, "")
+    assert done.out == bmcli("--help").out
+    assert "\n  train " in done.out
+    assert bmcli("--json").json()["faults"][0]["message"] == "COMMAND is required."
 
 
 def test_an_unknown_recipe_names_the_nearest(bmcli: Bmcli) -> None:

@@ -139,6 +139,7 @@ def test_a_source_that_changed_is_a_fault(bmcli: Bmcli, recipes: tuple[Path, Pat
     assert "has changed since it was chosen" in again.err
 
 
+@pytest.mark.slow
 def test_a_finished_run_needs_its_source_no_more(bmcli: Bmcli, recipes: tuple[Path, Path]) -> None:
     first, second = train(bmcli, recipes[0]), train(bmcli, recipes[1])
     shutil.rmtree(first.folder.parent)
@@ -158,6 +159,7 @@ def test_a_source_that_is_gone_is_a_fault_that_names_it(bmcli: Bmcli, recipes: t
         assert f"{first.folder.name} is missing" in done.err
 
 
+@pytest.mark.slow
 def test_a_student_starts_from_a_run(bmcli: Bmcli, recipes: tuple[Path, Path], tmp_path: Path) -> None:
     first = train(bmcli, recipes[0])
     teacher = {**SECOND, "model": {"kind": "mlp", "hidden": [16]}, "name": "big"}
@@ -171,6 +173,7 @@ def test_a_student_starts_from_a_run(bmcli: Bmcli, recipes: tuple[Path, Path], t
         assert lock["model"]["from"]["run"] == str(first.folder.resolve())
 
 
+@pytest.mark.slow
 def test_trials_and_folds_start_from_a_run(bmcli: Bmcli, recipes: tuple[Path, Path]) -> None:
     train(bmcli, recipes[0])
     space = "tune={space: {train.optimizer.learning_rate: {choice: [1e-2, 1e-3]}}, trials: 2, confirm: none}"

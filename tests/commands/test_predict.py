@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -239,6 +240,68 @@ def test_a_bad_row_is_a_fault_and_leaves_no_file(bmcli: Bmcli, run: Path, new: P
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_a_bad_cell_is_refused_before_tensorflow_starts(run: Path, tmp_path: Path) -> None:
+    rows = [["b", "20", "north"]] * 10_000  # more than one batch
+    (tmp_path / "new.csv").write_text(text([*rows, ["b", "wide", "north"]], ["name", "wing", "island"]))
+    code = (
+        "import sys\nfrom bmcli.__main__ import main\ntry: main()\nexcept SystemExit as left: print(left.code)\n"
+        "print([m for m in ('tensorflow', 'keras') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "predict", str(run), "new.csv"],
+        capture_output=True, text=True, cwd=tmp_path, check=True,
+    )  # fmt: skip
+    assert "new.csv:10002  column 'wing'" in done.stderr
+    assert done.stdout.splitlines() == ["2", "[]"]
+
+
+def test_kept_cells_are_as_they_came_also_where_they_mark_a_missing_value(
+    bmcli: Bmcli, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also those of an input, which the model takes as missing."""
+    content = 'name,wing,island\nNA,20,north\nnull,NULL,NA\n"?",N/A,""\n,20,south\n'
+    (tmp_path / "new.csv").write_text(content)
+    (tmp_path / "empty.csv").write_text("name,wing,island\na,20,north\nb,,\nc,,\nd,20,south\n")
+    expected = records(bmcli("predict", run, "empty.csv").out)
+    given(monkeypatch, content)
+    for data in ("new.csv", "-"):
+        done = bmcli("predict", run, data, "--keep", "name", "--keep", "wing", "--keep", "island")
+        assert done.code == 0, done.err
+        found = records(done.out)
+        assert [[row.pop(name) for name in ("name", "wing", "island")] for row in found] == [
+            ["NA", "20", "north"], ["null", "NULL", "NA"], ["?", "N/A", ""], ["", "20", "south"],
+        ]  # fmt: skip
+        assert found == expected
+
+
+def test_a_bad_cell_says_how_to_write_it_and_names_no_option_of_a_recipe(
+    bmcli: Bmcli, run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "new.csv").write_text('wing,island\n20,north\n"20,5",south\n"21,5",south\n')
+    (fault,) = json.loads(bmcli("predict", run, "new.csv", "--output", "out.csv", "--json").out)["faults"]
+    assert fault["message"] == (
+        "new.csv:3  column 'wing': expected a number, received '20,5'. 2 cells are no better: '20,5' (1) and '21,5' "
+        "(1)."
+    )
+    assert fault["suggestion"] == (
+        "Write it as in the training rows, for example 1234.5, or leave out such rows with --skip-bad-rows."
+    )
+
+
+def test_a_header_that_only_the_new_file_has_is_named(bmcli: Bmcli, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "new.csv").write_text("wing,place,colour,species\n20,north,red,auk\n")
+    (fault,) = json.loads(bmcli("predict", run, "new.csv", "--output", "out.csv", "--json").out)["faults"]
+    assert fault["message"] == "new.csv: no column 'island'."
+    assert fault["suggestion"] == "Its other columns: place, colour."
+
+
+def test_a_first_line_that_is_no_header_as_in_training_is_named(bmcli: Bmcli, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "new.csv").write_text("20,north\n21,south\n22,south\n")
+    faults = json.loads(bmcli("predict", run, "new.csv", "--output", "out.csv", "--json").out)["faults"]
+    assert [each["message"] for each in faults] == ["new.csv: no column 'wing'.", "new.csv: no column 'island'."]
+    assert "its first line has values like those of the rows below it" in faults[0]["suggestion"]
+
+
 def test_bad_rows_may_be_skipped_and_are_counted(bmcli: Bmcli, run: Path, new: Path) -> None:
     lines = new.read_text().splitlines()
     for place in (1, 9, 10, len(lines) - 1):
@@ -257,6 +320,7 @@ def test_records_of_too_few_cells_are_among_the_bad_rows(bmcli: Bmcli, run: Path
     new.write_text("\n".join([*lines[:5], "broken,1", *lines[5:], "a,b,c,d,e"]) + "\n")
     done = bmcli("predict", run, new)
     assert (done.code, "new.csv:6  expected 4 cells, received 2." in done.err) == (2, True)
+    assert "and close every quote. Or leave out such rows with --skip-bad-rows." in done.err
     done = bmcli("predict", run, new, "--skip-bad-rows")
     assert done.code == 0, done.err
     assert "2 skipped" in done.err
@@ -335,11 +399,14 @@ def test_a_folder_of_pictures_is_listed_by_the_rules_of_training(bmcli: Bmcli, t
     answer = done.json()
     assert (answer["rows"], answer["skipped"], len(answer["left_out"])) == (40, 0, 5)
     (tmp_path / "shapes" / "a" / "notes.txt").write_text("words")
+    write(tmp_path / "shapes" / "a" / "copy.old", pixels(8, 8), "png")
     faulty = bmcli("predict", "shapes", "shapes/a")
     assert faulty.code == 2
-    assert "a/notes.txt: expected a picture" in faulty.err
+    assert "a/copy.old: expected a picture, that is a file ending in one of .jpg," in faulty.err
     done = bmcli("predict", "shapes", "shapes/a", "--skip-bad-rows", "--output", "some.csv", "--json")
-    assert (done.json()["rows"], done.json()["skipped"]) == (20, 1)
+    answer = done.json()
+    assert (answer["rows"], answer["skipped"]) == (20, 1)
+    assert answer["left_out"] == ["._0.png", ".ipynb_checkpoints", "notes.txt"]
 
 
 def test_more_rows_take_no_more_memory(run: Path, tmp_path: Path) -> None:
@@ -351,7 +418,7 @@ def test_more_rows_take_no_more_memory(run: Path, tmp_path: Path) -> None:
     many.write_text(text([row[:3] for row in birds(20_000)], HEADER[:3]))
     spec, recipe = read_data_spec(Run(run)), load_recipe(str(Run(run).lock)).recipe
     request = predict.PredictionRequest(many, None, None, (), skip_bad_rows=False, spreadsheet_safe=False)
-    with predict._open_rows(request, recipe.data.source.model_dump(exclude_unset=True), spec) as rows:
-        sizes = [count for _, _, count in predict._encode_batches(rows, spec, (), skip=False, encode=len)]
+    with predict._open_rows(request, recipe.data.source.model_dump(exclude_unset=True), spec) as (rows, _):
+        sizes = [count for _, _, count in predict._encode_batches(rows, spec, {}, skip=False, encode=len)]
     assert sum(sizes) == 20_000
     assert max(sizes) <= predict._MAX_BATCH_ROWS

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import shutil
 import signal
@@ -24,7 +23,7 @@ from bmcli.runs import Run
 from bmcli.training.train_step import CompiledSteps
 from tests.conftest import TINY, WriteRecipe
 
-from .conftest import Bmcli, Done
+from .conftest import Bmcli, Done, obey, read_advised_commands
 
 NO_DROPOUT = TINY.replace(", dropout: 0.2", "")
 
@@ -100,6 +99,7 @@ ENDED: dict[str, tuple[str, ...]] = {
     "steps": ("train.stop.steps=10",),
     "time": ("train.stop.time=1ms", "train.epochs=100"),
     "patience": (FROZEN, "train.stop={patience: 1, min_delta: 0.5}", "train.epochs=50"),
+    "overfit": ("train.stop.overfit=1", "train.epochs=80", "train.optimizer={kind: adam, learning_rate: 5e-2}"),
     "metric": ("train.stop={metric: train/loss, below: 1000.0}", "train.epochs=5"),
     # Both limits hold: raising one of them alone would not help.
     "patience, epochs": (FROZEN, "train.stop={patience: 1, min_delta: 0.5}", "train.epochs=2"),
@@ -113,11 +113,18 @@ def test_the_advice_to_train_longer_works(bmcli: Bmcli, write_recipe: WriteRecip
     refused = bmcli("train", "--resume", run.folder)
     assert refused.code == 2
     assert f"(stop reason: {reasons.partition(',')[0]})" in refused.err
-    advised = re.search(r"`bmcli (train --resume [^`]+)`", refused.err.replace("\n", " "))
-    assert advised is not None, refused.err
-    obeyed = bmcli(*shlex.split(advised[1]))
-    assert obeyed.code == 0, obeyed.err
+    obey(bmcli, refused.err)
     assert run.read_epochs()[-1]["step"] > steps
+
+
+def test_the_advice_to_train_longer_keeps_what_was_changed(bmcli: Bmcli, run: Run) -> None:
+    """Nothing has written the changes of a refused command: without them, another limit could end it again."""
+    refused = bmcli("train", "--resume", run.folder, "train.stop={steps: 1000, time: 1h}", "runtime.jit=false")
+    assert refused.code == 2
+    (advised,) = read_advised_commands(refused.err)
+    more = shlex.split(advised)[4:]
+    assert more[:2] == ["train.stop={steps: 1000, time: 1h}", "runtime.jit=false"]
+    assert more[2].startswith("train.epochs=")
 
 
 def test_a_run_that_a_callback_ended_is_said_not_to_go_on(bmcli: Bmcli, write_recipe: WriteRecipe) -> None:
@@ -257,8 +264,8 @@ def test_a_signal_at_any_moment_of_a_resumed_run_ends_with_how_to_go_on(
         patched.setattr(functions[moment], signalled)
         done = bmcli("train", "--resume", run.folder, "train.epochs=4")
     assert done.code == 75, done.err
-    assert f"Continue with `bmcli train --resume {run.display_path}`." in done.err
-    assert bmcli("train", "--resume", run.folder, "train.epochs=4").code == 0
+    assert f"Continue with `bmcli train --resume {run.display_path}" in done.err
+    assert obey(bmcli, done.err, "--json").json()["epochs"] == 4, "the advice repeats what was changed"
 
 
 def test_a_signal_before_the_first_checkpoint_leaves_nothing(
@@ -363,6 +370,7 @@ def test_replicas_train_and_measure_what_one_device_measures(
     )
 
 
+@pytest.mark.slow
 def test_two_workers_end_with_what_one_process_ends_with(
     in_process: Any, bmcli: Bmcli, write_recipe: WriteRecipe, tmp_path: Path
 ) -> None:

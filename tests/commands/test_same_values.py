@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bmcli.export import card, encoder
+from bmcli import encoder
+from bmcli.export import card
 from bmcli.inputs import kind_of, to_serving_array
 from bmcli.recipe.load import load_recipe
 from bmcli.run_data import read_data_spec

@@ -107,6 +107,7 @@ def test_inputs_are_reconstructed_from_training_to_a_served_model(waves: Any, tm
     assert "learned" in (run / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_streaming_training_gives_the_weights_of_a_resident_one(waves: Any) -> None:
     resident = waves("train", "recipe.yaml", "train.epochs=4")["run"]
     streaming = waves("train", "recipe.yaml", "train.epochs=4", "runtime.feed=streaming")["run"]
@@ -115,6 +116,7 @@ def test_a_streaming_training_gives_the_weights_of_a_resident_one(waves: Any) ->
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_explain_compare_and_folds_work_without_a_target(waves: Any, tmp_path: Path) -> None:
     waves("train", "recipe.yaml", "train.epochs=3")
     waves("train", "recipe.yaml", "train.epochs=3", "seed=2", "data.seed=0", "name=second")

@@ -118,6 +118,14 @@ def test_single_quotes_around_cells_are_quotes() -> None:
     assert detect("a,b\n'tis,x\n'twas,y\n").dialect.quote == '"'
 
 
+def test_a_first_line_of_names_that_is_read_as_a_row_is_told() -> None:
+    rows = "5.5,red\n6.5,blue\n7.5,red\n"
+    (note,) = detect("size,colour\n" + rows, Choices(None, None, None, False)).notes
+    assert note.startswith("the first line ('size', 'colour') is read as a row, though it has words above numbers")
+    assert detect("size,colour\n" + rows, Choices(None, None, None, True)).notes == ()
+    assert detect(rows, Choices(None, None, None, False)).notes == ()
+
+
 def test_what_is_chosen_is_kept() -> None:
     found = detect("1;2\n3;4\n", Choices(",", "none", 1, True))
     assert vars(found.dialect) == {"delimiter": ",", "quote": "none", "skip_lines": 1, "header": True}

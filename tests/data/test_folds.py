@@ -75,9 +75,30 @@ def test_in_the_order_of_time_each_fold_learns_from_all_that_is_older(count: int
         assert set(later) == {*train, *test}
 
 
-def test_fewer_groups_than_folds_are_a_fault() -> None:
-    with pytest.raises(BmcliError, match="3 groups are too few for 4 folds"):
-        list(split_folds(GroupSplitter(0, np.arange(9) % 3), np.arange(9), 4))
+@pytest.mark.parametrize(
+    ("splitter", "count", "message", "most"),
+    [
+        (GroupSplitter(0, np.arange(9) % 3), 4, "4 folds need more than 3 groups", 3),
+        (RandomSplitter(0), 100, "100 folds need more than 9 rows", 9),
+        (TimeSplitter(np.arange(9) // 3), 9, "9 folds need more than 3 different times", 2),
+    ],
+    ids=["groups", "rows", "times"],
+)
+def test_too_many_folds_are_a_fault_that_says_how_many_are_possible(
+    splitter: Splitter, count: int, message: str, most: int
+) -> None:
+    with pytest.raises(BmcliError, match=message) as caught:
+        list(split_folds(splitter, np.arange(9), count))
+    assert caught.value.faults[0].suggestion == f"Use at most {most} folds."
+    assert len(list(split_folds(splitter, np.arange(9), most))) == most
+    with pytest.raises(BmcliError):
+        list(split_folds(splitter, np.arange(9), most + 1))
+
+
+def test_one_group_cannot_be_divided_into_folds() -> None:
+    with pytest.raises(BmcliError, match="2 folds need more than 1 group") as caught:
+        list(split_folds(GroupSplitter(0, np.zeros(9, int)), np.arange(9), 2))
+    assert caught.value.faults[0].suggestion == "Cross-validation needs more of them."
 
 
 def _unevenness(tested: list[np.ndarray], strata: np.ndarray) -> tuple[int, float]:

@@ -145,6 +145,7 @@ def test_a_batch_in_parts_is_the_batch(student: Any) -> None:
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_compares_examples_is_the_same_in_parts(student: Any) -> None:
     """With the projection of a layer, whose weights are trained too, and a ragged last batch."""
     losses = [HARD, {"kind": "relation"}, {"kind": "dist"}, {"kind": "feature"}]
@@ -427,7 +428,8 @@ def test_outputs_of_a_teacher_are_on_the_scale_of_its_student(
     load_weights(SavedNetwork(Path(teacher.model), run.prepared.spec), network)
     prices = trainer.feed._data["teacher"]["outputs"]["price"].numpy()[:, 0, 0] * mine["scale"] + mine["mean"]
     own = run.prepared.split("train").inputs
-    expected = network.predict(network.model({n: tf.constant(v) for n, v in own.items()}, training=False))["price"]
+    inputs = {name: tf.constant(values) for name, values in own.items()}
+    expected = network.predict(network.model(inputs, training=False), inputs)["price"]
     for price in expected.numpy():  # each of the teacher's rows is among the student's
         assert np.abs(prices - price).min() < 1e-3
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from bmcli.advice import make_command
 from bmcli.distribution import launch
 from bmcli.distribution.launch import (
     LOST_PEER_EXIT_CODE,
@@ -104,7 +105,7 @@ def test_a_killed_worker_ends_the_others_and_can_be_resumed(tmp_path: Path) -> N
     ended = run("print('so far', flush=True)\nif rank: os.kill(os.getpid(), signal.SIGKILL)\ntime.sleep(60)", tmp_path)
     assert ended == LaunchResult(75, LostWorker(1, -signal.SIGKILL, tmp_path / "worker-1.log"))
     assert ended.loss
-    error = ended.loss.to_error("bmcli train --resume tiny")
+    error = ended.loss.to_error(make_command("train", "--resume", "tiny"))
     assert isinstance(error, Interrupted)
     assert "worker 1 was killed by SIGKILL" in str(error)
     assert "so far" in str(error)
@@ -118,7 +119,7 @@ def test_a_loss_before_the_first_checkpoint_is_a_failure(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(("code", "exit_code"), [(1, 1), (2, 2), (75, 75), (-11, 75), (137, 75)])
 def test_the_kind_of_error_follows_from_how_the_worker_ended(code: int, exit_code: int) -> None:
-    assert LostWorker(1, code, None).to_error("bmcli train --resume tiny").exit_code == exit_code
+    assert LostWorker(1, code, None).to_error(make_command("train", "--resume", "tiny")).exit_code == exit_code
 
 
 def test_a_worker_that_does_not_notice_a_loss_is_killed(tmp_path: Path) -> None:

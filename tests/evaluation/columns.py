@@ -47,7 +47,9 @@ def answers_of(*columns: Column, quantiles: Quantiles = NO_QUANTILES) -> dict[st
 def _answers(column: Column, quantiles: tuple[float, ...] | None) -> Answers:
     usual = parts.load("data.targets", column.kind).OBJECTIVE
     objective = parts.load("objectives", "quantile" if quantiles else usual)
-    made: Answers = objective.make_answers(objective.describe(SimpleNamespace(quantiles=quantiles), column), column)
+    made: Answers = objective.make_answers(
+        objective.describe(SimpleNamespace(quantiles=quantiles, positive="auto"), column), column
+    )
     return made
 
 

@@ -80,6 +80,9 @@ def test_metrics_of_classes(rows: int, classes: int, seed: int) -> None:
             for average in ("macro", "micro", "weighted"):
                 score = getattr(reference, f"{name}_score")
                 expected[f"{name}_{average}"] = score(truth, predicted, average=average, zero_division=0)
+            if classes == 2:
+                of_positive = score(truth, predicted, zero_division=np.nan)
+                expected[name] = None if np.isnan(of_positive) else of_positive
         ranked = slice(1, 2) if classes == 2 else slice(None)
         expected["roc_auc"], expected["pr_auc"] = average_areas(one_hot[:, ranked], probabilities[:, ranked])
         expected["log_loss"] = reference.log_loss(truth, probabilities.astype("float64"), labels=range(classes))

@@ -79,7 +79,7 @@ def test_models_that_differ_by_rounding_alone_have_no_interval() -> None:
     )
     difference = compute_differences(first, second)["f1_macro"]
     assert (difference.difference, difference.interval, difference.p_value) == (0, None, 1)
-    assert difference.summary().endswith("difference +0; no interval, since it is the same in every resample.")
+    assert difference.summary().endswith("difference 0.0000; no interval, since it is the same in every resample.")
 
 
 def test_contenders_that_differ_by_rounding_are_a_tie() -> None:

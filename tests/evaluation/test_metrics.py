@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bmcli.errors import BmcliError, RunFailed
+from bmcli.evaluation import metrics
 from bmcli.evaluation.result import Evaluation
 from bmcli.metrics.classification import ClassMetrics
-from tests.evaluation.columns import category, measure, metric_names, number
+from tests.evaluation.columns import answers_of, category, measure, metric_names, number
+from tests.evaluation.samples import KINDS, TOP_K, case
 
 TARGETS = (category("cat", "dog", name="animal"), number("age"))
 TRUTH = {"animal": np.array([0, 1, 1]), "age": np.array([1.0, 2.0, 4.0])}
@@ -37,7 +39,8 @@ def test_several_targets_give_their_name_before_the_metric() -> None:
 def test_reasons_carry_the_name_of_their_target() -> None:
     one = {name: rows[:1] for name, rows in TRUTH.items()}
     found = measure(one, {name: rows[:1] for name, rows in PREDICTIONS.items()}, TARGETS, 5)
-    assert set(found.undefined) == {"animal/roc_auc", "animal/pr_auc", "age/r2"}
+    assert {"animal/roc_auc", "animal/pr_auc", "age/r2"} <= set(found.undefined)
+    assert set(found.undefined) | set(found.metrics) == set(metric_names(TARGETS, 5))
 
 
 def test_names_of_metrics_follow_from_the_targets() -> None:
@@ -97,7 +100,7 @@ def test_json_names_classes_and_rows() -> None:
     written = measure(TRUTH, PREDICTIONS, TARGETS, 5).to_json()
     assert set(written) == {
         "count", "metrics", "undefined", "per_class", "confusion", "intervals", "without_interval", "calibration",
-        "slices", "fairness", "baselines",
+        "slices", "fairness", "baselines", "positive", "weight",
     }  # fmt: skip
     assert written["confusion"] == {"animal": [[1, 0], [1, 1]]}
     assert list(written["per_class"]["animal"][0]) == [
@@ -133,3 +136,30 @@ def test_an_evaluation_holds_finite_metrics_only(value: float) -> None:
         Evaluation({"accuracy": value}, {}, {}, 1)
     with pytest.raises(ValueError, match="Expected finite metrics"):
         Evaluation({}, {"label": (ClassMetrics("cat", None, value, None, 1, None, None),)}, {}, 1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_weight_of_a_row_counts_like_as_many_equal_rows(kind: str) -> None:
+    rows = case(kind, 60, 5)
+    weights = np.random.default_rng(2).integers(0, 4, 60)
+    name = rows.column.name
+    answers = answers_of(rows.column, quantiles={name: rows.quantiles} if rows.quantiles else {})
+    found = metrics.measure({name: rows.truth}, {name: rows.predictions}, answers, TOP_K, weights.astype("float32"))
+    repeated = rows.take(np.repeat(np.arange(60), weights)).measured.metrics
+    plain = {metric: value for metric, value in found.metrics.items() if "row_weighted_" not in metric}
+    assert plain == rows.measured.metrics
+    assert {metric: found.metrics[f"row_weighted_{metric}"] for metric in repeated} == pytest.approx(repeated)
+    assert tuple(found.metrics) == tuple(metrics.list_metrics(answers, TOP_K, has_row_weights=True))
+
+
+def test_rows_that_all_weigh_nothing_have_no_weighted_metrics() -> None:
+    answers = answers_of(number())
+    found = metrics.measure({"price": np.arange(5.0)}, {"price": np.ones(5)}, answers, 5, np.zeros(5, "float32"))
+    assert found.undefined == dict.fromkeys(
+        ("row_weighted_mae", "row_weighted_rmse", "row_weighted_r2"), "every row has the weight 0."
+    )
+
+
+def test_several_targets_keep_their_names_before_weighted_metrics() -> None:
+    names = metrics.list_metrics(answers_of(*TARGETS), 5, has_row_weights=True)
+    assert {"animal/row_weighted_accuracy", "age/row_weighted_mae"} <= set(names)

@@ -46,7 +46,7 @@ def share_inside(values: np.ndarray, rows: Split) -> float:
 
 
 def heat_of(network: Network, run: OpenedRun, rows: Split) -> np.ndarray:
-    score = TargetScore("label", network.objectives["label"])
+    score = TargetScore("label", network)
     maps = gradcam.find_maps(network)
     assert maps is not None
     return GradCam(network, score, maps)(rows, classes(rows))
@@ -60,7 +60,7 @@ def test_heat_lies_where_the_class_is_visible_once_trained(run: OpenedRun, rows:
 
 def test_contributions_lie_where_the_class_is_visible(run: OpenedRun, rows: Split) -> None:
     spec = run.prepared.spec
-    method = IntegratedGradients(run.network, spec, TargetScore("label", run.network.objectives["label"]), rows)
+    method = IntegratedGradients(run.network, spec, TargetScore("label", run.network), rows)
     found = method(rows, classes(rows))
     pixels = found.select_column("image")
     assert pixels is not None

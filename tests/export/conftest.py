@@ -22,7 +22,7 @@ data:
     colour: {kind: category}
     fragile: {kind: boolean}
     sent: {kind: date}
-    note: {kind: text, min_count: 1}
+    note: {kind: text, tokens: {kind: words, min_count: 1}}
   targets: {arrived: {kind: category}, price: {kind: number}, lost: {kind: category}}
 objective: {lost: {kind: classification, calibrate: temperature, threshold: 0.55}}
 model: {kind: mlp, hidden: [8]}

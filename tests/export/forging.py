@@ -82,7 +82,7 @@ def whole(**changes: Any) -> dict[str, Any]:
     }
     verification = {
         "split": "test", "samples": 1, "edge_cases": [], "agreement": 1.0, "max_difference": 0.0, "metrics": {},
-        "limits": None, "failures": [], "verified": True,
+        "limits": None, "failures": [], "verified": True, "outputs": {}, "summary": [],
     }  # fmt: skip
     lineage = {
         "run": "a/1", "recipe": "a", "recipe_sha256": "0" * 64, "model_sha256": "0" * 64, "data_fingerprint": "",
@@ -95,6 +95,7 @@ def whole(**changes: Any) -> dict[str, Any]:
         "precision": "float32",
         "runtime": "litert",
         "model": "model.tflite",
+        "modules": [],
         "signatures": [signature],
         "bmcli_card": card.CARD_VERSION,
         "name": "a",
@@ -103,11 +104,15 @@ def whole(**changes: Any) -> dict[str, Any]:
         "targets": [{"name": "y", "kind": "number", "classes": [], "decision": "the number itself", "state": {}}],
         "columns": [{"name": "x", "kind": "number", "meaning": "a number", "preprocessing": "inside"}],
         "notes": [],
-        "weights": {"model": weight, "artefact": weight},
+        "example": "",
+        "request": None,
+        "weights": {"model": weight, "compressed": None},
         "evaluation": {},
         "versions": {},
         "bytes": 1,
         "gzip_bytes": 1,
+        "model_bytes": 1,
+        "model_gzip_bytes": 1,
         "files": [{"path": "model.tflite", "bytes": 1, "sha256": "0" * 64}],
         "seal": None,
         **changes,

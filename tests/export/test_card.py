@@ -119,11 +119,28 @@ def test_names_that_attack_are_text_in_a_card(of_table: ExportResult) -> None:
         assert "alert(1)" in shown.text
 
 
-def test_the_example_of_a_card_is_code_whatever_a_column_is_called() -> None:
-    for name in (HOSTILE, "it's", 'a"b', "```", "\\<", "Größe"):
-        assert eval(card._format_literal(name)) == name
-        assert "<" not in card._format_literal(name)
-        assert "\n" not in card._format_literal(name)
+def test_a_card_has_the_size_of_its_file(of_table: ExportResult) -> None:
+    folder = of_table.run.exports / "litert"
+    described = card.read(folder)
+    sizes = {file.name: file.stat().st_size for file in folder.iterdir()}
+    assert described["model_bytes"] == sizes["model.tflite"]
+    encoders = sum(file.stat().st_size for file in (folder / card.ENCODER).glob("*.py"))
+    assert described["bytes"] == sizes["model.tflite"] + sizes[card.PREPROCESSING] + encoders
+    assert described["weights"]["compressed"] is None, "the format alone knows in how many bits it stores them"
+    text = (folder / card.CARD_TEXT).read_text()
+    assert f"| files of the model: model.tflite | - | - | {card._format_bytes(sizes['model.tflite'])} |" in text
+
+
+def test_a_card_shows_limits_and_what_was_not_compared(of_table: ExportResult) -> None:
+    text = (of_table.run.exports / "litert" / card.CARD_TEXT).read_text()
+    for words in (
+        "rows have the same answer, 100.00%; at least 100.00%.",
+        "'arrived': the same answer is the same class.",
+        "in a probability, at most 0.0001 (1e-05 of the largest output,",
+        "'price': R2 with the model's predictions as truth is 1.00000, at least 0.9999.",
+        "at most 0.001 below the model's.",
+    ):
+        assert words in text
 
 
 def test_a_card_lists_the_versions_of_the_training(of_table: ExportResult) -> None:

@@ -10,18 +10,22 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from bmcli import parts, records
+from bmcli import inputs, parts, records
+from bmcli.column_records import ColumnRecord, validate_record
 from bmcli.commands.export import ExportResult
+from bmcli.data import targets
 from bmcli.errors import ArtefactRejected
 from bmcli.export import artefacts, card, operators, schema
+from bmcli.records import validate_as
 from bmcli.runs import Run
-from bmcli.specs import DataSpec
+from bmcli.specs import Column, DataSpec
 from tests.commands.conftest import Bmcli, bmcli
 from tests.inputs.test_laws import CASES, text
 
@@ -191,7 +195,7 @@ PATHS = ["../rows.csv", "/etc/hostname", "a/../b", "./model.tflite", "", "a//b",
 def test_listed_files_lie_inside(own: Callable[[str], Path], path: str) -> None:
     folder = own("litert")
     forge(folder, lambda values: values["files"].append({"path": path, "bytes": 1, "sha256": "0" * 64}))
-    with pytest.raises(ArtefactRejected, match=r"card\.json: files\.3\.path: .*not a path inside"):
+    with pytest.raises(ArtefactRejected, match=r"card\.json: files\.\d+\.path: .*not a path inside"):
         artefacts.open_artefact(folder)
 
 
@@ -206,11 +210,13 @@ def test_a_listed_file_that_is_a_pipe_is_not_read(own: Callable[[str], Path]) ->
 OPTIONAL = {
     "threshold", "temperature", "quantiles", "warm_up", "count", "metrics", "intervals", "pooled", "notation",
     "missing_cells", "marked", "spelling", "spellings", "converted", "derivation", "unseen_share",
+    "positive", "weight",
 }  # fmt: skip
 NULLABLE = {"license", "seal", "quantize", "limits", "agreement", "max_difference", "metric_drop", "stratified_by",
-            "weight", "weights", "dimension", "low", "high"}  # fmt: skip
+            "weight", "weights", "dimension", "low", "high", "rounding", "model_r2", "difference", "limit", "r2",
+            "request", "compressed"}  # fmt: skip
 FREE = {"options", "trained_with", "versions", "counts", "groups", "rows", "evaluation", "invalid_cells", "source",
-        "metrics", "intervals"}  # fmt: skip
+        "metrics", "intervals", "outputs", "positive"}  # fmt: skip
 """Fields by free names, any of which may be gone."""
 
 
@@ -306,7 +312,7 @@ MISFITS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     ),
     "no such format": (lambda values: _state_of(values, "sent").update(formats=["%Q"]), "patterns: they do not"),
     "cells that fill the memory": (lambda values: values["inputs"][0].update(shape=[2**20, 2**20]), "a cell of more"),
-    "shapes below zero": (lambda values: values["inputs"][0].update(shape=[-1]), "inputs.0.number.shape.0"),
+    "shapes below zero": (lambda values: values["inputs"][0].update(shape=[-1]), "inputs.0.shape.0"),
     "infinite numbers": (lambda values: _state_of(values, "weight").update(fill=["Infinity"]), "fill.0"),
     "another column": (lambda values: values["inputs"][0].update(name="height"), "its columns differ from"),
     "a column twice": (lambda values: values["inputs"].append(values["inputs"][0]), "its columns differ from"),
@@ -314,7 +320,8 @@ MISFITS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "a file of the user": (lambda values: values["source"].update(table="/etc/passwd"), "source.table: no option"),
     "options that no source has": (lambda values: values["source"].update(command="rm"), "source.command"),
     "a threshold of three classes": (
-        lambda values: values["outputs"][0]["state"].update(threshold=0.5), "a threshold without two classes"
+        lambda values: values["outputs"][0]["state"].update(threshold=0.5),
+        "a threshold or a positive class without two classes",
     ),
     "text in place of a threshold": (
         lambda values: values["outputs"][0]["state"].update(temperature="1"), "is not that of classification"
@@ -383,7 +390,8 @@ def test_what_every_kind_of_column_fits_is_what_an_artefact_may_hold(name: str) 
     column = CASES[name].fit()
     values = json.loads(json.dumps({"inputs": DataSpec((column,), (), {}, "", "").to_json()["inputs"]}))
     with pytest.raises(ValueError, match=r"^targets: "):  # the first fault is what is left out
-        schema.validate_record(schema.PreprocessingRecord, values)
+        validate_record(schema.PreprocessingRecord, values)
+    inputs.get_traits(validate_as(Column, values["inputs"][0])).check_state()
 
 
 @pytest.mark.parametrize("kind", parts.names("data.sources"))
@@ -408,7 +416,11 @@ def test_every_kind_of_target_is_one_of_an_artefact(name: str) -> None:
     part = parts.load("data.targets", kind)
     column = part.fit("y", rows, part.Options(**options))
     values = json.loads(json.dumps(vars(column)))
-    assert schema.validate_record(schema.TargetColumn, values).name == "y"
+    assert validate_record(ColumnRecord, values).name == "y"
+    targets.check_state(column)
+    for name in column.state:
+        with pytest.raises(ValueError, match=rf"^state\.{name}"):
+            targets.check_state(replace(column, state={**column.state, name: {"": 0}}))
 
 
 @pytest.mark.slow

@@ -31,6 +31,7 @@ def require_verified(name: str, precision: str, formats: str, folder: Path, cach
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.slow
 def test_a_network_of_mixed_precision_is_exported(precision: str, tmp_path: Path, cache: Path) -> None:
     require_verified("mlp", precision, "saved_model,litert", tmp_path, cache)
 

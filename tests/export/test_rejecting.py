@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from bmcli.commands import export as command
 from bmcli.commands.export import ExportResult
-from bmcli.errors import ArtefactRejected, RunFailed
-from bmcli.export import ExportableModel, WrittenModel, artefacts, card
+from bmcli.errors import ArtefactRejected, BmcliError, RunFailed
+from bmcli.export import ExportableModel, FormatOptions, WrittenModel, artefacts, card, require_installed
+from bmcli.export.agreement import Limits, RoundingLimit, resolve_limits
+from bmcli.export.conversion import run_converter
 from bmcli.export.formats import litert, saved_model
-from bmcli.export.verify import Limits, resolve_limits
 from bmcli.recipe.export import VerifyOptions
 from bmcli.runs import Run
 from bmcli.specs import DataSpec
@@ -123,13 +125,49 @@ def test_a_format_that_fails_does_not_stop_the_others(
     assert list(table_run.exports.glob(".*")) == []
 
 
+def test_the_text_of_a_converter_is_in_a_log_and_one_line_of_it_is_told(
+    bmcli: Bmcli, table_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(converter: Any, options: Any) -> bytes:
+        os.write(2, b"loc(fused<callsite>) of the compiler\n" * 500)
+        raise ValueError(
+            "loc(somewhere)\n" * 100 + "x.cc: error: 'tf.Odd' op is neither custom nor flex\n" + "more\n" * 100
+        )
+
+    monkeypatch.setattr(litert, "_convert", failing)
+    done = bmcli("export", table_run.folder, "--formats", "litert")
+    assert done.code == 1
+    assert "error: 'tf.Odd' op is neither custom nor flex." in done.err
+    assert "callsite" not in done.err
+    assert "more" not in done.err
+    log = table_run.exports / "litert-conversion.log"
+    assert log.name in done.err
+    assert log.read_text().count("callsite") == 500
+    assert log.read_text().count("more") == 100
+    log.unlink()
+
+
+def test_a_converter_that_succeeds_leaves_no_log(tmp_path: Path) -> None:
+    with run_converter("onnx", tmp_path / "folder"):
+        os.write(2, b"a warning\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["litert", "onnx", "openvino"])
+def test_every_format_of_a_converter_runs_it_with_a_log(kind: str) -> None:
+    source = Path(litert.__file__).with_name(f"{kind}.py").read_text()
+    assert source.count("with run_converter(options.name, folder):") == 1
+
+
 def test_a_recipe_sets_the_limits() -> None:
-    options = VerifyOptions(agreement=0.9, max_difference="none", metric_drop=0.2)
+    options = VerifyOptions(agreement=0.9, max_difference="none", model_r2=0.5, metric_drop=0.2)
     table, pictures = (DataSpec((CASES[name].fit(),), (), {}, "", "") for name in ("category", "image"))
-    assert resolve_limits(options, "float32", table) == Limits(0.9, None, 0.2)
-    assert resolve_limits(VerifyOptions(), "float32", table) == Limits(1.0, 1e-4, 0.001)
-    assert resolve_limits(VerifyOptions(), "reduced", pictures) == Limits(0.99, None, 0.01, 0.1, allowed_rows=1)
-    assert resolve_limits(options, "int8", table) == Limits(0.9, None, 0.2, 0.1)
+    rounding = RoundingLimit(1e-5, 1e-4, 0.01)
+    assert resolve_limits(options, "float32", table) == Limits(0.9, None, 0.2, 0.5)
+    assert resolve_limits(VerifyOptions(), "float32", table) == Limits(1.0, rounding, 0.001, 0.9999)
+    assert resolve_limits(VerifyOptions(max_difference=0.5), "float32", table).limit_difference(1e6) == 0.5
+    assert resolve_limits(VerifyOptions(), "reduced", pictures) == Limits(0.99, None, 0.01, 0.99, 0.1, allowed_rows=1)
+    assert resolve_limits(options, "int8", table) == Limits(0.9, None, 0.2, 0.5, 0.1)
     assert [resolve_limits(VerifyOptions(), "int8", spec).agreement for spec in (table, pictures)] == [0.99, 0.995]
 
 
@@ -160,6 +198,32 @@ def test_a_format_that_is_not_installed_names_the_extra(
     done = bmcli("export", table_run.folder, "--formats", "litert")
     assert done.code == 2
     assert "pip install 'bmcli[litert]'" in done.err
+
+
+def test_a_format_that_is_not_installed_does_not_stop_the_others(
+    bmcli: Bmcli, table_run: Run, write_again: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_again(1)
+    monkeypatch.setattr(saved_model.Options, "EXTRA", ("no_such_module",))
+    done = bmcli("export", table_run.folder, "--formats", "saved_model,litert", "--json")
+    assert done.code == 2
+    (failed,) = done.json()["failed"]
+    assert failed["format"] == "saved_model"
+    assert "no_such_module" in failed["message"]
+    assert "pip install 'bmcli[saved_model]'" in done.err
+    (artefact,) = done.json()["artefacts"]
+    assert artefact["verified"]
+    assert Path(artefact["path"]).is_dir()
+
+
+def test_the_modules_of_a_format_of_others_are_installed_by_their_names() -> None:
+    class Options(FormatOptions):
+        EXTRA = ("no_such_module",)
+        kind: Literal["tape"] = "tape"
+
+    with pytest.raises(BmcliError, match="tape needs packages that are not installed: no_such_module") as raised:
+        require_installed(Options())
+    assert raised.value.faults[0].suggestion == "Install it: pip install no_such_module."
 
 
 def test_the_formats_of_the_command_line() -> None:

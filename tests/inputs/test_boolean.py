@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from bmcli.errors import BmcliError
 from bmcli.inputs import boolean
-from bmcli.raw_columns import RowFault
+from bmcli.raw_columns import ColumnCells, RowFault
 from bmcli.specs import Column
 
 NAN = float("nan")
@@ -44,6 +44,21 @@ def test_words_are_1_and_0(words: tuple[str, str]) -> None:
     assert boolean.encode(rows, fit(rows)).tolist() == [[1], [0]]
 
 
+@pytest.mark.parametrize(
+    ("words", "is_boolean"),
+    [
+        ("yes y no n", True), ("yes no n", True), ("true t false f 1 0", True), ("on off yes no", True),
+        ("sí si no", True), ("ja nein", True), ("si no", True), ("yes 0", True),
+        ("t f n", False), ("yes no true", False), ("1 0 n", False), ("yes y", False), ("yes no maybe", False),
+    ],
+)  # fmt: skip
+def test_several_spellings_are_a_boolean_if_each_has_its_opposite(words: str, is_boolean: bool) -> None:
+    guess = boolean.guess(ColumnCells("x", text(*words.split() * 12)))
+    assert (guess is not None) == is_boolean
+    if guess is not None:
+        assert bool(guess.doubt) == (len(words.split()) > 2)
+
+
 def test_words_of_another_language() -> None:
     column = fit(text("Igen", "nem"), yes=("igen",), no=("nem",))
     assert boolean.encode(text("IGEN", "Nem"), column).tolist() == [[1], [0]]
@@ -74,7 +89,7 @@ def test_vectors_have_a_flag_for_each_channel() -> None:
 def test_another_word_is_a_fault() -> None:
     with pytest.raises(RowFault, match="expected yes or no, received 'maybe'") as caught:
         fit(text("yes", None, "maybe"))
-    assert (caught.value.row, caught.value.suggestion) == (2, "List the words as `yes: [...]` and `no: [...]`.")
+    assert (caught.value.row, caught.value.option) == (2, "List the words as `yes: [...]` and `no: [...]`.")
 
 
 @pytest.mark.parametrize("value", [2, -1, 0.5, float("inf")])

@@ -46,7 +46,7 @@ def test_a_column_fitted_on_text_takes_whole_numbers() -> None:
 def test_fractions_are_no_categories() -> None:
     with pytest.raises(RowFault, match="expected a whole number") as caught:
         fit(np.array([1.0, 0.5]))
-    assert caught.value.suggestion == "Read it as `kind: number`."
+    assert caught.value.option == "Read it as `kind: number`."
 
 
 def test_a_number_that_is_missing_is_no_category() -> None:

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from bmcli import dates
 from bmcli.dates import parsing, reading
+from bmcli.encoder import date as encoder_of_dates
 from bmcli.errors import BmcliError
-from bmcli.export import encoder
 from bmcli.inputs import Guess, date
 from bmcli.layers.date_encoder import PERIODS, DateEncoder
 from bmcli.raw_columns import ColumnCells, RowFault
@@ -36,7 +36,7 @@ def seconds(cell: str, form: str) -> int | None:
     times, is_date = parsing.parse_times(text(cell), [form])
     pattern = dates.compile_format(form)
     state = {"formats": [form], "patterns": [[form, pattern.regex, list(pattern.fields)]], "missing_cells": []}
-    encoded = encoder._parse_seconds(cell, {"raw_dtype": "string", "state": state})
+    encoded = encoder_of_dates._parse_seconds(cell, {"raw_dtype": "string", "state": state})
     found = {
         int(moments[0]) if present[0] else None,
         int(times[0] // parsing.MICROSECONDS) if is_date[0] else None,
@@ -80,6 +80,11 @@ def test_every_moment_of_the_calendar_is_read_as_python_reads_it(moments: list[d
         ("1/2/69", "%m/%d/%y", datetime(1969, 1, 2)),
         ("1/2/68", "%m/%d/%y", datetime(2068, 1, 2)),
         ("20240229", "%Y%m%d", datetime(2024, 2, 29)),
+        ("29022024", "%d%m%Y", datetime(2024, 2, 29)),
+        ("1022024", "%d%m%Y", datetime(2024, 2, 1)),
+        ("11112024", "%m%d%Y", datetime(2024, 11, 11)),
+        ("1122024.0", "%m%d%Y", datetime(2024, 1, 12)),
+        ("122024", "%d%m%Y", None),
         ("3 SEPT 2024", "%d %b %Y", datetime(2024, 9, 3)),
         ("Mon, 03 June 2024 12:05 am", "%a, %d %B %Y %I:%M %p", datetime(2024, 6, 3, 0, 5)),
         ("June 3, 2024 12:05 PM", "%b %d, %Y %I:%M %p", datetime(2024, 6, 3, 12, 5)),
@@ -331,7 +336,7 @@ def test_cells_that_mark_missing_dates_are_counted() -> None:
 def test_a_fault_names_all_cells_that_are_no_dates() -> None:
     with pytest.raises(RowFault, match="received 'soon'") as caught:
         fit(text("2024-01-01", "soon", "2024-01-02", "later"), format="iso")
-    assert caught.value.suggestion == 'If they are missing, write `missing_cells: ["soon", "later"]` beside its kind.'
+    assert caught.value.option == 'If they are missing, write `missing_cells: ["soon", "later"]` beside its kind.'
 
 
 def test_dates_as_numbers_do_not_fit_dates_as_text() -> None:

@@ -220,11 +220,26 @@ def test_a_corrupt_file_is_a_fault_of_its_row(name: str) -> None:
 
 
 @pytest.mark.parametrize("share", [0.4, 0.9, 0.98])
-def test_a_truncated_jpeg_is_a_fault(share: float) -> None:
+def test_a_truncated_jpeg_is_a_fault_without_a_line_of_the_jpeg_library(
+    share: float, capfd: pytest.CaptureFixture[str]
+) -> None:
     whole = encoded(pixels(64, 64), "jpg")
     column = fit(files(whole))
+    capfd.readouterr()
     with pytest.raises(RowFault, match="the JPEG picture is damaged or cut off"):
         image.encode(files(whole[: int(share * len(whole))]), column)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_jpeg_that_the_library_only_remarks_on_is_read_without_its_remark(capfd: pytest.CaptureFixture[str]) -> None:
+    whole = encoded(pixels(64, 64), "jpg")
+    # The library writes "Corrupt JPEG data: premature end of data segment", and goes on.
+    remarked = files(whole[:-60] + bytes([0, 1, 2, 3]) * 4 + whole[-44:])
+    column = fit(files(whole))
+    capfd.readouterr()
+    assert image.encode(remarked, column).shape == (1, 64, 64, 3)
+    image.check(remarked, image.Options())
+    assert capfd.readouterr().err == ""
 
 
 def test_the_first_of_several_faults_is_raised() -> None:

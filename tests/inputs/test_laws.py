@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,7 @@ MOMENTS = text("29/02/2024 23:59", "01/03/2024 7:05", None)
 MORE_MOMENTS = text("1/1/1970 0:00", None, "31/12/2099 12:30")
 SAYINGS = text("To be, or not to be!", "that IS the question", None, "Ça va? Жя: to be", "")
 MORE_SAYINGS = text("be be be to", "nothing known", None, "", "\u00a0 the\tquestion?", "ça va 👍")
+RARE_TOO = {"kind": "words", "min_count": 1}
 COLOURS = text("red; blue", "blue", None, "green;red;red", " ; ")
 MORE_COLOURS = text("blue;blue ;pink", "", "red;green;blue;black", None)
 SPELLINGS = text("3", "3.0", "12", "Zu\u0308rich", None)
@@ -148,15 +150,30 @@ CASES = {
     "date, weeks": Case("date", text("2021-W05-3", "2020-W53-7"), text("1999-W01-1", ""), {"format": "%G-W%V-%u"}),
     "date of numbers": Case("date", np.array([1.7e9, NAN, 1.6e9 + 60]), np.array([-1, 1e10])),
     "text": Case("text", SAYINGS, MORE_SAYINGS),
-    "text, decomposed": Case("text", SAYINGS, text("C\u0327a va", "Ça va, A\u030angstro\u0308m"), {"min_count": 1}),
-    "text, raw": Case("text", SAYINGS, text("C\u0327a va", "Ça va"), {"min_count": 1, "normalize": False}),
-    "text, bag": Case("text", SAYINGS, MORE_SAYINGS, {"encoding": "bag", "punctuation": "drop", "accents": "strip"}),
-    "text, embedded bag": Case("text", SAYINGS, MORE_SAYINGS, {"dimension": 3, "ngrams": (1, 1), "lowercase": False}),
+    "text, decomposed": Case("text", SAYINGS, text("C\u0327a va", "Ça va, A\u030angstro\u0308m"), {"tokens": RARE_TOO}),
+    "text, raw": Case("text", SAYINGS, text("C\u0327a va", "Ça va"), {"tokens": RARE_TOO, "normalize": False}),
+    "text, bag": Case(
+        "text",
+        SAYINGS,
+        MORE_SAYINGS,
+        {"encoding": "bag", "accents": "strip", "tokens": {"kind": "words", "punctuation": "drop"}},
+    ),
+    "text, embedded bag": Case(
+        "text",
+        SAYINGS,
+        MORE_SAYINGS,
+        {"dimension": 3, "lowercase": False, "tokens": {"kind": "words", "ngrams": (1, 1)}},
+    ),
     "text, sequence": Case("text", SAYINGS, MORE_SAYINGS, {"encoding": "sequence", "length": 3}),
     "text, characters": Case("text", SAYINGS, MORE_SAYINGS, {"tokens": "characters"}),
     "text, sequence of characters": Case(
-        "text", SAYINGS, MORE_SAYINGS, {"tokens": "characters", "encoding": "sequence", "punctuation": "drop"}
+        "text",
+        SAYINGS,
+        MORE_SAYINGS,
+        {"tokens": {"kind": "characters", "punctuation": "drop"}, "encoding": "sequence"},
     ),
+    "text, bytes": Case("text", SAYINGS, MORE_SAYINGS, {"tokens": "bytes"}),
+    "text, sequence of bytes": Case("text", SAYINGS, MORE_SAYINGS, {"tokens": "bytes", "encoding": "sequence"}),
     "image": Case("image", bytes_of(5, 4, 3), bytes_of(2, 4, 3)),
     "image, standard": Case("image", bytes_of(5, 4, 3, 3), bytes_of(2, 4, 3, 3), {"scale": "standard"}),
     "image, resized": Case("image", bytes_of(5, 8, 6, 3), bytes_of(2, 8, 6, 3), {"size": (5, 7), "channels": 1}),
@@ -179,6 +196,12 @@ CASES = {
         "image", files("png", "jpg"), files("png", "jpg"), {"size": (5, 9), "fit": "crop", "channels": 1}
     ),
 }
+
+if find_spec("sentencepiece") and find_spec("tensorflow_text"):  # pip install 'bmcli[text]'
+    CASES["text, pieces"] = Case("text", SAYINGS, MORE_SAYINGS, {"tokens": "bpe"})
+    CASES["text, sequence of pieces"] = Case(
+        "text", SAYINGS, MORE_SAYINGS, {"tokens": "unigram", "encoding": "sequence"}
+    )
 
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 

@@ -30,8 +30,19 @@ def rows(*cells: str | None) -> pa.ChunkedArray:
     return pa.chunked_array([pa.array(cells, pa.string())])
 
 
+def options_of(**options: Any) -> text.Options:
+    """Options of a text, with those of its tokens beside them."""
+    unit = {name: options.pop(name) for name in ("ngrams", "punctuation", "min_count", "size") if name in options}
+    return text.Options(tokens={"kind": options.pop("tokens", "words"), **unit}, **options)
+
+
 def fit(*cells: str | None, **options: Any) -> Column:
-    return text.fit("x", rows(*cells), text.Options(**{"min_count": 1, **options}))
+    return text.fit("x", rows(*cells), options_of(**{"min_count": 1, **options}))
+
+
+def vocabulary_of(column: Column) -> list[str]:
+    terms: list[str] = column.state["tokenizer"]["vocabulary"]
+    return terms
 
 
 def terms(cell: str, **options: Any) -> list[str]:
@@ -48,14 +59,14 @@ def vectors(column: Column, *cells: str | None) -> np.ndarray:
 
 def in_our_order(vectorizer: Any, column: Column, texts: list[str]) -> np.ndarray:
     found = vectorizer.transform(texts).toarray()
-    return found[:, [vectorizer.vocabulary_[term] for term in column.state["vocabulary"]]]
+    return found[:, [vectorizer.vocabulary_[term] for term in vocabulary_of(column)]]
 
 
 @pytest.mark.parametrize("ngrams", [(1, 1), (1, 2), (2, 3)])
 def test_tfidf_is_that_of_scikit_learn(ngrams: tuple[int, int]) -> None:
     column = fit(*REVIEWS, ngrams=ngrams, punctuation="drop")
     theirs = TfidfVectorizer(token_pattern=r"(?u)\w+", ngram_range=ngrams).fit(REVIEWS)
-    assert set(theirs.vocabulary_) == set(column.state["vocabulary"])
+    assert set(theirs.vocabulary_) == set(vocabulary_of(column))
     others = ["good tea and a bad bad box", "nothing of it", "the the the"]
     for texts in (REVIEWS, others):
         np.testing.assert_allclose(vectors(column, *texts), in_our_order(theirs, column, texts), atol=1e-6)
@@ -65,14 +76,14 @@ def test_tfidf_is_that_of_scikit_learn(ngrams: tuple[int, int]) -> None:
 def test_a_bag_of_characters_is_that_of_scikit_learn(ngrams: tuple[int, int]) -> None:
     column = fit(*REVIEWS, encoding="bag", tokens="characters", ngrams=ngrams)
     theirs = CountVectorizer(analyzer="char", ngram_range=ngrams).fit(REVIEWS)
-    assert set(theirs.vocabulary_) == set(column.state["vocabulary"])
+    assert set(theirs.vocabulary_) == set(vocabulary_of(column))
     np.testing.assert_array_equal(vectors(column, *REVIEWS), in_our_order(theirs, column, REVIEWS))
 
 
 def test_accents_are_stripped_as_scikit_learn_strips_them() -> None:
     cells = ["Déjà vu, ÅNGSTRÖM e\u0301", "Ελλάδα ёлка й", "한국 がく"]
     theirs = CountVectorizer(token_pattern=r"(?u)\w+", strip_accents="unicode").fit(cells[:2])
-    assert set(fit(*cells[:2], accents="strip", **{**PLAIN, "ngrams": (1, 1)}).state["vocabulary"]) == set(
+    assert set(fit(*cells[:2], accents="strip", **{**PLAIN, "ngrams": (1, 1)}).state["tokenizer"]["vocabulary"]) == set(
         theirs.vocabulary_
     )
     assert terms(cells[2], accents="strip") == ["한국", "がく"]
@@ -106,9 +117,9 @@ def test_texts_are_split_into_characters(options: dict[str, Any], expected: list
 
 
 def test_the_vocabulary_is_the_most_frequent_terms_and_then_the_first_by_letters() -> None:
-    column = fit("b b c d", "a c d", ngrams=(1, 1), vocabulary=3)
-    assert column.state["vocabulary"] == ["b", "c", "d"]
-    assert fit("b b c d", "a c d", ngrams=(1, 1), min_count=2).state["vocabulary"] == ["b", "c", "d"]
+    column = fit("b b c d", "a c d", ngrams=(1, 1), size=3)
+    assert vocabulary_of(column) == ["b", "c", "d"]
+    assert fit("b b c d", "a c d", ngrams=(1, 1), min_count=2).state["tokenizer"]["vocabulary"] == ["b", "c", "d"]
 
 
 def test_terms_of_other_rows_are_not_learned() -> None:
@@ -135,8 +146,32 @@ def test_texts_are_cut_at_the_length_of_nearly_all() -> None:
     assert fit(*cells, ngrams=(1, 1)).shape == (2, 100)
     assert fit(*cells, ngrams=(1, 1), length=7).shape == (2, 7)
     assert fit(*cells, encoding="sequence").shape == (96,)
+    assert fit(*cells, encoding="sequence", length=0.5).shape == (51,)
     longest = " ".join(f"w{i}" for i in range(5000))
+    assert fit(longest, encoding="sequence", length=0.9).shape == (5000,)
     assert fit(longest, longest, ngrams=(1, 1)).shape == (2, 2048)
+
+
+def test_n_grams_of_edges_tell_how_a_text_ends() -> None:
+    column = text.fit(
+        "x", rows("ann", "nan"), text.Options(tokens={"kind": "characters", "edges": True, "min_count": 1})
+    )
+    assert {" a", " n", "n ", "nn ", " an", "nan "} < set(vocabulary_of(column))
+    assert not vectors(column, "", None).any()
+    theirs = TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 4)).fit(["ann", "nan"])
+    assert set(theirs.vocabulary_) == set(vocabulary_of(column))
+    np.testing.assert_allclose(vectors(column, "ann", "nana"), in_our_order(theirs, column, ["ann", "nana"]), atol=1e-6)
+
+
+@pytest.mark.parametrize("encoding", ["bag", "sequence"])
+def test_a_plan_shows_the_tokens_of_texts(encoding: str) -> None:
+    column = fit("a a b", "a c", "a", encoding=encoding, ngrams=(1, 1), min_count=2, length=2)
+    summary = text.get_traits(column).summarize_tokens(text.encode(rows("a b", "a", None), column))
+    assert summary is not None
+    assert (summary.tokens, summary.length) == ("1 words", 2)
+    assert summary.unknown_share == pytest.approx(2 / 6)
+    assert summary.cut_share == (0 if encoding == "bag" else pytest.approx(1 / 6))
+    assert summary.samples == ((("a",), ("a",), ()) if encoding == "bag" else (("a", "?"), ("a",), ("?",)))
 
 
 def test_a_bag_with_a_dimension_is_the_vector_times_a_matrix() -> None:
@@ -181,12 +216,12 @@ def test_texts_without_terms_are_a_fault(cells: list[str | None], options: dict[
     [
         ({"ngrams": (2, 1)}, "shortest, longest"),
         ({"encoding": "sequence", "ngrams": (1, 2)}, "have no order"),
-        ({"tokens": "characters", "punctuation": "split"}, "needs `tokens: words`"),
+        ({"tokens": "characters", "punctuation": "split"}, "Input should be 'drop' or 'keep'"),
     ],
 )
 def test_options_that_do_not_fit_are_a_fault(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
-        text.Options(**options)
+        options_of(**options)
 
 
 def test_a_family_of_sequences_says_how_it_can_read_a_text() -> None:
@@ -225,16 +260,15 @@ def test_prose_without_blanks_is_text_of_characters(cells: list[str | None]) -> 
     assert (found.needs_options, found.options) == (False, {"tokens": "characters"})
     assert "without blanks between words" in found.why
     # A recipe that says `text` alone means the same.
-    column = fit(*cells, min_count=2)
-    assert column.state["tokens"] == "characters"
+    column = text.fit("x", rows(*cells), text.Options())
+    assert column.state["tokenizer"]["kind"] == "characters"
     assert text.get_traits(column).reading_options == {"tokens": "characters"}
 
 
 def test_words_between_blanks_stay_words() -> None:
-    column = fit(*REVIEWS)
-    assert column.state["tokens"] == "words"
+    column = text.fit("x", rows(*REVIEWS), text.Options())
+    assert column.state["tokenizer"]["kind"] == "words"
     assert text.get_traits(column).reading_options == {}
-    assert fit("今天天气 很好", "今天天气 不错", punctuation="split").state["tokens"] == "words"
 
 
 @pytest.mark.parametrize(

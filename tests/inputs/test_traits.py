@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from keras import ops
 
 from bmcli import inputs, parts
-from bmcli.raw_columns import ColumnCells, is_file_column
+from bmcli.raw_columns import ColumnCells, is_file_column, is_text_column
 from bmcli.recipe.fields import convert_lists
 from bmcli.specs import Column, DataSpec
 from tests.inputs.test_laws import CASES, Case, every_case
@@ -48,6 +49,16 @@ def test_random_cells_are_served_like_those_of_the_data(case: Case) -> None:
     served = inputs.to_serving_array(case.rows, column)
     assert (cells.dtype, cells.shape[1:]) == (served.dtype, served.shape[1:])
     assert encode_cell(column, cells).shape == (3, *column.shape)
+
+
+@every_case
+def test_an_example_is_a_cell_that_can_be_read(case: Case) -> None:
+    column = case.fit()
+    example = inputs.get_traits(column).example
+    if example and is_text_column(case.rows):
+        cells = pa.chunked_array([example.split(" or ")])
+        encoded = np.asarray(inputs.kind_of(column).encode(cells, column))
+        assert np.isfinite(encoded).all()
 
 
 @every_case
@@ -104,7 +115,7 @@ def test_terms_are_paired_with_their_contributions(name: str) -> None:
     feature = np.asarray(kind.build_feature(column, ops.convert_to_tensor(encoded)).tensor)
     terms = kind.get_traits(column).attribute_terms(encoded[0], feature[0])
     assert terms
-    assert {term for term, _ in terms} <= {*column.state["vocabulary"], "?"}
+    assert {term for term, _ in terms} <= {*column.state["tokenizer"]["vocabulary"], "?"}
     assert sum(value for _, value in terms) == pytest.approx(float(feature[0].sum()), abs=1e-5)
 
 

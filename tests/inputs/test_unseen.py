@@ -80,8 +80,9 @@ def test_dates_far_outside_of_the_training_rows_are_counted() -> None:
 
 def test_texts_without_a_known_term_are_counted() -> None:
     rows, more = text("red house", "old house"), text("a house", "new tower", "", None, "x " * 100 + "house")
-    assert count("text", rows, more, min_count=1) == 1
-    assert count("text", rows, more, min_count=1, encoding="sequence", length=300) == 1
+    tokens = {"kind": "words", "min_count": 1}
+    assert count("text", rows, more, tokens=tokens) == 1
+    assert count("text", rows, more, tokens=tokens, encoding="sequence", length=300) == 1
 
 
 @pytest.mark.parametrize(

@@ -32,3 +32,12 @@ def test_everything_without_required_options_can_be_made(family: str) -> None:
     assert kinds or family == "schedules"
     for kind in kinds:
         assert make_keras_object(family, KerasObject(kind)) is not None
+
+
+@pytest.mark.parametrize("kind", ["spatial_dropout1d", "dropout", "bidirectional"])
+def test_every_layer_can_be_frozen(kind: str) -> None:
+    options = {"layer": {"kind": "lstm", "units": 2}} if kind == "bidirectional" else {"rate": 0.3}
+    layer = make_keras_object("layers", KerasObject(kind, {**options, "trainable": False}))
+    layer.build((None, 3, 2))
+    assert not layer.trainable
+    assert layer.trainable_variables == []

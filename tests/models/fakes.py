@@ -12,6 +12,7 @@ from bmcli import parts
 from bmcli.inputs import Feature, InputTraits
 from bmcli.models import VECTOR, build_linear_head, create_keras_model
 from bmcli.objectives import describe_outputs
+from bmcli.recipe.fields import PartField
 from bmcli.specs import Column, DataSpec
 
 CLASSES = ("red", "green", "blue")
@@ -37,7 +38,7 @@ def number(name: str = "price", mean: float = 0.0, scale: float = 1.0) -> Column
 def spec(*inputs: Column, targets: tuple[Column, ...] = (category(),)) -> DataSpec:
     data = DataSpec(tuple(inputs), targets, {"train": 8, "validation": 0, "test": 0}, "", "")
     usual = {each.name: parts.load("data.targets", each.kind).OBJECTIVE for each in targets}
-    return describe_outputs({name: SimpleNamespace(kind=kind) for name, kind in usual.items()}, data)
+    return describe_outputs({name: PartField("objectives").check(kind) for name, kind in usual.items()}, data)
 
 
 def build_network(family: Any, options: Any, data: DataSpec) -> keras.Model:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -11,7 +12,7 @@ from sklearn import metrics
 
 from bmcli.errors import BmcliError
 from bmcli.models import Features
-from bmcli.objectives import classification
+from bmcli.objectives import classification, name_metric
 from bmcli.recipe import catalogue
 from bmcli.recipe.fields import KerasObject, PartField
 from bmcli.specs import Column
@@ -250,7 +251,7 @@ def test_losses_for_two_classes_name_the_one_for_more() -> None:
 
 def measured(target: Column, kind: str, truth: np.ndarray, logits: np.ndarray, **options: Any) -> float:
     objective = build(target)
-    measure = objective.metrics((KerasObject(kind, {**REQUIRED.get(kind, {}), **options}),))[kind]
+    (measure,) = list(objective.metrics((KerasObject(kind, {**REQUIRED.get(kind, {}), **options}),)).values())[1:]
     measure.update(tf.constant(truth), objective.predict(tf.constant(logits)))
     return float(measure.keras_metric.result())
 
@@ -287,8 +288,9 @@ def test_every_suitable_metric_works_inside_a_compiled_step(target: Column) -> N
         if "k" not in REQUIRED.get(kind, {}) or target is THREE
     ]
     objective = build(target)
-    measures = objective.metrics(tuple(KerasObject(kind, REQUIRED.get(kind, {})) for kind in kinds))
-    assert list(measures) == ["accuracy", *kinds]
+    configs = tuple(KerasObject(kind, REQUIRED.get(kind, {})) for kind in kinds)
+    measures = objective.metrics(configs)
+    assert list(measures) == ["accuracy", *map(name_metric, configs)]
     assert all(measure.keras_metric.variables for measure in measures.values())
 
     def update(truth: Any, logits: Any) -> None:
@@ -313,9 +315,111 @@ def test_metrics_are_fresh_each_time() -> None:
     assert (float(first.result()), float(second.result())) == (1.0, 0.0)
 
 
-def test_metrics_of_one_name_are_numbered() -> None:
-    extra = tuple(KerasObject("precision", {"class_id": each}) for each in range(3))
-    assert list(build().metrics(extra)) == ["accuracy", "precision", "precision_2", "precision_3"]
+def test_metrics_are_named_by_their_options() -> None:
+    extra = (
+        KerasObject("precision"),
+        *(KerasObject("precision", {"class_id": each}) for each in range(2)),
+        KerasObject("auc", {"curve": "PR", "num_thresholds": 50}),
+        KerasObject("precision_at_recall", {"recall": 0.9}),
+    )
+    assert list(build().metrics(extra)) == [
+        "accuracy", "precision", "precision_class_id_0", "precision_class_id_1", "auc_curve_PR_num_thresholds_50",
+        "precision_at_recall_0.9",
+    ]  # fmt: skip
+
+
+def test_a_metric_that_is_listed_twice_is_a_fault() -> None:
+    with pytest.raises(BmcliError, match="auc is listed twice with the same options") as raised:
+        build().metrics((KerasObject("auc"), KerasObject("precision"), KerasObject("auc")))
+    assert raised.value.faults[0].path == "train.metrics.2"
+
+
+# With "bad" first, the class that scikit-learn would take as the negative one.
+LOANS = Column("status", "category", (), "int32", classes=("bad", "good"), class_counts=(1003, 2560))
+
+
+@pytest.mark.parametrize(
+    ("classes", "counts", "positive"),
+    [
+        (("bad", "good"), (1003, 2560), "bad"),
+        (("bad", "good"), (30, 20), "good"),
+        (("bad", "good"), (30, 30), "good"),
+        # By convention, however many rows mean yes.
+        (("no", "yes"), (10, 90), "yes"),
+        (("0", "1"), (10, 90), "1"),
+        (("False", "True"), (10, 90), "True"),
+        (("oui", "non"), (90, 10), "oui"),
+        (("yes", "maybe"), (90, 10), "maybe"),
+    ],
+)
+def test_the_positive_class_is_the_one_that_means_yes_or_the_rarer_one(
+    classes: tuple[str, str], counts: tuple[int, int], positive: str
+) -> None:
+    target = Column("status", "category", (), "int32", classes=classes, class_counts=counts)
+    assert build(target).output.state == {"positive": positive}
+
+
+@pytest.mark.parametrize(
+    ("classes", "written", "positive"),
+    [(("bad", "good"), "good", "good"), (("0", "1"), 0, "0"), (("false", "true"), False, "false"),
+     (("False", "True"), True, "True"), (("bad", "good"), "Good", "good")],
+)  # fmt: skip
+def test_a_recipe_names_the_positive_class(classes: tuple[str, str], written: Any, positive: str) -> None:
+    target = Column("status", "category", (), "int32", classes=classes, class_counts=(30, 70))
+    assert build(target, positive=written).output.state == {"positive": positive}
+
+
+@pytest.mark.parametrize(
+    ("target", "named", "message", "suggestion"),
+    [
+        (LOANS, "godo", "target 'status' has no class 'godo'", "Did you mean 'good'?"),
+        (LOANS, "xyz", "target 'status' has no class 'xyz'", "Known: bad, good."),
+        (THREE, "a", "a positive class needs a category of two classes, but target 'label' has 3", "Leave it out."),
+        (replace(LOANS, kind="ordered"), "bad", "has 2 ordered ones", "Leave it out."),
+    ],
+)
+def test_a_positive_class_that_cannot_be_is_a_fault(target: Column, named: str, message: str, suggestion: str) -> None:
+    with pytest.raises(BmcliError, match=message) as raised:
+        build(target, positive=named)
+    (found,) = raised.value.faults
+    assert (found.path, found.suggestion) == ("objective.positive", suggestion)
+
+
+@pytest.mark.parametrize("positive", ["bad", "good"])
+def test_metrics_of_two_classes_are_those_of_the_positive_one(positive: str) -> None:
+    truth, logits = rows(LOANS, 200)
+    objective = build(LOANS, positive=positive)
+    index = LOANS.classes.index(positive)
+    is_positive, p = truth == index, softmax(logits)[:, index]
+    is_predicted = logits.argmax(-1) == index
+    names = {"precision": metrics.precision_score, "recall": metrics.recall_score, "f1_score": metrics.f1_score}
+    measures = objective.metrics((*map(KerasObject, names), KerasObject("auc", {"curve": "PR"})))
+    for measure in measures.values():
+        measure.update(truth, objective.predict(logits))
+    found = {name: float(measure.keras_metric.result()) for name, measure in measures.items()}
+    for name, compute in names.items():
+        assert found[name] == pytest.approx(compute(is_positive, is_predicted)), name
+    assert found["auc_curve_PR"] == pytest.approx(metrics.average_precision_score(is_positive, p), abs=0.02)
+
+
+@pytest.mark.parametrize("loss", sorted(classification._LOSSES))
+def test_the_positive_class_changes_no_loss(loss: str) -> None:
+    truth, logits = rows(LOANS, 20)
+    bad, good = (losses(build(LOANS, loss=loss, positive=each), truth, logits) for each in ("bad", "good"))
+    np.testing.assert_array_equal(bad, good)
+
+
+@pytest.mark.parametrize("positive", ["bad", "good"])
+def test_a_served_threshold_is_that_of_the_positive_class(positive: str) -> None:
+    objective = build(LOANS, positive=positive)
+    objective = objective.with_output(replace(objective.output, state={**objective.output.state, "threshold": 0.2}))
+    p = np.array([[0.1, 0.9], [0.5, 0.5], [0.85, 0.15], [0.75, 0.25]], "float32")
+    served = [each.decode() for each in objective.serve(tf.constant(p), "decision").numpy()]
+    expected = ["good", "bad", "bad", "bad"] if positive == "bad" else ["good", "good", "bad", "good"]
+    assert served == expected
+    answers = classification.make_answers(objective.output, LOANS)
+    assert [LOANS.classes[each] for each in answers.predict_points(p)] == expected
+    assert answers.describe_decision() == f"'{positive}' if its probability is at least 0.2"
 
 
 def test_directions_are_known() -> None:

@@ -56,6 +56,8 @@ def test_an_option_name_gives_the_family_of_its_objects(option: str, family: str
         ("layers", "conv2d", {"filters": 3, "kernel_size": (3, 5), "strides": (1, 2), "padding": "same"}),
         ("layers", "bidirectional", {"layer": {"kind": "lstm", "units": 3, "return_sequences": True}}),
         ("layers", "reshape", {"target_shape": (-1, 2)}),
+        ("layers", "lstm", {"units": 3, "use_cudnn": False}),
+        ("layers", "gru", {"units": 3, "use_cudnn": "auto"}),
         ("layers", "random_rotation", {"factor": (-0.1, 0.1)}),
         ("optimizers", "adam", {"learning_rate": 1, "clipnorm": 1.0}),
         ("metrics", "auc", {"thresholds": (0.1, 0.5)}),
@@ -86,6 +88,11 @@ def test_right_options_pass(family: str, kind: str, options: dict[str, Any]) -> 
         ("dense", {"units": "3"}, (("units",), "expected a whole number of at least 1, received '3'.", "")),
         ("dense", {"units": 0}, (("units",), "expected a whole number of at least 1, received 0.", "")),
         ("dense", {"units": True}, (("units",), "expected a whole number of at least 1, received true.", "")),
+        (
+            "lstm",
+            {"units": 3, "use_cudnn": "yes"},
+            (("use_cudnn",), "expected true, false or auto, received 'yes'.", "Keras' default is 'auto'."),
+        ),
         ("dropout", {"rate": "x"}, (("rate",), "expected a number, received 'x'.", "")),
         (
             "flatten",

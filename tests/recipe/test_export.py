@@ -41,7 +41,7 @@ def test_every_artefact_has_a_folder_of_its_own(tmp_path: Path) -> None:
         ("export: {formats: [tflite]}\n", "no kind 'tflite'"),
         ("export: {formats: [litert, litert]}\n", "is there twice"),
         ("export: {formats: [{kind: litert, quantize: int4}]}\n", "'float16', 'dynamic', 'int8' or 'full_int8'"),
-        ("export: {formats: [{kind: keras, compress: [shrink]}]}\n", "no kind 'shrink'"),
+        ("export: {formats: [{kind: keras, compress: [shrink]}]}\n", "no compression 'shrink'"),
         ("export: {verify: {agreement: 2}}\n", "expected a number of at most 1"),
         ("export: {verify: {max_difference: much}}\n", "max_difference"),
     ],

@@ -119,10 +119,19 @@ def test_a_recipe_is_a_mapping(tmp_path: Path, text: str) -> None:
     assert "expected a recipe, a mapping of sections" in only_fault(write(tmp_path, text)).message
 
 
-@pytest.mark.parametrize("text", ["", "# nothing\n"])
-def test_an_empty_recipe_lacks_its_sections(tmp_path: Path, text: str) -> None:
-    found = faults(write(tmp_path, text))
-    assert {fault.message for fault in found} == {"'name' is missing.", "'data' is missing.", "'model' is missing."}
+@pytest.mark.parametrize("text", ["", "# nothing\n", "{}\n"])
+@pytest.mark.parametrize("overrides", [(), ("train.epochs=3",)])
+def test_an_empty_recipe_is_one_fault_of_its_file(tmp_path: Path, text: str, overrides: tuple[str, ...]) -> None:
+    fault = only_fault(write(tmp_path, text), overrides)
+    assert where(fault) == ("recipe.yaml", 1, 1)
+    assert "the file has no section" in fault.message
+    assert "`bmcli init DATA` writes a recipe" in fault.suggestion
+
+
+def test_keys_that_a_section_without_values_lacks_are_missing_where_it_stands(tmp_path: Path) -> None:
+    file = write(tmp_path, "name: a\nmodel: mlp\ndata: {}\n")
+    fault = only_fault(file, ["data.seed=3"])
+    assert (where(fault), fault.path) == (("recipe.yaml", 3, 1), "data.source")
 
 
 # Overrides

@@ -220,10 +220,11 @@ def test_targets_are_those_of_the_source_by_default(tmp_path: Path) -> None:
 def test_objectives_follow_from_the_targets(tmp_path: Path) -> None:
     usual = {
         "category": "classification", "labels": "multi_label", "ordered": "ordinal", "number": "regression",
-        "count": "count",
+        "count": "count", "tags": "tagging",
     }  # fmt: skip
     assert set(usual) == set(parts.names("data.targets"))
-    named = ", ".join(f"{kind}: {kind}" for kind in usual)
+    needed = {"tags": "{kind: tags, input: text}"}
+    named = ", ".join(f"{kind}: {needed.get(kind, kind)}" for kind in usual)
     text = table().replace("{label: category}", f"{{{named}}}")
     objectives = load_recipe(write(tmp_path, text)).recipe.objectives()
     assert {name: each.kind for name, each in objectives.items()} == usual

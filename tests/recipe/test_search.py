@@ -155,7 +155,7 @@ SECTION_FAULTS = [
     ),
     ("objective: [auto, siz]", "objective.1", "received 'siz'.", "Did you mean 'size'?"),
     ("objective: [auto, size, size]", "objective.2", "'size' is there twice.", ""),
-    ("trials: 0", "trials", "expected a number of at least 1, received 0.", ""),
+    ("trials: 1", "trials", "expected a number of at least 2, received 1.", ""),
     ("workers: two", "workers", "expected a whole number, received 'two'.", ""),
     ("pruning: medain", "pruning", "received 'medain'.", "Did you mean 'median'?"),
     ("stop: {tim: 2h}", "stop.tim", "no such key.", "Did you mean 'time'?"),
@@ -679,7 +679,9 @@ def test_an_impossible_candidate_names_its_values(tmp_path: Path) -> None:
     with pytest.raises(BmcliError) as caught:
         loaded.with_values({"model.kind": "mlp", "model.filters": [8]})
     (found,) = caught.value.faults
-    assert (found.path, found.place) == ("model.filters", None)
+    assert found.path == 'tune.space."model.filters"', "the user wrote the values of candidates there"
+    assert found.place is not None
+    assert found.place.text.strip().startswith("model.filters:")
     assert found.message == "no such key. The candidate: model.kind=mlp model.filters=[8]."
 
 

@@ -13,8 +13,8 @@ from bmcli.reports.page import format_duration, format_number, format_value, ren
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        *((0.93124, "0.9312"), (0.0, "0"), (-0.5, "-0.5"), (13108200.0, "13,108,200"), (123456.78, "123,456.8")),
-        *((1e-5, "1.000e-05"), (1e30, "1.000e+30"), (None, "-"), (float("nan"), "-"), (float("-inf"), "-∞")),
+        *((0.93124, "0.9312"), (0.0, "0"), (-0.5, "-0.5"), (13108200.0, "13,108,200"), (123456.78, "123,457")),
+        *((1e-5, "1e-05"), (1e30, "1e+30"), (None, "-"), (float("nan"), "-"), (float("-inf"), "-∞")),
     ],
 )
 def test_a_number_has_the_digits_that_count(value: float | None, text: str) -> None:

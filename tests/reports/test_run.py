@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +14,16 @@ from bmcli.commands.evaluate import evaluate
 from bmcli.commands.explain import ExplanationRequest, explain
 from bmcli.evaluation.folds import CrossValidationResult, FoldResult, summarize_folds
 from bmcli.evaluation.intervals import Resampling, compute_wilson_interval
-from bmcli.evaluation.learning_curve import LearningCurve, RowScores, compute_learning_curve
+from bmcli.evaluation.learning_curve import Forecast, LearningCurve, RowScores, compute_learning_curve
 from bmcli.evaluation.result import Evaluation
 from bmcli.metrics.info import SHARE
+from bmcli.number_texts import write_measure
 from bmcli.records import write_record
 from bmcli.reports.artefacts import ArtefactSummary, make_artefact_rows
 from bmcli.reports.costs import Cost, Latency
-from bmcli.reports.page import format_number
 from bmcli.reports.regenerate import render_folds, render_learning_curves
 from bmcli.reports.run import make_class_row
+from bmcli.reports.validation import make_curve_view
 from bmcli.runs import Run
 from bmcli.workflows.reporting import regenerate_report
 from tests import trained
@@ -58,6 +60,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Run:
     for name, good in (("litert", True), ("rejected/onnx", False)):
         (run.exports / name).mkdir(parents=True)
         found = {"verified": good, "agreement": 0.987, "max_difference": 1e-6, "failures": [] if good else ["too far."]}
+        found["summary"] = [f"{trained.SCRIPT} at most 1e-4."]
         lineage = {"model_sha256": hashlib.sha256(run.model.read_bytes()).hexdigest()}
         card = whole(bytes=2048, gzip_bytes=1024, verification={**compared, **found}, lineage=lineage)
         write_record(run.exports / name / "card.json", card)
@@ -171,15 +174,28 @@ def test_figures_of_classes_have_intervals(hostile: Run) -> None:
     around = compute_wilson_interval(round(rows[1].recall * rows[1].support), rows[1].support)
     assert (
         found.cells[3].text
-        == f"{format_number(rows[1].recall)} ({format_number(around.low)} to {format_number(around.high)})"
+        == f"{write_measure(rows[1].recall)} ({write_measure(around.low)} to {write_measure(around.high)})"
     )
 
 
 def test_artefacts_of_earlier_weights_are_marked() -> None:
-    made = ArtefactSummary("litert", 9, 9, True, 1.0, 0.0, 5, "test", None, (), "abc")
+    made = ArtefactSummary("litert", 9, 9, True, 1.0, 0.0, 5, "test", None, (), (), "abc")
     assert [make_artefact_rows([made], model)[0].cells[1].text for model in ("abc", "def")] == [
         "verified", "verified, but of earlier weights",
     ]  # fmt: skip
+
+
+def test_a_learning_curve_is_drawn_with_its_forecast() -> None:
+    places = (np.arange(2000) + 0.5) / 2000
+    scores = [RowScores(s, places[: int(500 * s)] > 0, places > 0.05 + (500 * s) ** -0.5) for s in (0.2, 0.4, 0.7, 1.0)]
+    curve = compute_learning_curve("label", "accuracy", SHARE, scores, Resampling(100))
+    assert curve.forecast.value is not None
+    view = make_curve_view(curve, 0)
+    assert ">forecast<" in view.figure
+    assert ">1,000<" in view.figure  # the number of rows of the forecast is on the axis
+    assert "With 1,000 rows it would be about" in view.summary
+    without = replace(curve, forecast=Forecast(1000, reason="the points do not follow a power law"))
+    assert ">forecast<" not in make_curve_view(without, 0).figure
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,10 @@ from dataclasses import replace
 
 import pytest
 
+from bmcli.evaluation.improvement import Improvement
+from bmcli.evaluation.intervals import Difference, Interval
 from bmcli.recipe.search import SearchParameter
+from bmcli.reports.scales import make_scale
 from bmcli.reports.tune import compute_seed_deviation, find_cheapest_within, render_search, summarize_winner
 from bmcli.trials import ConfirmedCandidate, SearchObjective, SearchResult, Task, Trial, TrialResult
 from tests.reports.pages import Page
@@ -135,6 +138,33 @@ def test_the_page_is_the_same_each_time() -> None:
     assert render_search(search(25, fail=0.1)) == render_search(search(25, fail=0.1))
 
 
+def test_the_page_says_what_the_search_was_worth() -> None:
+    auc = Difference("roc_auc", 0.809, 0.781, Interval(-0.05, -0.01, 0.95, "b"), 0.01, "b", "", "max")
+    accuracy = Difference("accuracy", 0.8, 0.81, Interval(-0.01, 0.03, 0.95, "b"), 0.4, "b", "", "max")
+    error = Difference("calibration_error", 0.1, 0.1, None, 1.0, "b", "it is biased.", "min")
+    improvement = Improvement("test", 262, "accuracy", {each.metric: each for each in (accuracy, auc, error)})
+    found = replace(search(5), verdict=improvement.describe(), test={"test/accuracy": 0.81})
+    text = Page(render_search(found, improvement)).text
+    assert "What the search was worth" in text
+    assert "the winner is worse than the recipe as it is written in roc_auc (0.781 instead of 0.809;" in text
+    rows = [["accuracy", "0.8000", "0.8100", "+0.0100", "-0.0100 to +0.0300", "within noise"]]
+    rows += [["roc_auc", "0.8090", "0.7810", "-0.0280", "-0.0500 to -0.0100", "worse"]]
+    rows += [["calibration_error", "0.1000", "0.1000", "0.0000", "none", "it is biased."]]
+    for row in rows:
+        assert " ".join(row) in " ".join(text.split())
+
+
+def test_the_recipe_may_lie_outside_of_the_space() -> None:
+    found = search(12)
+    written = {RATE: "auto", HIDDEN: [512], DROPOUT: None, "train.batch_size": 0}
+    recipe = replace(found.trials[0], task=Task("0000", written))
+    text = render_search(replace(found, trials=(recipe, *found.trials[1:])))
+    assert "0000 (recipe)" in text
+    scale = make_scale(RATE, SPACE[RATE], [recipe, *found.trials[1:]])
+    assert scale.bounds == (1e-4, 1e-1), "the axis stays that of the range"
+    assert scale.position(recipe) is None
+
+
 def test_the_summary_has_the_confirmed_result_of_the_winner() -> None:
     found = search(10)
     best = found.best()
@@ -153,7 +183,7 @@ def test_the_summary_has_the_confirmed_result_of_the_winner() -> None:
     text = Page(render_search(found)).text
     for words in (
         "shrinkage 0.03",
-        "± 0.01414 (standard deviation over seeds)",
+        "± 0.0141 (standard deviation over seeds)",
         "test/accuracy 0.8125",
         "runs/digits-tune/best",
     ):
@@ -199,7 +229,7 @@ def test_the_cheapest_within_one_standard_deviation_is_found() -> None:
     assert cheapest is not None
     assert cheapest.task.name == "1"
     text = Page(render_search(found)).text
-    assert "Trial 1 is the cheapest within one standard deviation (0.01414 over seeds) of the best" in text
+    assert "Trial 1 is the cheapest within one standard deviation (0.0141 over seeds) of the best" in text
     assert "with 50 % of its parameters" in text
 
 
@@ -221,5 +251,5 @@ def test_rungs_are_drawn_where_trials_continued() -> None:
 
 
 def test_a_candidate_that_lacks_a_parameter_is_shown_as_such() -> None:
-    assert "not used" in Page(render_search(search(12))).text
-    assert "not used" not in Page(render_search(search(12, {RATE: SPACE[RATE]}))).text
+    assert "not set" in Page(render_search(search(12))).text
+    assert "not set" not in Page(render_search(search(12, {RATE: SPACE[RATE]}))).text

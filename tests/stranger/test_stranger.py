@@ -22,6 +22,7 @@ from bmcli.runs import Run
 from tests.commands.conftest import Bmcli
 from tests.commands.test_kill import Killed
 from tests.export.forging import forge_preprocessing
+from tests.export.test_examples import run_program
 from tests.stranger.traces import RECIPE, ROWS, mark_readings
 
 PARTS = {
@@ -136,6 +137,9 @@ def test_artefacts_of_its_format_and_of_bmcli_are_verified(bmcli: Bmcli, run: Ru
     with np.load(exports / "archive" / "weights.npz") as archive:
         sizes = [archive[str(index)].size for index in range(len(names))]
     assert sum(sizes) == 947
+    for name in ("archive", "saved_model"):
+        (answer,) = run_program(exports / name).values()
+        assert set(answer.split()) <= {"peak", "dip", "slope"}
     assert bmcli("report", run.folder).code == 0
     assert "archive" in (run.folder / "report.html").read_text()
 
@@ -147,6 +151,7 @@ def test_a_format_without_texts_has_the_encoder_of_the_package_beside_it(bmcli: 
     verification = json.loads((folder / "card.json").read_text())["verification"]
     assert verification["verified"], verification
     assert "a trace that is too long in 'trace'" in verification["edge_cases"]
+    assert np.shape(run_program(folder)["marks"]) == (8, 4)
     code = (
         "import json; from encoder import encode\n"
         "(column,) = [each for each in json.load(open('preprocessing.json'))['inputs'] if each['kind'] == 'trace']\n"
@@ -169,7 +174,7 @@ def test_a_format_without_texts_has_the_encoder_of_the_package_beside_it(bmcli: 
 @pytest.mark.slow
 def test_a_student_learns_from_a_file_because_its_objective_knows_how(bmcli: Bmcli, run: Run, recipe: Path) -> None:
     options = f"{{teacher: {{file: {run.model}}}, student: {{model: {{width: 8}}}}, losses: [soft], baseline: false}}"
-    done = bmcli("distill", recipe, "train.epochs=4", "data.augment={}", f"distill={options}", "--json")
+    done = bmcli("distill", recipe, "train.epochs=4", "data.augment=null", f"distill={options}", "--json")
     assert done.code == 0, done.err
     assert done.json()["student"]["test/mark_accuracy"] > 0.65
 

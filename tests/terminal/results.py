@@ -13,6 +13,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +24,7 @@ from bmcli.commands.doctor import Check
 from bmcli.commands.explain import ExplanationResult
 from bmcli.commands.export import ExportedArtefact, ExportResult
 from bmcli.commands.folds import CrossValidationRun
+from bmcli.commands.generate import GeneratedText, GenerationResult
 from bmcli.commands.init import DraftResult, SectionChoice
 from bmcli.commands.kinds import ListedKind, ListedRoom
 from bmcli.commands.learning_curve import LearningCurveResult
@@ -52,12 +54,16 @@ from bmcli.evaluation.explanation_record import (
 from bmcli.evaluation.fairness import Fairness, GroupRates, Rate
 from bmcli.evaluation.folds import CrossValidationResult, FoldMean, FoldResult
 from bmcli.evaluation.gates import Gate, MissedGate
+from bmcli.evaluation.improvement import Improvement
 from bmcli.evaluation.intervals import Difference
-from bmcli.evaluation.learning_curve import CurvePoint, LearningCurve
+from bmcli.evaluation.learning_curve import CurvePoint, Forecast, LearningCurve
 from bmcli.evaluation.predictions import Predictions
 from bmcli.evaluation.result import Evaluation
 from bmcli.evaluation.slices import Slice, Slices
+from bmcli.export.agreement import OutputComparison
 from bmcli.export.verify import Verification
+from bmcli.generation import WrittenText
+from bmcli.inputs import TokenSummary
 from bmcli.metrics.calibration import Calibration, CalibrationBin
 from bmcli.metrics.classification import ClassMetrics
 from bmcli.metrics.proportions import Interval
@@ -79,6 +85,7 @@ from bmcli.terminal.presenters import (
     draft,
     evaluation,
     explanation,
+    generation,
     kinds,
     learning_curve,
     machine_checks,
@@ -129,6 +136,7 @@ def make_evaluation() -> Evaluation:
         slices=(Slices("label", "accuracy", 0.8125, 6, 1, 1, slices),),
         fairness=(Fairness("sex", "label", "paid", groups, ()),),
         baselines=(BaselineComparison("label", "always 'lost'", {"accuracy": 0.8125}, "accuracy", False),),
+        positive={"label": "lost"},
     )
 
 
@@ -156,7 +164,17 @@ def make_learning_curve() -> LearningCurveResult:
     few = CurvePoint(0.4, 400, 0.9, make_interval(0.88, 0.92), 0.8, make_interval(0.75, 0.85))
     every = CurvePoint(1.0, 1000, 0.88, None, 0.84, None)
     more = Difference("accuracy", 0.8, 0.84, make_interval(0.01, 0.07), 0.02, "paired bootstrap", direction="max")
-    return LearningCurveResult(RUN, (LearningCurve("label", "accuracy", (few, every), more, 0.03),), (0.05, 0.1))
+    forecast = Forecast(2000, 0.86, make_interval(0.85, 0.88))
+    return LearningCurveResult(
+        RUN, (LearningCurve("label", "accuracy", 1.0, (few, every), more, forecast),), (0.05, 0.1)
+    )
+
+
+def make_generation() -> GenerationResult:
+    written = {"Once ": WrittenText("upon a time", 11, "stop"), "\x1b": WrittenText("and\x07 then", 200, "length")}
+    texts = tuple(GeneratedText(prompt, text) for prompt, text in written.items())
+    notes = ("a prompt is longer than the window.",)
+    return GenerationResult(RUN.folder, texts, None, 2, 211, 0.5, False, False, notes)
 
 
 def make_explanation() -> ExplanationResult:
@@ -197,8 +215,12 @@ def make_draft() -> DraftResult:
 
 
 def make_export() -> ExportResult:
-    accepted = Verification("test", 240, ("missing",), 1.0, 1.2e-7, {"accuracy": (0.8125, 0.8125)})
-    rejected = Verification("test", 240, (), 0.91, None, {}, failures=("91 % agree, expected 99 %.",))
+    compared = OutputComparison("the same class", "in a probability", 1.2e-7, 3.5, 1e-4, None)
+    sentences = ("240 of 240 rows have the same answer, 100.00%; at least 100.00%.", "accuracy: 0.8125.")
+    accepted = Verification(
+        "test", 240, ("missing",), 1.0, {"accuracy": (0.8125, 0.8125)}, {"label": compared}, summary=sentences
+    )
+    rejected = Verification("test", 240, (), 0.91, failures=("91 % agree, expected 99 %.",))
     artefacts = (
         ExportedArtefact("saved_model", RUN.exports / "saved_model", accepted, 123_456, 45_678),
         ExportedArtefact("litert:int8", RUN.exports / "litert-int8", rejected, 1_234_567, 987),
@@ -228,6 +250,7 @@ def make_plan() -> Plan:
         {"prepared data": True, "compilation": False}, True, measured, one,
         (one, eight), ("no stragglers.",), ("no row tests.",),
         ((0, 0.001), (100, 0.01), (249, 0.0)), Path("pictures.png"),
+        {"note": TokenSummary("8,000 words", 64, 0.0213, 0.004, (("late", "\x1b[31m", "\u2581red"), ("paid",) * 20))},
     )  # fmt: skip
 
 
@@ -254,7 +277,11 @@ def make_search() -> TuningResult:
         (ConfirmedCandidate("0001", 0.75, (0.7, 0.72)), ConfirmedCandidate("0000", 0.5, (0.51,))), "0001",
         "runs/digits/1", {"test/accuracy": 0.7}, 75.0, ("All 5 trials were made.",),
     )  # fmt: skip
-    return TuningResult(Study(Path("runs/digits-tune/1")), found, None)
+    worse = Difference("accuracy", 0.75, 0.7, make_interval(-0.08, -0.01), 0.01, "McNemar's exact test", "", "max")
+    error = Difference("calibration_error", 0.1, 0.12, None, 1.0, "paired bootstrap", "it is biased.", "min")
+    improvement = Improvement("test", 240, "accuracy", {each.metric: each for each in (worse, error)})
+    found = replace(found, verdict=improvement.describe())
+    return TuningResult(Study(Path("runs/digits-tune/1")), found, None, improvement)
 
 
 def make_distillation() -> DistillationResult:
@@ -266,17 +293,31 @@ def make_distillation() -> DistillationResult:
     )
     gain = DistillationGain("accuracy", "max", 0.02, (0.01, 0.03), "paired bootstrap", (0.015, 0.025), 0.4)
     found = DistillationComparison(
-        "small", "test", 240, (1, 2), teacher, baseline, students, gain, {}, {}, (), "One teacher.", 61.5
+        "small",
+        "test",
+        240,
+        (1, 2),
+        teacher,
+        baseline,
+        students,
+        gain,
+        {},
+        {},
+        {"risk": "bad"},
+        (),
+        "One teacher.",
+        61.5,
     )
     return DistillationResult(Distillation(Path("runs/small-distill/1")), found, DistillOptions())
 
 
 def make_runs() -> RunList:
     done = RunSummary(
-        "loans", "1", "runs/loans/1", "done", 20, None, "test/accuracy 0.8125", 12.345, {"test/accuracy": 0.8125}
-    )
-    damaged = RunSummary("loans", "2", "runs/loans/2", "damaged", 3, "status.json is damaged.", "", "", {})
-    return RunList(Path("runs"), (done, damaged))  # fmt: skip
+        "loans", "1", "runs/loans/1", "2026-01-31 12:00", "mlp", "done", 20, None, "test/accuracy 0.8125", 12.345,
+        {"test/accuracy": 0.8125},
+    )  # fmt: skip
+    damaged = RunSummary("loans", "2", "runs/loans/2", "", "", "damaged", 3, "status.json is damaged.", "", "", {})
+    return RunList(Path("runs"), (done, damaged))
 
 
 def make_resolved_recipe() -> ResolvedRecipe:
@@ -301,6 +342,7 @@ RESULTS: dict[str, Show] = {
     "draft": lambda console: console.present(draft, make_draft()),
     "evaluation": lambda console: console.present(evaluation, make_evaluation_result()),
     "explanation": lambda console: console.present(explanation, make_explanation()),
+    "generation": lambda console: console.present(generation, make_generation()),
     "learning_curve": lambda console: console.present(learning_curve, make_learning_curve()),
     "machine_checks": lambda console: console.present(
         machine_checks, [Check("ok", "python", "3.12"), Check("missing", "keras", "not installed", "Install it.")]

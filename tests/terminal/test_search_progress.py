@@ -50,7 +50,7 @@ def test_each_trial_is_a_line_and_the_best_so_far_has_a_star(capsys: pytest.Capt
     trials = [trial("0000", 0.5), trial("0001", 0.4), trial("0002", 0.75, continues="0000")]
     lines = told(Console().make_search_progress(searched(), 3, None), trials, capsys)
     assert lines == [
-        "trial 0000  validation/accuracy 0.5000  dropout 0.25  model.kind [/x]  4 epochs  1:05  *",
+        "trial 0000  the recipe  validation/accuracy 0.5000  dropout 0.25  model.kind [/x]  4 epochs  1:05  *",
         "trial 0001  validation/accuracy 0.4000  dropout 0.25  model.kind [/x]  4 epochs  1:05",
         "trial 0002  continues 0000  validation/accuracy 0.7500  dropout 0.25  model.kind [/x]  4 epochs  1:05  *",
     ]
@@ -156,4 +156,4 @@ def test_on_a_terminal_ended_trials_stay_above_the_live_table() -> None:
         one = trial("0000", 0.5)
         watcher.on_trial_start(one.task)
         watcher.on_trial_end(one, searched([one]))
-    assert "trial 0000  validation/accuracy 0.5000" in out.getvalue()
+    assert "trial 0000  the recipe  validation/accuracy 0.5000" in out.getvalue()

@@ -13,17 +13,23 @@ import pytest
 import tensorflow as tf
 import yaml
 
-from bmcli import runs
+from bmcli import runs, tokens
 from bmcli.distribution import strategy
+from bmcli.layers.self_attention import SelfAttention
+from bmcli.models import Features
 from bmcli.networks.network import Network
-from bmcli.objectives import Batch, MetricAdapter, TargetObjective
+from bmcli.normalization import Normalization
+from bmcli.objectives import Batch, MetricAdapter, TargetObjective, tagging
+from bmcli.objectives.causal_language_model import CausalLanguageModel
+from bmcli.objectives.masked_language_model import MaskedLanguageModel
 from bmcli.recipe.load import load_recipe
-from bmcli.specs import Column, DataSpec, PreparedData
+from bmcli.recipe.tokens import TokensField
+from bmcli.specs import Column, DataSpec, OutputSpec, PreparedData
 from bmcli.training.trainer import Trainer
 from bmcli.workflows.assembly import build_trainer
 from tests.conftest import TINY, WriteRecipe
 
-TOKENS, STEPS, WIDTH = 11, 7, 6
+TOKENS, STEPS, WIDTH, TAGS = 11, 7, 6, 3
 VALIDATION = 13
 Arrays = dict[str, np.ndarray]
 
@@ -121,12 +127,12 @@ class Contrastive(TargetObjective):
         return {"nearness": nearness}
 
 
-def build_tokens(dropout: float = 0.0) -> tuple[Any, Any]:
-    """Build a causal network of tokens; returns its input and a vector for each step."""
-    tokens = keras.Input((STEPS,), dtype="int32", name="tokens")
-    hidden = keras.layers.Embedding(TOKENS, 8)(tokens)
-    hidden = keras.layers.Conv1D(8, 3, padding="causal", activation="tanh")(hidden)
-    return tokens, keras.layers.Dropout(dropout)(hidden)
+def build_tokens(dropout: float = 0.0, size: int = TOKENS, padding: str = "causal") -> tuple[Any, Any]:
+    """Build a network of tokens, which is causal by default; returns its input and a vector for each step."""
+    given = keras.Input((STEPS,), dtype="int32", name="tokens")
+    hidden = keras.layers.Embedding(size, 8)(given)
+    hidden = keras.layers.Conv1D(8, 3, padding=padding, activation="tanh")(hidden)
+    return given, keras.layers.Dropout(dropout)(hidden)
 
 
 def build_numbers(dropout: float = 0.0) -> tuple[Any, Any]:
@@ -149,6 +155,41 @@ def build_next_token(dropout: float = 0.0) -> Network:
     )
 
 
+def build_language_model(dropout: float = 0.0) -> Network:
+    """Build a transformer block with the objective of bmcli, which learns from the input."""
+    tokens = keras.Input((STEPS,), dtype="int32", name="tokens")
+    hidden = keras.layers.Embedding(TOKENS, 8)(tokens)
+    attention = SelfAttention(2, 4, rotary=True, causal=True, dropout=dropout)
+    hidden = hidden + attention(keras.layers.RMSNormalization()(hidden), mask=keras.ops.not_equal(tokens, 0))
+    logits = keras.layers.Dense(TOKENS)(keras.layers.Dropout(dropout)(hidden))
+    output = OutputSpec("goal", "causal_language_model", (STEPS - 1,), activation="softmax", inputs=("tokens",))
+    objective = CausalLanguageModel(output, Column("goal", "tokens", (STEPS,), "int32"), 1.0, 0.0)
+    model = keras.Model({"tokens": tokens}, {"goal": logits})
+    return Network(model, {"goal": objective}, {}, {"goal": ("tokens",)})
+
+
+def build_masked_language_model(dropout: float = 0.0) -> Network:
+    """Build a transformer block with the objective of bmcli, which hides tokens of the input."""
+    tokenizer = tokens.fit(TokensField().check("characters"), Normalization(), ["abcdefghi"] * 2, "sequence")
+    given, hidden = build_tokens(dropout, tokenizer.inner_size + 1, "same")
+    logits = keras.layers.Dense(tokenizer.inner_size)(hidden)
+    output = OutputSpec("goal", "masked_language_model", (STEPS, 2), activation="softmax", inputs=("tokens",))
+    column = Column("goal", "tokens", (STEPS,), "int32", state=tokenizer.to_state())
+    objective = MaskedLanguageModel(output, column, 1.0, 0.3, False)
+    return Network(keras.Model({"tokens": given}, {"goal": logits}), {"goal": objective}, {}, {"goal": ("tokens",)})
+
+
+def build_tagging(dropout: float = 0.0) -> Network:
+    """Build a network with the objective of tags, whose target here is made of the tokens."""
+    tokens, hidden = build_tokens(dropout)
+    state = {"tags": [str(tag) for tag in range(TAGS)], "columns": ["goal", "tokens"]}
+    target, options = Column("goal", "tags", (STEPS,), "int32", state=state), tagging.Options()
+    mask = keras.ops.not_equal(tokens, 0)
+    logits = tagging.build_head(options, target, Features(hidden, mask))
+    objective = tagging.build(options, tagging.describe(options, target), target, None)
+    return Network(keras.Model({"tokens": tokens}, {"goal": logits}), {"goal": objective}, {})
+
+
 def build_contrastive(dropout: float = 0.0) -> Network:
     numbers, hidden = build_numbers(dropout)
     return Network(
@@ -161,20 +202,25 @@ class Case(NamedTuple):
 
     Args:
         column: The input that its network reads.
+        target: Kind of the target: a number, or a tag of each token.
     """
 
     column: str
     build: Callable[..., Network]
+    target: str = "number"
 
 
 CASES = {
     "denoising": Case("numbers", build_denoising),
     "next token": Case("tokens", build_next_token),
+    "language model": Case("tokens", build_language_model),
+    "masked language model": Case("tokens", build_masked_language_model),
+    "tagging": Case("tokens", build_tagging, "tags"),
     "contrastive": Case("numbers", build_contrastive),
 }
 
 
-def make_rows(column: str, count: int) -> Arrays:
+def make_rows(column: str, count: int, target: str = "number") -> Arrays:
     """Make rows of one input and a target; texts differ in length."""
     random = np.random.default_rng([len(column), count])
     goal = {"goal": random.normal(size=count).astype("float32")}
@@ -182,12 +228,14 @@ def make_rows(column: str, count: int) -> Arrays:
         return {"numbers": random.normal(size=(count, WIDTH)).astype("float32"), **goal}
     tokens = random.integers(1, TOKENS, (count, STEPS)).astype("int32")
     tokens[np.arange(STEPS) >= random.integers(2, STEPS + 1, (count, 1))] = 0
+    if target == "tags":
+        goal = {"goal": np.where(tokens > 0, (tokens + np.roll(tokens, 1, axis=1)) % TAGS, -1).astype("int32")}
     return {"tokens": tokens, **goal}
 
 
-def prepare_rows(folder: Path, column: str, rows: int, validation: int) -> PreparedData:
+def prepare_rows(folder: Path, column: str, rows: int, validation: int, target: str = "number") -> PreparedData:
     """Write rows as prepared data, unless the folder has them."""
-    splits = {"train": make_rows(column, rows), "validation": make_rows(column, validation)}
+    splits = {"train": make_rows(column, rows, target), "validation": make_rows(column, validation, target)}
     is_new = not folder.exists()
     for split, arrays in splits.items() if is_new else ():
         (folder / split).mkdir(parents=True)
@@ -196,7 +244,9 @@ def prepare_rows(folder: Path, column: str, rows: int, validation: int) -> Prepa
     source = splits["train"][column]
     inputs = (Column(column, "number", source.shape[1:], source.dtype.name),)
     counts = {"train": rows, "validation": validation, "test": 0}
-    return PreparedData(DataSpec(inputs, (Column("goal", "number", (), "float32"),), counts, "", ""), folder)
+    goal = splits["train"]["goal"]
+    targets = (Column("goal", target, goal.shape[1:], goal.dtype.name),)
+    return PreparedData(DataSpec(inputs, targets, counts, "", ""), folder)
 
 
 MakeCase = Callable[..., Trainer]
@@ -221,7 +271,7 @@ def make_case(tmp_path: Path, cache: Path, write_recipe: WriteRecipe, monkeypatc
                    "optimizer": {"kind": "sgd", "learning_rate": 0.2, "momentum": 0.9}}  # fmt: skip
         described = {**yaml.safe_load(TINY), "train": options, "runtime": {"jit": False}}
         recipe = load_recipe(str(write_recipe(yaml.safe_dump(described))), (*overrides, *mirrored)).recipe
-        prepared = prepare_rows(tmp_path / f"{name} {rows}", CASES[name].column, rows, VALIDATION)
+        prepared = prepare_rows(tmp_path / f"{name} {rows}", CASES[name].column, rows, VALIDATION, CASES[name].target)
         placement = strategy.create_placement(recipe.runtime)
         strategy.set_random_state(recipe.seed, recipe.train.precision)
         with placement.strategy.scope():

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from bmcli import parts
 from bmcli.errors import BmcliError
+from bmcli.models import VECTOR
 from bmcli.networks.network import Network
 from bmcli.objectives import Batch, TargetObjective
 from bmcli.training.augmentation import StatelessRandom
@@ -49,14 +50,20 @@ def test_the_cases_use_all_that_an_objective_can_change_in_a_step() -> None:
     assert any(objective.couples_examples and objective.views > 1 for objective in objectives)
 
 
-def test_built_in_objectives_change_nothing_in_a_step() -> None:
-    """Their trainings have no operation for what they do not use."""
-    for kind in parts.names("objectives"):
-        parts.load("objectives", kind)
+def test_built_in_objectives_of_targets_change_nothing_in_a_step() -> None:
+    """Their trainings have no operation for what they do not use, such as the units of those of steps."""
+    kinds = [parts.load("objectives", name) for name in parts.names("objectives")]
+    labelled = [kind for kind in kinds if kind.TARGETS and kind.REQUEST == VECTOR]
     own = [kind for kind in TargetObjective.__subclasses__() if kind.__module__.startswith("bmcli.objectives.")]
-    assert len(own) == len(parts.names("objectives"))
+    assert len(own) == len(labelled)
     for kind in own:
         assert (kind.changes_batch, kind.counts_units, kind.couples_examples, kind.views) == (False, False, False, 1)
+
+
+def test_every_objective_of_steps_is_among_the_cases() -> None:
+    objectives = [each for case in CASES.values() for each in case.build().objectives.values()]
+    cases = {type(each).__module__.removeprefix("bmcli.objectives.") for each in objectives}
+    assert {name for name in parts.names("objectives") if parts.load("objectives", name).REQUEST != VECTOR} <= cases
 
 
 @each_case

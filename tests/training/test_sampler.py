@@ -121,7 +121,8 @@ def test_padding_is_known_however_numbers_are_encoded(options: dict[str, Any]) -
 
 def test_a_text_has_the_length_of_its_terms() -> None:
     rows = pa.chunked_array([["one two three", "one", None, "two one", "three three two one"]])
-    column = text.fit("text", rows, text.Options(encoding="sequence", min_count=1, length=4))
+    options = text.Options(encoding="sequence", tokens={"kind": "words", "min_count": 1}, length=4)
+    column = text.fit("text", rows, options)
     assert list(sampler.count_steps(column, text.encode(rows, column))) == [3, 1, 1, 2, 4]
 
 

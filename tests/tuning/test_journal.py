@@ -13,6 +13,7 @@ from bmcli.tuning.journal import (
     ConfirmationStarted,
     Journal,
     JournalEvent,
+    RecipeOffered,
     SearchStarted,
     TaskEnded,
 )
@@ -20,6 +21,7 @@ from bmcli.tuning.journal import (
 TASK = Task("0000", {"model.hidden": [32, 16], "train.optimizer.learning_rate": 1e-3}, 3, None, (None, 0.5))
 EVENTS: list[JournalEvent] = [
     SearchStarted(),
+    RecipeOffered(TASK),
     CandidateRequested(TASK),
     CandidateRequested("wait"),
     TaskEnded(TrialResult("0000", "done", {"validation/loss": 0.25}, (0.5, None), {"train/loss": 0.2}, 3, 1.5)),

@@ -111,6 +111,63 @@ def test_a_small_space_is_over_once_all_of_it_is_tried() -> None:
         assert len({repr(each) for each in found}) == len(found) == 6
 
 
+def test_a_candidate_that_is_tried_is_not_suggested() -> None:
+    space = {
+        "a": SearchParameter("choice", ("x", "y", [1, 2])),
+        "b": SearchParameter("float", low=0.0, high=0.5, step=0.1),
+    }
+    tried = {"a": [1, 2], "b": 0.3}
+    for algorithm, seeds in ((RandomSearch(), 20), (GridSearch(), 1), (BayesianSearch(initial=2), 1)):
+        for seed in range(seeds):
+            oracle, found = Oracle(algorithm, space, seed, epochs=1, tried=tried), [repr(tried)]
+            oracle.report_tried_score(0.0)
+            while isinstance(answer := oracle.suggest(), Suggestion):
+                oracle.report_score(len(found) - 1, 0.0)
+                found.append(repr(dict(answer.values)))
+            oracle.close()
+            assert len(set(found)) == len(found) == 18, (algorithm, seed)
+
+
+def test_bayesian_search_learns_from_the_candidate_that_is_tried() -> None:
+    space = {"x": SearchParameter("float", low=-1.0, high=1.0)}
+
+    def suggest(score: float) -> list[float]:
+        oracle, found = Oracle(BayesianSearch(initial=4), space, 0, epochs=1, tried={"x": 0.7}), []
+        oracle.report_tried_score(score)
+        for number in range(6):
+            answer = oracle.suggest()
+            assert isinstance(answer, Suggestion)
+            found.append(answer.values["x"])
+            oracle.report_score(number, 0.0)
+        oracle.close()
+        return found
+
+    good, bad = suggest(-5.0), suggest(5.0)
+    assert good[:3] == bad[:3], "the first ones are random"
+    assert min(abs(x - 0.7) for x in good[3:]) < 0.1 < min(abs(x - 0.7) for x in bad[3:])
+
+
+def test_numbers_have_no_more_digits_than_a_person_writes() -> None:
+    space = {
+        "rate": SearchParameter("float", low=1e-4, high=0.123456, scale="log"),
+        "narrow": SearchParameter("float", low=0.12345678, high=0.12345679),
+    }
+    for candidate in search_values(space, 20):
+        assert candidate["rate"] == float(f"{candidate['rate']:.4g}")
+        assert space["narrow"].allows(candidate["narrow"]), "rounding does not leave the range"
+
+
+def search_values(space: Mapping[str, SearchParameter], count: int) -> list[Values]:
+    oracle, found = Oracle(RandomSearch(), space, 0, epochs=1), []
+    for number in range(count):
+        answer = oracle.suggest()
+        assert isinstance(answer, Suggestion)
+        found.append(answer.values)
+        oracle.report_score(number, 0.0)
+    oracle.close()
+    return found
+
+
 def test_random_search_finds_all_candidates_of_a_space_with_conditions() -> None:
     space = {
         "a": SearchParameter("choice", ("x", "y")),
@@ -128,13 +185,15 @@ def test_random_search_finds_all_candidates_of_a_space_with_conditions() -> None
         assert len(set(found)) == len(found) == wanted, seed
 
 
-def test_bayesian_search_leaves_the_region_in_which_trials_fail() -> None:
+@pytest.mark.parametrize("tried", [None, {"rate": 0.001, "momentum": 0.5}, {"rate": 1.0, "momentum": 0.0}])
+def test_bayesian_search_leaves_the_region_in_which_trials_fail(tried: Values | None) -> None:
     space = {
         "rate": SearchParameter("float", low=1e-4, high=10.0, scale="log"),
         "momentum": SearchParameter("float", low=0.0, high=0.99),
     }
     for seed in range(3):
-        oracle, failed = Oracle(BayesianSearch(initial=5), space, seed, epochs=1), []
+        oracle, failed = Oracle(BayesianSearch(initial=5), space, seed, epochs=1, tried=tried), []
+        oracle.report_tried_score(None if tried and tried["rate"] > 0.3 else 1.4)
         for number in range(30):
             answer = oracle.suggest()
             assert isinstance(answer, Suggestion)

@@ -104,7 +104,7 @@ def test_a_search_tries_confirms_and_chooses(begin: Begin) -> None:
     assert [trial.task.name for trial in searched.trials] == [f"{n:04d}" for n in range(6)]
     best = min(searched.trials, key=lambda trial: trial.task.values["model.dropout"])
     assert winner.trial.task.name == best.task.name == searched.winner
-    assert [len(each.values) for each in searched.confirmed] == [3, 3]
+    assert [len(each.values) for each in searched.confirmed] == [3, 3, 3], "the best two and the recipe"
     own = load_recipe(str(study.base)).recipe.seed
     assert winner.task.values["seed"] == own + 1, "of its seeds the one that takes the least away"
     assert winner.task.values["data.seed"] == own
@@ -231,10 +231,91 @@ def test_time_ends_a_search(begin: Begin) -> None:
     assert searched.stop_reasons == ("The time limit was reached.",)
 
 
+OUTSIDE = "space: {model.dropout: {float: [0.3, 0.5]}, train.optimizer.learning_rate: {log: [1e-4, 1e-1]}}"
+ALGORITHMS = ["random", "{kind: bayesian, initial: 3}", "grid", "hyperband"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_the_recipe_as_written_is_the_first_of_the_trials(begin: Begin, algorithm: str, workers: int) -> None:
+    study = begin(f"algorithm: {algorithm}, trials: 6, workers: {workers}, {SPACE}, confirm: none")
+    _, searched = run(study)
+    assert len(searched.trials) == 6, "it is one of those that were asked for"
+    recipe, *others = searched.trials
+    assert recipe.is_recipe
+    assert recipe.task.values == {"model.dropout": 0.2, "train.optimizer.learning_rate": 0.01}
+    assert recipe.task.until == (3 if algorithm == "hyperband" else None), "it is trained to the end"
+    assert study.load_candidate(recipe.task.values).recipe.model == load_recipe(str(study.base)).recipe.model
+    assert not any(trial.is_recipe or trial.task.values == recipe.task.values for trial in others)
+
+
+@pytest.mark.parametrize("confirm", ["none", "{top: 2, seeds: 2}"])
+def test_where_nothing_is_better_the_recipe_wins(begin: Begin, confirm: str) -> None:
+    winner, searched = run(begin(f"trials: 4, {OUTSIDE}, confirm: {confirm}"))
+    assert (winner.trial.is_recipe, searched.winner) == (True, "0000")
+    assert winner.recipe_task == winner.task
+
+
+def test_a_tie_is_won_by_the_recipe(begin: Begin) -> None:
+    def equal(task: Task) -> TrialResult:
+        better_in_search = task.name == "0002"
+        return TrialResult(task.name, "done", {ACCURACY.name: 0.9 if better_in_search else 0.8})
+
+    winner, _ = run(begin(f"trials: 4, {SPACE}, confirm: {{top: 1, seeds: 2}}"), equal)
+    assert winner.trial.is_recipe, "a change that gains nothing is none"
+
+
+def test_the_recipe_is_trained_again_with_the_seeds_of_the_winner(begin: Begin) -> None:
+    study = begin(f"trials: 6, {SPACE}, confirm: {{top: 1, seeds: 2}}")
+    winner, searched = run(study)
+    assert winner.recipe_task is not None
+    assert not winner.trial.is_recipe
+    seeds = {each.trial: len(each.values) for each in searched.confirmed}
+    assert seeds == {"0000": 2, winner.trial.task.name: 2}
+    assert winner.recipe_task.values == {**searched.trials[0].task.values, "seed": 6, "data.seed": 5}
+    assert winner.recipe_task.keeps_model
+
+
+@pytest.mark.parametrize("state", ["diverged", "failed", "refused"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_recipe_that_cannot_be_trained_does_not_end_its_search(begin: Begin, algorithm: str, state: Any) -> None:
+    def train(task: Task) -> TrialResult:
+        return TrialResult(task.name, state, reason="NaN.") if task.name == "0000" else measured(task)
+
+    study = begin(f"algorithm: {algorithm}, trials: 6, {SPACE}, confirm: {{top: 1, seeds: 1}}")
+    winner, searched = run(study, train)
+    assert winner.recipe_task is None
+    assert [each.trial for each in searched.confirmed] == [winner.trial.task.name]
+    assert len(searched.trials) == (7 if state == "refused" else 6), "what the recipe refuses costs no trial"
+
+
+def test_a_recipe_that_fails_with_other_seeds_is_not_compared(begin: Begin) -> None:
+    def train(task: Task) -> TrialResult:
+        is_recipe_again = task.name.startswith("confirm-0000")
+        return TrialResult(task.name, "failed", reason="killed.") if is_recipe_again else measured(task)
+
+    winner, _ = run(begin(f"trials: 6, {SPACE}, confirm: {{top: 1, seeds: 2}}"), train)
+    assert (winner.trial.is_recipe, winner.recipe_task) == (False, None)
+
+
+@pytest.mark.parametrize("algorithm", ["random", "{kind: bayesian, initial: 3}", "grid"])
+def test_every_candidate_of_a_small_space_is_tried_once(begin: Begin, algorithm: str) -> None:
+    space = "space: {model.dropout: {choice: [0.1, 0.2, 0.3]}, model.hidden: {choice: [[8], [4], [2]]}}"
+    _, searched = run(begin(f"algorithm: {algorithm}, trials: 50, {space}, confirm: none"))
+    tried = [repr(sorted(trial.task.values.items())) for trial in searched.trials]
+    assert len(tried) == len(set(tried)) == 9
+    assert searched.trials[0].task.values == {"model.dropout": 0.2, "model.hidden": [8]}
+
+
+def test_a_search_needs_a_trial_beside_the_recipe(begin: Begin) -> None:
+    with pytest.raises(BmcliError, match="expected a number of at least 2, received 1"):
+        begin(f"trials: 1, {SPACE}")
+
+
 def test_a_small_space_ends_a_search(begin: Begin) -> None:
     tune = "algorithm: grid, trials: 50, space: {model.dropout: {choice: [0.1, 0.2]}}, confirm: none"
     _, searched = run(begin(tune))
-    assert len(searched.trials) == 2
+    assert [trial.task.values["model.dropout"] for trial in searched.trials] == [0.2, 0.1], "the first is the recipe"
     assert searched.stop_reasons == ("Nothing is left to try in this space.",)
 
 

@@ -19,7 +19,7 @@ from bmcli.recipe.fields import dump
 from bmcli.recipe.load import load_recipe
 from bmcli.trials import SearchObjective, Task, TrialResult
 from bmcli.tuning.study import WORKER_TIMEOUT_S, Study, describe_search, find_study
-from tests.conftest import WriteRecipe
+from tests.conftest import TINY, WriteRecipe
 
 from .conftest import ACCURACY, SEARCH, MakeStudy
 
@@ -259,7 +259,54 @@ def test_tasks_and_results_of_another_search_are_refused(make_study: MakeStudy) 
         own.read_result("0007")
 
 
-@pytest.mark.parametrize("name", ["base.yaml", "search.yaml"])
+WINNER = {"model.hidden": [4, 4], "model.dropout": 0.125, "seed": 9, "data.seed": 5}
+
+
+def test_the_recipe_of_the_winner_is_that_of_the_user_with_its_values(make_study: MakeStudy) -> None:
+    study = make_study("train.epochs=7", text=f"# mine\n{SEARCH}")
+    study.write_best(WINNER, "The winner")
+    written = f"# The winner\n# mine\n{SEARCH}"
+    for old, new in {
+        "seed: 5": "seed: 9", "name: iris}": "name: iris}, seed: 5", "epochs: 3": "epochs: 7",
+        "hidden: [8], dropout: 0.2": "hidden: [4, 4], dropout: 0.125",
+        "learning_rate: 1e-2}}": "learning_rate: 1e-2}, select: {metric: validation/accuracy}}",
+    }.items():  # fmt: skip
+        assert written.count(old) == 1
+        written = written.replace(old, new)
+    assert study.best.read_text() == written
+    best = load_recipe(str(study.best)).recipe
+    assert best.tune == load_recipe(str(study.search)).recipe.tune, "it can be searched from there"
+    assert best.without_tune() == study.load_candidate(WINNER).recipe
+
+
+def test_a_recipe_that_cannot_keep_its_text_is_written_with_every_default(make_study: MakeStudy) -> None:
+    text = SEARCH.replace("dropout: 0.2", "dropout: &share 0.2").replace("epochs: 3", "epochs: 3, ema: *share")
+    study = make_study(text=text)
+    study.write_best(WINNER, "The winner")
+    best = study.best.read_text()
+    assert best.startswith("# The winner\n")
+    assert "# default" in best
+    assert load_recipe(str(study.best)).recipe == study.load_candidate(WINNER).recipe
+    assert study.load_candidate(WINNER).recipe.train.ema == 0.2, "the alias stays what it was"
+
+
+@pytest.mark.parametrize("change", ["removed", "changed"])
+def test_a_recipe_that_is_extended_may_change_before_the_end_of_a_search(
+    make_study: MakeStudy, write_recipe: WriteRecipe, change: str
+) -> None:
+    below = write_recipe(TINY, "below.yaml")
+    study = make_study(text=f"extends: below.yaml\n{SEARCH[len(TINY) :]}")
+    if change == "removed":
+        below.unlink()
+    else:
+        below.write_text(TINY.replace("batch_size: 16", "batch_size: 32"))
+    study.write_best(WINNER, "The winner")
+    best = load_recipe(str(study.best)).recipe
+    assert best.without_tune() == study.load_candidate(WINNER).recipe
+    assert best.train.batch_size == 16
+
+
+@pytest.mark.parametrize("name", ["base.yaml", "search.yaml", "template.yaml"])
 def test_a_changed_recipe_of_a_search_is_refused(study: Study, name: str) -> None:
     study.require_recipes()
     file = study.folder / name

@@ -7,16 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
 from bmcli import parts
 from bmcli.models import allow_column_names
 from bmcli.recipe.fields import Kind
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
 
-Examples = Mapping[str, np.ndarray]
+Examples = Mapping[str, "np.ndarray"]
 """Encoded inputs by column, for methods that need typical activations."""
 
 
@@ -73,6 +72,7 @@ class ModelSize:
 def measure_model_size(model: keras.Model) -> ModelSize:
     """Measure the size of a network; where two integers of 4 bits share a byte, each byte is one parameter."""
     import keras
+    import numpy as np
 
     values = [np.asarray(keras.ops.convert_to_numpy(weight.value)) for weight in model.weights]
     raw = b"".join(value.tobytes() for value in values)

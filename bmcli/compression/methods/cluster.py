@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import numpy as np
 from pydantic import Field
 
 from bmcli.compression.methods import Examples, clone_model, is_kernel
-from bmcli.recipe.fields import Kind
+from bmcli.recipe.compression import MethodOptions
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
 
 
-class Options(Kind):
+class Options(MethodOptions):
     """Weight clustering: the values of each kernel are replaced by the nearest of a few k-means centroids.
 
     Compressed files shrink: 16 centroids need 4 bits per weight. Weights of 0 stay 0, and 0 is then one of the
@@ -37,6 +37,7 @@ def apply(options: Options, model: keras.Model, examples: Examples) -> keras.Mod
 
 def cluster_weights(kernel: np.ndarray, clusters: int) -> np.ndarray:
     """Replace the values of a kernel by at most `clusters` distinct ones."""
+    import numpy as np
     from sklearn.cluster import KMeans
 
     clustered = kernel.copy()

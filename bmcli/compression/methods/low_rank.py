@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
 from pydantic import Field
 
 from bmcli.compression.methods import Examples, clone_model
 from bmcli.errors import BmcliError
-from bmcli.recipe.fields import Kind
+from bmcli.recipe.compression import MethodOptions
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
 
 
-class Options(Kind):
+class Options(MethodOptions):
     """Low-rank factorisation: kernels become products of two thin matrices where that needs fewer weights."""
 
     kind: Literal["low_rank"] = Field(default="low_rank", description="Kernels as products of thin matrices.")
@@ -49,6 +49,7 @@ def apply(options: Options, model: keras.Model, examples: Examples) -> keras.Mod
 def _factorize_kernel(layer: Any, energy: float) -> tuple[np.ndarray, np.ndarray] | None:
     """Compute the kernels of two thin layers; None if they have no fewer weights than the layer."""
     import keras
+    import numpy as np
 
     if not isinstance(layer, (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D)):
         return None
@@ -71,6 +72,8 @@ def _factorize_kernel(layer: Any, energy: float) -> tuple[np.ndarray, np.ndarray
 
 def choose_rank(values: np.ndarray, energy: float) -> int:
     """Number of the largest singular values that have at least the share `energy` of the sum of squares."""
+    import numpy as np
+
     shares = np.cumsum(values**2) / max(np.sum(values**2), 1e-30)  # of a kernel of zeros the sum is 0
     return min(int(np.searchsorted(shares, energy - 1e-12)) + 1, len(values))  # the last share may round below 1
 

@@ -10,13 +10,13 @@ from pydantic import Field
 from bmcli import private_api
 from bmcli.compression.methods import Examples, clone_model
 from bmcli.errors import BmcliError
-from bmcli.recipe.fields import Kind
+from bmcli.recipe.compression import MethodOptions
 
 if TYPE_CHECKING:
     import keras
 
 
-class Options(Kind):
+class Options(MethodOptions):
     """Weights of 8 or 4 bits with one scale per channel; inputs are quantised dynamically.
 
     Keras supports dense, attention and embedding layers; convolutions are not quantised.
@@ -28,6 +28,10 @@ class Options(Kind):
         description="int8, int4 or float8. float8 rounds values during computation and keeps weights in 32 bits, as "
         "it is made for training.",
     )
+
+    @property
+    def label(self) -> str:
+        return self.to
 
 
 def apply(options: Options, model: keras.Model, examples: Examples) -> keras.Model:

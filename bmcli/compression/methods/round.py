@@ -13,7 +13,7 @@ from pydantic import Field
 
 from bmcli import private_api
 from bmcli.compression.methods import Examples, clone_model
-from bmcli.recipe.fields import Kind
+from bmcli.recipe.compression import MethodOptions
 
 if TYPE_CHECKING:
     import keras
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 LEVELS = {"int8": 127, "int4": 7}  # the largest integer; the smallest is its negative
 
 
-class Options(Kind):
+class Options(MethodOptions):
     """Weights of dense and convolutional layers are rounded to the nearest of 255 or 15 values per channel.
 
     They are stored in 32 bits, but compressed files shrink, and LiteRT's int8 finds the same integers.
@@ -29,6 +29,10 @@ class Options(Kind):
 
     kind: Literal["round"] = Field(default="round", description="Weights that small integers stand for.")
     to: Literal["int8", "int4"] = Field(default="int4", description="Integer type whose values are used.")
+
+    @property
+    def label(self) -> str:
+        return self.to
 
 
 def apply(options: Options, model: keras.Model, examples: Examples) -> keras.Model:

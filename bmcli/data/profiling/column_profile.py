@@ -18,12 +18,11 @@ from bmcli.inputs import Guess
 from bmcli.notation import WrittenNumbers
 from bmcli.pictures import IMAGE_SUFFIXES
 from bmcli.raw_columns import (
-    NO_WORDS,
-    YES_WORDS,
     ColumnCells,
     FileColumn,
     RawColumn,
     UnreadableColumn,
+    are_boolean_words,
     is_file_column,
     is_text_column,
     sample_image_headers,
@@ -225,9 +224,7 @@ def _profile_texts(name: str, column: pa.ChunkedArray) -> ColumnProfile:
         missing=column.null_count,
         distinct=len(counts),
         is_date=_are_dates(samples),
-        is_boolean=len(folded) == 2
-        and any(word in YES_WORDS for word in folded)
-        and any(word in NO_WORDS for word in folded),
+        is_boolean=are_boolean_words(folded),
         splits=tuple(split for split in SPLITS if split in splits) if is_split_column else (),
         is_file=all(_FILE_NAME_PATTERN.fullmatch(text) for text in samples),
         example=samples[0],

@@ -47,7 +47,7 @@ class ColumnRole:
     """The role of a column, with the reason.
 
     Args:
-        role: `group` for the column whose rows of one value belong together.
+        role: `group` for the column whose rows of one value belong together, `time` for that of their times.
         kind: Kind of an input or target; empty for other roles.
         why: Reason for the role, for the user.
         options: Options of the kind that differ from the defaults.
@@ -56,7 +56,7 @@ class ColumnRole:
     """
 
     profile: ColumnProfile
-    role: Literal["input", "target", "split", "group", "dropped"]
+    role: Literal["input", "target", "split", "group", "time", "dropped"]
     kind: str = ""
     why: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -207,8 +207,9 @@ def _is_class(profile: ColumnProfile) -> bool:
 def _unclear_target_error(candidates: Sequence[ColumnProfile]) -> BmcliError:
     if not candidates:
         return BmcliError(
-            "no column can be predicted: all are constant, dates, files or identifiers.",
-            suggestion="Name one with --target.",
+            "no column can be predicted: all are constant, dates, files, identifiers or texts that do not repeat.",
+            suggestion="Name one with --target, or write a recipe with an objective that needs no target, such as "
+            "`causal_language_model`.",
         )
     ranked = sorted(candidates, key=lambda profile: -_score_target(profile, candidates))[:_MAX_CANDIDATES]
     described = [

@@ -79,6 +79,8 @@ class SourceOptions(Kind):
 
     ENDINGS: ClassVar[tuple[str, ...]] = ()
     """Endings of the file names that the source reads, without `.gz`."""
+    detects: ClassVar[bool] = True
+    """Whether files of these endings are read by this source where none is named."""
 
     def files(self) -> tuple[File, ...]:
         """List the files that the source reads, in the order of the fingerprint; folders and patterns are expanded."""
@@ -280,10 +282,10 @@ DELIMITED_ENDINGS = {".tsv": "\t", ".tab": "\t", ".psv": "|"}
 
 @cache
 def map_endings_to_kinds() -> Mapping[str, str]:
-    """Return the kind of source for each ending of file names."""
+    """Return the kind of source that reads files of each ending."""
     # Cached, because it imports every source.
     options = {kind: parts.load("data.sources", kind).Options for kind in parts.names("data.sources")}
-    return {ending: kind for kind, each in options.items() for ending in each.ENDINGS}
+    return {ending: kind for kind, each in options.items() if each.detects for ending in each.ENDINGS}
 
 
 def _as_list(paths: str | Sequence[str]) -> Sequence[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -25,6 +25,7 @@ from bmcli.recipe.fields import fault
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_COMMENTS = ("#", "//", "--")  # what often begins a line that is no row
 _BLOCK_BYTES = 2**24
 _ENCODING_SAMPLE = 2**16  # bytes
 _FIRST_RECORDS = 50  # records that are compared with the header
@@ -66,7 +67,8 @@ class Options(TableOptions):
     encoding: str = Field(
         default="auto",
         description="Text encoding, by its Python name. `auto` is UTF-8, UTF-16 for files with its byte order mark, or "
-        "cp1252 (Western European) where a file is not UTF-8 and looks like it.",
+        "where a file is not UTF-8 the one that its letters look like: cp1252 (Western European), or one of Chinese, "
+        "Japanese, Korean and Cyrillic texts.",
     )
     missing: tuple[str, ...] = Field(
         default=("", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "null", "NULL", "?"),
@@ -166,29 +168,32 @@ def _read(options: Options, malformed: list[int] | None) -> SourceRows:
     Args:
         malformed: Filled with the number of cells of each record that is left out; None to raise a fault instead.
     """
-    western: set[File] = set()
+    guessed: dict[File, tuple[str, str]] = {}
     while True:
         try:
-            return _read_files(options, western, malformed)
+            return _read_files(options, guessed, malformed)
         except EncodingError as error:
             # Whether a file is UTF-8 is known only when all of it was read.
-            if options.encoding != "auto" or error.path in western or not delimited.is_western(error.path):
+            if options.encoding != "auto" or error.path in guessed:
                 raise
-            western.add(error.path)
+            encoding, script = delimited.guess_encoding(error.path)
+            if not encoding:
+                raise
+            guessed[error.path] = encoding, script
             if malformed is not None:
                 malformed.clear()
 
 
-def _read_files(options: Options, western: Collection[File], malformed: list[int] | None) -> SourceRows:
+def _read_files(options: Options, guessed: Mapping[File, tuple[str, str]], malformed: list[int] | None) -> SourceRows:
     """Read all rows.
 
     Args:
-        western: Files that are not UTF-8, but cp1252.
+        guessed: Encodings of files that are not UTF-8, with the names of their scripts.
     """
     import pyarrow as pa
 
     notes: list[str] = []
-    sources = _resolve_tables(options, western, notes)
+    sources = _resolve_tables(options, guessed, notes)
     rows, quote = _read_checked(sources, options, malformed, notes)
     sources = [each.with_quote(quote) for each in sources]
     first = sources[0]
@@ -215,16 +220,17 @@ def _list_detected(options: Options, sources: Sequence[_Table]) -> dict[str, Any
     }
 
 
-def _resolve_tables(options: Options, western: Collection[File], notes: list[str]) -> list[_Table]:
+def _resolve_tables(options: Options, guessed: Mapping[File, tuple[str, str]], notes: list[str]) -> list[_Table]:
     """Find how to read each file: as the first one, unless it has no columns of these names then."""
     found: list[_Table] = []
     for split, path in options.tables():
         encoding = options.encoding if options.encoding != "auto" else delimited.detect_encoding(path)
-        if path in western:
-            encoding = "cp1252"
+        if path in guessed:
+            encoding, script = guessed[path]
+            example = "cp1250" if encoding == "cp1252" else "big5" if encoding == "gb18030" else "gbk"
             notes.append(
-                f"{files.format_path(path)}: is not UTF-8, and was read as cp1252 (Western European). If letters look "
-                "wrong, set `encoding`, for example to cp1250."
+                f"{files.format_path(path)}: is not UTF-8, and was read as {encoding} ({script}). If letters look "
+                f"wrong, set `encoding`, for example to {example}."
             )
         elif _is_misread_utf8(path, encoding):
             notes.append(f"{files.format_path(path)}: looks like UTF-8, but is read as {encoding}; see `encoding`.")
@@ -508,7 +514,9 @@ def _explain_error(table: _Table, error: Exception) -> BmcliError:
                 fault = files.file_error(
                     table.path,
                     f"expected {len(table.names)} cells, received {len(cells)}.",
-                    "Put cells that contain the delimiter in double quotes, and close every quote.",
+                    "Remove the line if it is a comment."
+                    if cells[0].lstrip().startswith(_COMMENTS)
+                    else "Put cells that contain the delimiter in double quotes, and close every quote.",
                     line,
                 )
                 return _RecordError(*fault.faults)

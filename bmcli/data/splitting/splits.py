@@ -26,10 +26,10 @@ from bmcli.dates.parsing import parse_times
 from bmcli.dates.reading import find_no_dates, read_formats
 from bmcli.errors import BmcliError
 from bmcli.raw_columns import (
-    MISSING,
     RawColumn,
     RowFault,
     build_vocabulary,
+    encode_categories,
     format_cell,
     is_numeric,
     is_text_column,
@@ -38,7 +38,7 @@ from bmcli.raw_columns import (
     to_texts,
 )
 from bmcli.recipe.data import DataOptions, FoldOptions, SampleOptions, SplitOptions
-from bmcli.recipe.fields import Kind
+from bmcli.recipe.targets import TargetOptions
 from bmcli.specs import SPLITS
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class SplitAssignment:
         indices: Indices of the rows of each split, ascending.
         stratified_by: Column whose proportions every split keeps, if any.
         groups: Number of groups in each split, if rows are split by group.
-        moved_rows: Number of rows that were moved to training, because no training row had their class.
+        moved_rows: Number of rows that were moved to training, because no training row had their class or label.
     """
 
     indices: dict[str, np.ndarray]
@@ -76,7 +76,7 @@ class SplitAssignment:
     moved_rows: int = 0
 
 
-def split_rows(rows: SourceRows, data: DataOptions, targets: Mapping[str, Kind], seed: int) -> SplitAssignment:
+def split_rows(rows: SourceRows, data: DataOptions, targets: Mapping[str, TargetOptions], seed: int) -> SplitAssignment:
     """Assign the rows to splits.
 
     Raises:
@@ -102,12 +102,12 @@ def split_rows(rows: SourceRows, data: DataOptions, targets: Mapping[str, Kind],
 def _move_unseen_classes(
     rows: SourceRows,
     options: SplitOptions,
-    targets: Mapping[str, Kind],
+    targets: Mapping[str, TargetOptions],
     given_splits: np.ndarray | None,
     groups: np.ndarray | None,
     splits: Mapping[str, np.ndarray],
 ) -> tuple[dict[str, np.ndarray], int]:
-    """Move rows of classes that no training row has to training, whole groups if rows are split by group.
+    """Move rows of classes or labels that no training row has to training, whole groups if rows are split by group.
 
     A class of one row cannot be in training and in test; without the row, training would not know the class. Rows stay
     where the source has put them, and where no other row of their split would be left.
@@ -118,22 +118,36 @@ def _move_unseen_classes(
     import numpy as np
 
     moved = dict(splits)
-    by_class = [name for name, kind in targets.items() if parts.load("data.targets", kind.kind).ONE_CLASS]
     drawn = [
         name
         for name in ("validation", "test")
         if given_splits is None or options.fold or not (given_splits == name).any()
     ]
-    for target in by_class:
-        codes = columns.read_column(rows, target, encode_categories)
+    for target, kind in targets.items() if drawn else ():
+        indexed = _index_classes(rows, target, kind)
+        if indexed is None:
+            continue
+        holders, classes = indexed
         for name in drawn:
-            unseen = ~np.isin(codes[moved[name]], codes[moved["train"]])
+            known = classes[np.isin(holders, moved["train"])]
+            unseen = np.isin(moved[name], holders[~np.isin(classes, known)])
             if groups is not None:
                 unseen = np.isin(groups[moved[name]], groups[moved[name][unseen]])
             if unseen.any() and not unseen.all():
                 moved["train"] = np.sort(np.concatenate([moved["train"], moved[name][unseen]]))
                 moved[name] = moved[name][~unseen]
     return moved, len(moved["train"]) - len(splits["train"])
+
+
+def _index_classes(rows: SourceRows, name: str, kind: TargetOptions) -> tuple[np.ndarray, np.ndarray] | None:
+    """Find the classes of the rows of a target, as `TargetKind.index_classes` does; cells are read later."""
+    part = parts.load("data.targets", kind.kind)
+    cells = columns.join_columns(rows.columns, kind.list_columns(name))
+    try:
+        found: tuple[np.ndarray, np.ndarray] | None = part.index_classes(cells, kind)
+    except RowFault as fault:
+        raise BmcliError(columns.locate_fault(fault, name, rows)) from None
+    return found
 
 
 def _read_given_splits(rows: SourceRows, options: SplitOptions) -> np.ndarray | None:
@@ -147,7 +161,7 @@ def _read_given_splits(rows: SourceRows, options: SplitOptions) -> np.ndarray | 
 
 
 def _choose_strata(
-    rows: SourceRows, options: SplitOptions, targets: Mapping[str, Kind], given_splits: np.ndarray | None
+    rows: SourceRows, options: SplitOptions, targets: Mapping[str, TargetOptions], given_splits: np.ndarray | None
 ) -> tuple[np.ndarray | None, str | None]:
     """Return the stratum of each row, an integer, and the column that defines it; None without stratification."""
     name = None if options.stratify == "none" else options.stratify
@@ -322,17 +336,6 @@ def _choose_spelling(column: RawColumn) -> Spelling:
     return choose_spelling(to_texts(column), normalize=True) if is_text_column(column) else "raw"
 
 
-def encode_categories(column: RawColumn) -> np.ndarray:
-    """Return the category of each row as an integer; missing cells are one more category."""
-    import numpy as np
-
-    column = to_texts(column, fractions=True)
-    spelling = _choose_spelling(column)
-    classes = build_vocabulary(column, spelling)
-    indices = lookup_indices(column, classes, spelling)
-    return np.where(indices == MISSING, len(classes), indices)
-
-
 def encode_groups(column: RawColumn) -> np.ndarray:
     """Return the group of each row as an integer.
 
@@ -417,7 +420,9 @@ def _guess_time_formats(cells: pa.ChunkedArray, first_unreadable: int) -> tuple[
     if found.rivals or found.contradicts:
         row = int(parse_times(cells, found.formats)[1].argmin()) if found.contradicts else 0
         message = f"whether days or months are first is not clear from cells such as {format_cell(cells, row)}."
-        raise RowFault(row, message, f'Write `time_format: "{found.formats[0]}"`, or another one, beside `time`.')
+        raise RowFault(
+            row, message, option=f'Write `time_format: "{found.formats[0]}"`, or another one, beside `time`.'
+        )
     return found.formats
 
 

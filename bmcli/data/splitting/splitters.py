@@ -58,7 +58,7 @@ class RandomSplitter:
         return parts
 
     def describe_units(self, rows: np.ndarray) -> str:
-        return f"{len(rows)} rows"
+        return _count(len(rows), "row")
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class GroupSplitter:
     def describe_units(self, rows: np.ndarray) -> str:
         import numpy as np
 
-        return f"{len(np.unique(self.groups[rows]))} groups"
+        return _count(len(np.unique(self.groups[rows])), "group")
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class TimeSplitter:
     def describe_units(self, rows: np.ndarray) -> str:
         import numpy as np
 
-        return f"{len(np.unique(self.times[rows]))} different times"
+        return _count(len(np.unique(self.times[rows])), "different time")
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class HashSplitter:
     def describe_units(self, rows: np.ndarray) -> str:
         import numpy as np
 
-        return f"{len(np.unique(self.hashes[rows]))} different rows"
+        return _count(len(np.unique(self.hashes[rows])), "different row")
 
 
 def split_folds(splitter: Splitter, rows: np.ndarray, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -175,17 +175,29 @@ def split_folds(splitter: Splitter, rows: np.ndarray, count: int) -> Iterator[tu
     Raises:
         BmcliError: There are more folds than rows, groups or times.
     """
-    import numpy as np
-
     ordered = isinstance(splitter, TimeSplitter)
-    number = count + 1 if ordered else count
-    parts = splitter.assign_parts(rows, [1 / number] * number)
-    if len(np.unique(parts)) < number:
-        raise BmcliError(
-            f"{splitter.describe_units(rows)} are too few for {count} folds.", suggestion="Use fewer folds."
-        )
+    parts = _assign_folds(splitter, rows, count)
+    if parts is None:
+        possible = (fewer for fewer in range(count - 1, 1, -1) if _assign_folds(splitter, rows, fewer) is not None)
+        most = next(possible, None)
+        advice = "Cross-validation needs more of them." if most is None else f"Use at most {most} folds."
+        raise BmcliError(f"{count} folds need more than {splitter.describe_units(rows)}.", suggestion=advice)
+    number = int(parts.max()) + 1
     for part in range(number - count, number):
         yield rows[parts < part if ordered else parts != part], rows[parts == part]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _assign_folds(splitter: Splitter, rows: np.ndarray, count: int) -> np.ndarray | None:
+    """Assign each row to one of `count` parts, with one more for rows in order of time; None if a part has no rows."""
+    import numpy as np
+
+    number = count + isinstance(splitter, TimeSplitter)
+    parts = splitter.assign_parts(rows, [1 / number] * number)
+    return parts if len(np.unique(parts)) == number else None
 
 
 def _apportion_rows(rows: int, fractions: np.ndarray, deficit: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,11 +12,13 @@ from pydantic import AfterValidator, Field
 
 from bmcli import canonical, parts, raw_columns
 from bmcli.canonical import Spelling, canonicalize, choose_spelling, find_spellings
+from bmcli.column_records import StrictRecord, validate_record
 from bmcli.errors import BmcliError
 from bmcli.notation import PLAIN, NumberNotation
 from bmcli.quoting import quoted
 from bmcli.raw_columns import RawColumn, RowFault
-from bmcli.recipe.fields import Kind, fault
+from bmcli.recipe.fields import fault
+from bmcli.recipe.targets import TargetOptions
 from bmcli.specs import Column
 from bmcli.windows import EncodedRows
 
@@ -28,8 +31,11 @@ if TYPE_CHECKING:
 NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 """A class that is a number, by which classes are sorted."""
 
+OR_SKIP = ", or list those to learn in `classes` and write `invalid: skip` to leave out the rows of others"
 FEW_CLASSES = 20
 _MIN_ROWS_PER_CODE = 10
+# Items of a list in double quotes, in single quotes, or without; NumPy writes blanks instead of commas.
+_LIST_ITEM = re.compile(r"""\s*(?:"((?:[^"\\]|\\.)*+)"|'((?:[^'\\]|\\.)*+)'|([^\s,'"\[\]][^,'"\[\]]*+))\s*,?\s*""")
 _MANY_CLASSES, _MAX_ROWS_PER_CLASS = 50, 1.05  # A column with more classes of fewer rows each is an identifier.
 
 
@@ -56,9 +62,10 @@ class TargetGuess:
 class TargetKind(Protocol):
     """Interface of the modules of this folder. Unlike inputs, a target must not be missing or unknown."""
 
-    Options: type[Kind]
+    Options: type[TargetOptions]
     OBJECTIVE: str  # kind of the objective that a recipe without one gets
     ONE_CLASS: bool  # whether each row has one of several classes, so that splits can keep their proportions
+    State: type[StrictRecord] | None  # state of a fitted column; no other is accepted of an artefact, None accepts any
 
     def guess(self, profile: ColumnProfile) -> TargetGuess | None:
         """Recognise a column that `bmcli init` predicts as this kind; None if it is not one."""
@@ -67,8 +74,9 @@ class TargetKind(Protocol):
         """Fit classes or scale on the training rows.
 
         Args:
-            rows: Cells of the target's column, or records of the columns that its option `columns` lists; these names
-                are then in `state["columns"]`.
+            rows: Cells of the target's column, or records of the columns that its option `columns` lists, or of its
+                column and the text that its property `words_of` names. The names of several columns are then in
+                `state["columns"]`.
 
         Raises:
             RowFault: A cell cannot be read as this kind.
@@ -89,12 +97,34 @@ class TargetKind(Protocol):
     def decode(self, encoded: np.ndarray, column: Column) -> np.ndarray:
         """Decode rows for evaluation: class indices, 0 and 1 by label, or numbers in the original unit."""
 
+    def index_classes(self, rows: RawColumn, options: Any) -> tuple[np.ndarray, np.ndarray] | None:
+        """Find the classes or labels of rows, of which training must have each; None for a target without.
+
+        Returns:
+            Two arrays of the same length: rows from 0, and the class of each as an integer; a row with several labels
+            is there several times. Cells that cannot be read have none.
+        """
+
     def count_classes(self, truth: np.ndarray, column: Column) -> np.ndarray | None:
         """Count the rows of each class or label, `(classes,)`; None for a target without classes.
 
         Args:
             truth: Decoded rows.
         """
+
+
+def check_state(column: Column) -> None:
+    """Require a state that `fit` can make; that of an artefact may come from anywhere.
+
+    Raises:
+        ValueError: A value is missing, or of another type; the message begins with its path in the column.
+    """
+    record = kind_of(column).State
+    if record is not None:
+        try:
+            validate_record(record, column.state)
+        except ValueError as error:
+            raise ValueError(f"state.{error}") from None
 
 
 def kind_of(column: Column) -> TargetKind:
@@ -123,7 +153,7 @@ def doubt_quantity(profile: ColumnProfile) -> str:
 
 
 def get_source_columns(column: Column) -> tuple[str, ...]:
-    """Return the columns of the source from which a fitted target is read."""
+    """Return the columns of the source from which a fitted target is read, those of inputs that it needs included."""
     return tuple(column.state.get("columns", (column.name,)))
 
 
@@ -168,6 +198,15 @@ def resolve_spelling(cells: Any, names: LabelNames | None, normalize: bool) -> S
         else pa.array([str(each) for each in names], pa.string())
     )
     return choose_spelling(texts, normalize)
+
+
+def match_class(name: str, column: Column) -> str | None:
+    """Find the class of a fitted target that a recipe names, also in another case if only one fits; None if none."""
+    exact = name_to_class(name, get_spelling(column))
+    if exact in column.classes:
+        return exact
+    folded = [each for each in column.classes if each.casefold() == exact.casefold()]
+    return folded[0] if len(folded) == 1 else None
 
 
 def get_spelling(column: Column) -> Spelling:
@@ -231,8 +270,10 @@ def make_class_column(name: str, kind: str, rows: RawColumn, classes: tuple[str,
         RowFault: A class is missing or unknown.
         BmcliError: Two classes are spellings of one.
     """
+    import numpy as np
+
     check_names(name, classes)
-    lookup_classes(rows, classes, spelling)
+    indices = lookup_classes(rows, classes, spelling)
     return Column(
         name=name,
         kind=kind,
@@ -241,7 +282,15 @@ def make_class_column(name: str, kind: str, rows: RawColumn, classes: tuple[str,
         raw_dtype="string" if raw_columns.is_text_column(rows) else "int64",
         classes=classes,
         state=spelling_to_state(raw_columns.to_texts(rows, fractions=True), spelling),
+        class_counts=tuple(np.bincount(indices, minlength=len(classes)).tolist()),
     )
+
+
+class ClassState(StrictRecord):
+    """How the classes of a target are written."""
+
+    spelling: Spelling = "raw"
+    spellings: dict[str, tuple[str, ...]] = Field(default={})
 
 
 def spelling_to_state(cells: Any, spelling: Spelling) -> dict[str, Any]:
@@ -290,8 +339,16 @@ def lookup_classes(rows: RawColumn, classes: tuple[str, ...], spelling: Spelling
             raise RowFault(row, "expected a class, received nothing.", "Remove the row, or fill in its class.")
         hint = parts.did_you_mean(rows[row].as_py(), classes)
         cell = raw_columns.format_cell(rows, row)
-        raise RowFault(row, f"expected a class of the training rows, received {cell}.", hint)
+        message = f"expected a class of the training rows, received {cell}."
+        raise RowFault(row, message, hint, option=f"Put a row of this class into the training rows{OR_SKIP}.")
     return indices
+
+
+def index_one_class(rows: RawColumn) -> tuple[np.ndarray, np.ndarray]:
+    """Find the class of each row, as `TargetKind.index_classes` does."""
+    import numpy as np
+
+    return np.arange(len(rows)), raw_columns.encode_categories(rows)
 
 
 def count_indices(truth: np.ndarray, column: Column) -> np.ndarray:
@@ -321,8 +378,10 @@ def require_numbers(rows: RawColumn, notation: NumberNotation = PLAIN) -> np.nda
         row = int(np.argmax(missing))
         cell = raw_columns.format_cell(rows, row) if raw_columns.is_text_column(rows) else "nothing"
         received = cell if cell == "nothing" else f"{cell}, which marks a missing value"
-        advice = "Remove the row, or write `invalid: skip` to leave out all rows without a number."
-        raise RowFault(row, f"expected a number, received {received}.", advice)
+        raise RowFault(
+            row, f"expected a number, received {received}.", "Remove the row, or fill in its number.",
+            option="Write `invalid: skip` to leave out all rows without a number.",
+        )  # fmt: skip
     return values
 
 
@@ -340,3 +399,29 @@ def describe_numbers(profile: ColumnProfile) -> tuple[dict[str, str], str]:
     reasons = [f"written as {quoted(written.example)}"] if options else []
     reasons += [written.doubt] if written.doubt else []
     return options, "".join(f"; {reason}" for reason in reasons)
+
+
+def parse_list(text: str) -> list[str] | None:
+    """Parse a list as JSON, Python or NumPy write it; None for another text, `[""]` for an empty list."""
+    text = text.strip()
+    if not (text.startswith("[") and text.endswith("]")):
+        return None
+    inner, position, items = text[1:-1].strip(), 0, list[str]()
+    while position < len(inner):
+        item = _LIST_ITEM.match(inner, position)
+        if item is None:
+            return None
+        items.append(_unescape_item(item))
+        position = item.end()
+    return items or [""]
+
+
+def _unescape_item(item: re.Match[str]) -> str:
+    """Return the text of an item of a list, without quotes and escapes."""
+    double, single, bare = item.groups()
+    if double is not None:
+        try:
+            return str(json.loads(f'"{double}"', strict=False))
+        except ValueError:
+            return re.sub(r"\\(.)", r"\1", double)
+    return bare if single is None else re.sub(r"\\(.)", r"\1", single)

@@ -11,6 +11,7 @@ from bmcli import parts
 from bmcli.data.targets import (
     FEW_CLASSES,
     ClassNames,
+    ClassState,
     Normalize,
     TargetGuess,
     check_classes,
@@ -18,6 +19,7 @@ from bmcli.data.targets import (
     find_classes,
     get_spelling,
     has_few_integers,
+    index_one_class,
     lookup_classes,
     make_class_column,
     names_to_text,
@@ -27,7 +29,7 @@ from bmcli.errors import BmcliError
 from bmcli.notation import list_counts
 from bmcli.quoting import quoted
 from bmcli.raw_columns import RawColumn
-from bmcli.recipe.fields import Kind
+from bmcli.recipe.targets import TargetOptions
 from bmcli.specs import Column
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
 OBJECTIVE = "classification"
 ONE_CLASS = True
+State = ClassState
 
 # Words of column names whose integers are codes of classes, and those whose integers are quantities.
 _CODE_WORDS = (
@@ -54,7 +57,7 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _MAX_CODES = 10  # integers with gaps, in a column whose name gives no hint
 
 
-class Options(Kind):
+class Options(TargetOptions):
     """One class per row."""
 
     kind: Literal["category"] = "category"
@@ -88,7 +91,9 @@ def guess(profile: ColumnProfile) -> TargetGuess | None:
             "of target generates text."
         )
     why = f"{profile.distinct} classes, the most frequent {profile.top_share:.1%} of the rows"
-    return TargetGuess("category", 0.5, why, obstacle=obstacle)
+    doubt = "they are spellings of yes and no, so write each of the two in one way"
+    has_spellings = profile.is_boolean and len({text.lower() for text in profile.samples}) > 2
+    return TargetGuess("category", 0.5, why, obstacle=obstacle, doubt=doubt if has_spellings else "")
 
 
 def _are_codes(profile: ColumnProfile) -> bool:
@@ -134,6 +139,11 @@ def encode(rows: RawColumn, column: Column) -> np.ndarray:
 def decode(encoded: np.ndarray, column: Column) -> np.ndarray:
     """Return the indices in `column.classes` unchanged."""
     return encoded
+
+
+def index_classes(rows: RawColumn, options: Options) -> tuple[np.ndarray, np.ndarray]:
+    """Find the class of each row."""
+    return index_one_class(rows)
 
 
 def count_classes(truth: np.ndarray, column: Column) -> np.ndarray:

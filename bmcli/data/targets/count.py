@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import Field
+
+from bmcli.column_records import StrictRecord
 from bmcli.data.targets import TargetGuess, describe_numbers, doubt_quantity, read_notation, require_numbers
 from bmcli.errors import BmcliError
 from bmcli.notation import NumberNotation
+from bmcli.number_texts import write_number, write_values
 from bmcli.quoting import quoted
 from bmcli.raw_columns import RawColumn, RowFault, suggest_notation
 from bmcli.recipe.numbers import NotationOptions
+from bmcli.recipe.targets import TargetOptions
 from bmcli.specs import Column
 
 if TYPE_CHECKING:
@@ -22,7 +27,14 @@ OBJECTIVE = "count"
 ONE_CLASS = False
 
 
-class Options(NotationOptions):
+class State(StrictRecord):
+    """The mean of the training rows, and how a number is written."""
+
+    mean: float
+    notation: dict[Literal["decimal", "thousands", "unit"], str] = Field(default={})
+
+
+class Options(TargetOptions, NotationOptions):
     """A count per row, such as events per hour."""
 
     kind: Literal["count"] = "count"
@@ -33,7 +45,8 @@ def guess(profile: ColumnProfile) -> TargetGuess | None:
     if not profile.is_integer or not 0 <= profile.minimum <= 1 or profile.variance <= profile.mean:
         return None
     options, described = describe_numbers(profile)
-    why = f"integers from {profile.minimum:g} to {profile.maximum:g}, treated as counts{described}"
+    low, high = write_values(profile.name, [profile.minimum, profile.maximum])
+    why = f"integers from {low} to {high}, treated as counts{described}"
     return TargetGuess("count", 0.6, why, options, doubt=doubt_quantity(profile))
 
 
@@ -44,7 +57,8 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
     notation = options.notation.to_options()
     if values.min() == values.max():
         raise BmcliError(
-            f"target {quoted(name)}: every training row has the value {values[0]:g}, so there is nothing to learn.",
+            f"target {quoted(name)}: every training row has the value {write_number(values[0])}, so there is nothing "
+            "to learn.",
             path=f"data.targets.{name}",
         )
     return Column(
@@ -72,6 +86,10 @@ def decode(encoded: np.ndarray, column: Column) -> np.ndarray:
     return encoded.astype("float64")
 
 
+def index_classes(rows: RawColumn, options: Options) -> None:
+    """There are no classes."""
+
+
 def count_classes(truth: np.ndarray, column: Column) -> None:
     """There are no classes."""
 
@@ -84,12 +102,15 @@ def _read_counts(rows: RawColumn, notation: NumberNotation) -> np.ndarray:
     if wrong.any():
         row = int(np.argmax(wrong))
         raise RowFault(
-            row, f"expected a whole number of at least 0, received {values[row]:g}.", "Predict it as {kind: number}."
+            row,
+            f"expected a whole number of at least 0, received {write_number(values[row])}.",
+            option="Predict it as {kind: number}.",
         )
     large = values > np.finfo("float32").max
     if large.any():
         limit = np.finfo("float32").max
         raise RowFault(
-            int(np.argmax(large)), f"expected a count of at most {limit:.2g}, received {values[large][0]:g}."
+            int(np.argmax(large)),
+            f"expected a count of at most {write_number(float(limit))}, received {write_number(values[large][0])}.",
         )
     return values

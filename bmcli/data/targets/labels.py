@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,19 +12,23 @@ from pydantic import Field, ValidationInfo, field_validator
 from bmcli import parts, raw_columns
 from bmcli.canonical import Spelling, canonicalize, choose_spelling
 from bmcli.data.targets import (
+    OR_SKIP,
+    ClassState,
     LabelNames,
     Normalize,
     TargetGuess,
     check_names,
     get_spelling,
     names_to_text,
+    parse_list,
     resolve_spelling,
     spelling_to_state,
 )
 from bmcli.errors import BmcliError
 from bmcli.quoting import quoted
 from bmcli.raw_columns import RawColumn, RowFault
-from bmcli.recipe.fields import Kind, fault
+from bmcli.recipe.fields import fault
+from bmcli.recipe.targets import TargetOptions
 from bmcli.specs import Column
 
 if TYPE_CHECKING:
@@ -38,14 +41,20 @@ if TYPE_CHECKING:
 OBJECTIVE = "multi_label"
 ONE_CLASS = False
 
+
+class State(ClassState):
+    """How the labels of a row are written."""
+
+    separator: str
+    columns: tuple[str, ...] = ()
+
+
 _SEPARATORS = (";", "|")  # that are recognised; the first is the default
 _MAX_LABEL, _MAX_WORDS = 40, 3  # characters of a label, and mean number of its words
 _LIST, _LIST_START = r"^\s*\[.*\]\s*$", re.compile(r"""\[\s*(?:["'\]]|$)""")
-# Items of a list in double quotes, in single quotes, or without; NumPy writes blanks instead of commas.
-_LIST_ITEM = re.compile(r"""\s*(?:"((?:[^"\\]|\\.)*+)"|'((?:[^'\\]|\\.)*+)'|([^\s,'"\[\]][^,'"\[\]]*+))\s*,?\s*""")
 
 
-class Options(Kind):
+class Options(TargetOptions):
     """Several labels per row, in one cell; an empty cell has no labels.
 
     A cell that is a list, such as `["a", "b"]`, `['a', 'b']` or a list of JSON lines and Parquet, needs no separator.
@@ -67,6 +76,9 @@ class Options(Kind):
         description="Columns of the source, one per label and named like it, with values 1 or 0, yes or no, true or "
         "false. The target may then have any name; `separator` joins the labels that `predict` writes.",
     )
+
+    def list_columns(self, name: str) -> tuple[str, ...]:
+        return self.columns or (name,)
 
     @field_validator("separator")
     @classmethod
@@ -172,6 +184,22 @@ def decode(encoded: np.ndarray, column: Column) -> np.ndarray:
     return encoded
 
 
+def index_classes(rows: RawColumn, options: Options) -> tuple[np.ndarray, np.ndarray]:
+    """Find the labels of each row."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    if _is_records(rows):
+        rows = np.stack([_to_binary(field) for field in rows.flatten()], axis=1)
+    if _is_matrix(rows):
+        found = np.nonzero(rows == 1)
+        return found[0], found[1]
+    split = _split_labels(rows, options.separator)
+    labels = _read_labels(split, _choose_spelling(rows, options)).dictionary_encode().indices
+    present = np.asarray(pc.is_valid(labels), dtype=bool)
+    return np.asarray(pc.list_parent_indices(split))[present], np.asarray(labels.fill_null(-1))[present]
+
+
 def count_classes(truth: np.ndarray, column: Column) -> np.ndarray:
     """Count the rows with each label."""
     return truth.sum(axis=0, dtype="int64")
@@ -181,6 +209,12 @@ def _is_matrix(rows: RawColumn) -> bool:
     return getattr(rows, "ndim", 1) == 2
 
 
+def _is_records(rows: Any) -> bool:
+    import pyarrow as pa
+
+    return raw_columns.is_text_column(rows) and pa.types.is_struct(rows.type)
+
+
 def _to_indicators(rows: Any) -> RawColumn:
     """Convert records of several columns to 0 and 1, uint8 `(rows, labels)`; return other rows unchanged.
 
@@ -188,9 +222,8 @@ def _to_indicators(rows: Any) -> RawColumn:
         RowFault: A cell of a record is missing, or neither yes nor no.
     """
     import numpy as np
-    import pyarrow as pa
 
-    if not (raw_columns.is_text_column(rows) and pa.types.is_struct(rows.type)):
+    if not _is_records(rows):
         return rows
     names, fields = [field.name for field in rows.type], rows.flatten()
     values = np.stack([_to_binary(field) for field in fields], axis=1)
@@ -228,34 +261,8 @@ def _split_labels(rows: RawColumn, separator: str) -> pa.ListArray:
     if not pc.any(pc.match_substring_regex(texts, _LIST)).as_py():
         return pc.split_pattern(texts, separator)
     encoded = texts.dictionary_encode()  # Each different list is parsed once.
-    parsed = [_parse_list(text) or text.split(separator) for text in encoded.dictionary.to_pylist()]
+    parsed = [parse_list(text) or text.split(separator) for text in encoded.dictionary.to_pylist()]
     return pa.array(parsed, pa.list_(pa.string())).take(encoded.indices)
-
-
-def _parse_list(text: str) -> list[str] | None:
-    """Parse a list as JSON, Python or NumPy write it; None for another text, `[""]` for an empty list."""
-    text = text.strip()
-    if not (text.startswith("[") and text.endswith("]")):
-        return None
-    inner, position, items = text[1:-1].strip(), 0, list[str]()
-    while position < len(inner):
-        item = _LIST_ITEM.match(inner, position)
-        if item is None:
-            return None
-        items.append(_unescape(item))
-        position = item.end()
-    return items or [""]
-
-
-def _unescape(item: re.Match[str]) -> str:
-    """Return the text of an item of a list, without quotes and escapes."""
-    double, single, bare = item.groups()
-    if double is not None:
-        try:
-            return str(json.loads(f'"{double}"', strict=False))
-        except ValueError:
-            return re.sub(r"\\(.)", r"\1", double)
-    return bare if single is None else re.sub(r"\\(.)", r"\1", single)
 
 
 def _read_labels(split: pa.ListArray, spelling: Spelling) -> pa.Array:
@@ -301,7 +308,8 @@ def _locate_labels(
         label = labels[first].as_py()
         hint = parts.did_you_mean(label, classes)
         message = f"expected labels of the training rows, received {quoted(label)}."
-        raise RowFault(int(label_rows[first]), message, hint)
+        option = f"Put a row with this label into the training rows{OR_SKIP}."
+        raise RowFault(int(label_rows[first]), message, hint, option=option)
     return label_rows[present], indices[present]
 
 

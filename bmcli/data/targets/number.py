@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from bmcli.column_records import StrictRecord
 from bmcli.data.targets import TargetGuess, describe_numbers, doubt_quantity, read_notation, require_numbers
 from bmcli.errors import BmcliError
 from bmcli.notation import NumberNotation
+from bmcli.number_texts import write_number, write_values
 from bmcli.quoting import quoted
 from bmcli.raw_columns import RawColumn, RowFault, suggest_notation
 from bmcli.recipe.numbers import NotationOptions
+from bmcli.recipe.targets import TargetOptions
 from bmcli.specs import Column
 
 if TYPE_CHECKING:
@@ -24,7 +27,16 @@ OBJECTIVE = "regression"
 ONE_CLASS = False
 
 
-class Options(NotationOptions):
+class State(StrictRecord):
+    """How a number is scaled and written."""
+
+    mean: float
+    scale: float
+    log: bool = False
+    notation: dict[Literal["decimal", "thousands", "unit"], str] = Field(default={})
+
+
+class Options(TargetOptions, NotationOptions):
     """One number per row."""
 
     kind: Literal["number"] = "number"
@@ -40,7 +52,8 @@ def guess(profile: ColumnProfile) -> TargetGuess | None:
     if not profile.is_number or profile.is_array:
         return None
     options, described = describe_numbers(profile)
-    why = f"numbers from {profile.minimum:g} to {profile.maximum:g}{described}"
+    low, high = write_values(profile.name, [profile.minimum, profile.maximum])
+    why = f"numbers from {low} to {high}{described}"
     return TargetGuess("number", 0.5, why, options, doubt=doubt_quantity(profile))
 
 
@@ -57,7 +70,7 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
     if values.min() == values.max():
         raise BmcliError(
             f"target {quoted(name)}: every training row has the value "
-            f"{require_numbers(rows, options.notation)[0]:g}, so there is nothing to learn.",
+            f"{write_number(require_numbers(rows, options.notation)[0])}, so there is nothing to learn.",
             path=f"data.targets.{name}",
         )
     mean, scale = 0.0, 1.0
@@ -99,7 +112,8 @@ def encode(rows: RawColumn, column: Column) -> np.ndarray:
         encoded = ((values - column.state["mean"]) / column.state["scale"]).astype("float32")
     if not np.isfinite(encoded).all():
         row = int(np.argmin(np.isfinite(encoded)))
-        message = f"{require_numbers(rows, notation)[row]:g} is too large for the scale of the training rows."
+        value = write_number(require_numbers(rows, notation)[row])
+        message = f"{value} is too large for the scale of the training rows."
         raise RowFault(row, message)
     return encoded
 
@@ -110,6 +124,10 @@ def decode(encoded: np.ndarray, column: Column) -> np.ndarray:
 
     values = encoded.astype("float64") * column.state["scale"] + column.state["mean"]
     return np.expm1(values) if column.state.get("log") else values
+
+
+def index_classes(rows: RawColumn, options: Options) -> None:
+    """There are no classes."""
 
 
 def count_classes(truth: np.ndarray, column: Column) -> None:
@@ -126,7 +144,8 @@ def _read_scaled(rows: RawColumn, log: bool, notation: NumberNotation) -> np.nda
     if (values <= -1).any():
         row = int(np.argmax(values <= -1))
         raise RowFault(
-            row, f"expected a number above -1, because log(1 + number) is learned, received {values[row]:g}.",
-            "Write scale: standard.",
+            row,
+            f"expected a number above -1, because log(1 + number) is learned, received {write_number(values[row])}.",
+            option="Write scale: standard.",
         )  # fmt: skip
     return np.log1p(values.astype("float64"))

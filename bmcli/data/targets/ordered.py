@@ -9,11 +9,13 @@ from pydantic import Field
 from bmcli.data.targets import (
     NUMBER,
     ClassNames,
+    ClassState,
     Normalize,
     check_classes,
     count_indices,
     find_classes,
     get_spelling,
+    index_one_class,
     lookup_classes,
     make_class_column,
     names_to_text,
@@ -22,7 +24,7 @@ from bmcli.data.targets import (
 from bmcli.errors import BmcliError
 from bmcli.quoting import listed, quoted
 from bmcli.raw_columns import RawColumn
-from bmcli.recipe.fields import Kind
+from bmcli.recipe.targets import TargetOptions
 from bmcli.specs import Column
 
 if TYPE_CHECKING:
@@ -33,9 +35,10 @@ if TYPE_CHECKING:
 
 OBJECTIVE = "ordinal"
 ONE_CLASS = True
+State = ClassState
 
 
-class Options(Kind):
+class Options(TargetOptions):
     """One category per row, of categories with an order."""
 
     kind: Literal["ordered"] = "ordered"
@@ -76,6 +79,11 @@ def encode(rows: RawColumn, column: Column) -> np.ndarray:
 def decode(encoded: np.ndarray, column: Column) -> np.ndarray:
     """Return the ranks unchanged."""
     return encoded
+
+
+def index_classes(rows: RawColumn, options: Options) -> tuple[np.ndarray, np.ndarray]:
+    """Find the class of each row."""
+    return index_one_class(rows)
 
 
 def count_classes(truth: np.ndarray, column: Column) -> np.ndarray:

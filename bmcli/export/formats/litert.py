@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from bmcli import inputs as input_kinds
-from bmcli.errors import BmcliError, RunFailed
+from bmcli.errors import BmcliError
 from bmcli.export import ExportableModel, FormatOptions, InputForm, Signature, WrittenModel, choose_form
 from bmcli.inputs import Preprocessing
 from bmcli.quoting import quoted
@@ -39,10 +39,15 @@ class Options(FormatOptions):
         "coarse; full_int8: these as well, for integer-only devices. By default float32.",
     )
 
+    @property
+    def quantized(self) -> str | None:
+        return self.quantize
+
 
 def export(exportable: ExportableModel, options: Options, folder: Path) -> WrittenModel:
     """Write `model.tflite`."""
     from bmcli.export import graph, recurrent
+    from bmcli.export.conversion import run_converter  # not at the top: recipes read the options alone
 
     _check_integers(exportable, options)
     network = replace(exportable.network, model=recurrent.replace_recurrent_layers(exportable.network.model))
@@ -59,7 +64,9 @@ def export(exportable: ExportableModel, options: Options, folder: Path) -> Writt
         converter = _make_converter(Path(scratch), options)
         if options.quantize in _INT8_CHOICES:
             converter.representative_dataset = lambda: _iterate_examples(exportable, signature)
-        (folder / MODEL).write_bytes(_convert(converter, options))
+        with run_converter(options.name, folder):
+            content = _convert(converter, options)
+    (folder / MODEL).write_bytes(content)
     return WrittenModel(MODEL, "litert", (signature,), tuple(_list_notes(options)))
 
 
@@ -114,14 +121,8 @@ def _iterate_examples(exportable: ExportableModel, signature: Signature) -> Iter
 
 def _convert(converter: Any, options: Options) -> bytes:
     from bmcli.export import integers
-    from bmcli.native_output import hide_native_stderr
 
-    try:
-        with hide_native_stderr():
-            if options.quantize in _INT8_CHOICES:
-                return integers.quantize(converter, full_integer=options.quantize == "full_int8")
-            content: bytes = converter.convert()
-    except Exception as error:  # the converter raises exceptions of any type from its C++
-        reason = next((line for line in str(error).splitlines() if "error:" in line), str(error)).strip()[:300]
-        raise RunFailed(f"litert cannot represent this network: {reason}", suggestion="Use saved_model.") from None
+    if options.quantize in _INT8_CHOICES:
+        return integers.quantize(converter, full_integer=options.quantize == "full_int8")
+    content: bytes = converter.convert()
     return content

@@ -46,6 +46,7 @@ def export(exportable: ExportableModel, options: Options, folder: Path) -> Writt
     import onnx
 
     from bmcli.export import graph
+    from bmcli.export.conversion import run_converter  # not at the top: recipes read the options alone
 
     columns = exportable.spec.inputs
     # A lookup is added to the converted model, which takes the encoded cells of such a column.
@@ -56,7 +57,9 @@ def export(exportable: ExportableModel, options: Options, folder: Path) -> Writt
     computed = Signature(
         graph.SERVING, graph.make_inputs(exportable.spec, forms), graph.make_outputs(exportable, with_text=False)
     )
-    model = _convert(graph.ServingModule(exportable), computed)
+    with run_converter(options.name, folder):
+        model = _convert(graph.ServingModule(exportable), computed)
+    _check_output_names(model, computed)
     looked_up = [each for each in computed.inputs if _get_lookup_keys(exportable.get_column(each.column))]
     for each in looked_up:
         _prepend_lookup(model, each, exportable.get_column(each.column))
@@ -84,20 +87,31 @@ def _convert(served: Any, signature: Signature) -> Any:
 
     import tf2onnx
 
-    from bmcli.native_output import hide_native_stderr
-
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     function = served.make_function(signature)
-    try:
-        with hide_native_stderr(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            private_api.patch_tf2onnx()
-            model, _ = tf2onnx.convert.from_function(function, function.input_signature, opset=_OPSET)
-    except Exception as error:  # tf2onnx raises exceptions of any type for what it does not support
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
-        raise RunFailed(f"onnx cannot represent this network: {reason}", suggestion="Use saved_model.") from None
-    _check_output_names(model, signature)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        private_api.patch_tf2onnx()
+        model, _ = tf2onnx.convert.from_function(function, function.input_signature, opset=_OPSET)
+    _replace_erfc(model)
     return model
+
+
+def _replace_erfc(model: Any) -> None:
+    """Replace the complementary error function, of which TensorFlow makes GELU, by 1 minus that which ONNX has."""
+    from onnx import helper
+
+    nodes = []
+    for node in model.graph.node:
+        if node.op_type != "Erfc":
+            nodes.append(node)
+            continue
+        one, error = (f"{node.output[0]}__{name}" for name in ("one", "erf"))
+        nodes.append(helper.make_node("Constant", [], [one], value_float=1.0))
+        nodes.append(helper.make_node("Erf", list(node.input), [error]))
+        nodes.append(helper.make_node("Sub", [one, error], list(node.output)))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
 
 
 def _check_output_names(model: Any, signature: Signature) -> None:

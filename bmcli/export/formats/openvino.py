@@ -11,7 +11,6 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from bmcli.errors import RunFailed
 from bmcli.export import ExportableModel, FormatOptions, InputForm, Signature, WrittenModel, choose_form
 
 MODEL = "model.xml"
@@ -27,12 +26,17 @@ class Options(FormatOptions):
         default=None, description="float16: weights of 2 bytes; computation stays in float32."
     )
 
+    @property
+    def quantized(self) -> str | None:
+        return self.quantize
+
 
 def export(exportable: ExportableModel, options: Options, folder: Path) -> WrittenModel:
     """Write `model.xml` and `model.bin`."""
     import openvino
 
     from bmcli.export import graph
+    from bmcli.export.conversion import run_converter  # not at the top: recipes read the options alone
 
     forms: dict[str, InputForm] = {
         column.name: choose_form(column, ("arithmetic", "picture")) for column in exportable.spec.inputs
@@ -42,12 +46,7 @@ def export(exportable: ExportableModel, options: Options, folder: Path) -> Writt
     )
     with tempfile.TemporaryDirectory(prefix="bmcli-") as scratch:
         graph.save_module(graph.ServingModule(exportable), [signature], Path(scratch))
-        try:
+        with run_converter(options.name, folder):
             model = openvino.convert_model(scratch)
-        except Exception as error:  # it raises exceptions of any type from its C++
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
-            raise RunFailed(
-                f"openvino cannot represent this network: {reason}", suggestion="Use saved_model."
-            ) from None
         openvino.save_model(model, str(folder / MODEL), compress_to_fp16=options.quantize == "float16")
     return WrittenModel(MODEL, "openvino", (signature,))

@@ -48,7 +48,10 @@ def export(exportable: ExportableModel, options: Options, folder: Path) -> Writt
     graph.save_module(graph.ServingModule(exportable), signatures, folder / VERSION)
     if options.warm_up:
         graph.write_warm_up_requests(exportable, default, folder / VERSION)
-    return WrittenModel(VERSION, "tensorflow", tuple(signatures), tuple(_list_notes(exportable)))
+    modules = {module for column in columns for module in input_kinds.get_traits(column).modules}
+    return WrittenModel(
+        VERSION, "tensorflow", tuple(signatures), tuple(_list_notes(exportable)), modules=tuple(sorted(modules))
+    )
 
 
 def _make_forms(columns: tuple[Column, ...], form: InputForm) -> dict[str, InputForm]:
@@ -59,4 +62,12 @@ def _list_notes(exportable: ExportableModel) -> list[str]:
     from bmcli import inputs as input_kinds  # not at the top: recipes read the options alone
 
     formats = {column.name: input_kinds.get_traits(column).file_formats for column in exportable.spec.inputs}
-    return [f"{quoted(name)} takes the bytes of {names} files." for name, names in formats.items() if names]
+    needing = {column.name: input_kinds.get_traits(column).modules for column in exportable.spec.inputs}
+    return [
+        *(f"{quoted(name)} takes the bytes of {names} files." for name, names in formats.items() if names),
+        *(
+            f"{quoted(name)} is split by operations of {module}, which must be imported before the model is loaded."
+            for name, modules in needing.items()
+            for module in modules
+        ),
+    ]

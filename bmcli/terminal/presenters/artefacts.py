@@ -30,6 +30,7 @@ def _artefact_to_json(artefact: ExportedArtefact) -> dict[str, Any]:
         "max_difference": found.max_difference,
         "metrics": {name: {"model": m, "artefact": a} for name, (m, a) in found.metrics.items()},
         "failures": list(found.failures),
+        "comparison": list(found.summary),
         "bytes": artefact.bytes,
         "gzip_bytes": artefact.gzip_bytes,
     }
@@ -41,6 +42,10 @@ def print_result(console: Console, result: ExportResult) -> None:
     rows = [_make_row(each) for each in result.artefacts]
     rows += [[name, "NOT WRITTEN", *["-"] * 5] for name in result.failed]
     console.print_table("", ["format", "verified", "agreement", "difference", metric, "size", "gzip"], rows)
+    for each in result.artefacts:
+        sentences = "".join(f"\n  {sentence}" for sentence in each.verification.summary)
+        if sentences:
+            console.print_text(f"{each.format_name}, compared with the model:{sentences}")
     console.print_text("\n".join(f"wrote {format_path(each.path)}" for each in result.artefacts))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bmcli.disk import format_path
+from bmcli.number_texts import write_measure
 from bmcli.terminal.formats import format_bytes, format_ms
 
 if TYPE_CHECKING:
@@ -47,5 +48,5 @@ def _make_row(cost: Cost) -> list[str]:
         *timed,
         f"{cost.rows_per_second:,.0f}",
         format_bytes(cost.peak_bytes),
-        "-" if cost.metric is None else f"{cost.metric[1]:.4f}",
+        "-" if cost.metric is None else write_measure(cost.metric[1]),
     ]

@@ -19,13 +19,19 @@ def to_json(result: ComparisonResult) -> dict[str, Any]:
 
 
 def print_result(console: Console, result: ComparisonResult) -> None:
+    from bmcli.metrics.classification import describe_positive
+
     comparison = result.comparison
     columns = ["run", comparison.metric, "interval", "parameters", "MB", "ms a row", "s of training", ""]
     rows = [_make_row(each, comparison) for each in comparison.contenders]
     console.print_table(f"{comparison.rows:,} rows of {comparison.split}", columns, rows)
+    for sentence in describe_positive(comparison.positive):
+        console.print_text(sentence)
     console.print_text("")
+    first = comparison.contenders[0].name
     for name, differences in comparison.against_first.items():
-        console.print_text(differences[comparison.metric].summary(comparison.contenders[0].name, name))
+        if comparison.same_predictions.get(name) != first:  # the recommendation names those that predict the same
+            console.print_text(differences[comparison.metric].summary(first, name))
     names = [each.name for each in comparison.contenders]
     _print_differences(console, "where the recipes differ", ["path", *names], comparison.recipes)
     _print_differences(console, "where the data differs", ["data", *names], comparison.data)
@@ -35,16 +41,15 @@ def print_result(console: Console, result: ComparisonResult) -> None:
 
 
 def _make_row(contender: Contender, comparison: Comparison) -> list[object]:
-    is_recommended = contender is comparison.recommended and not comparison.unpaired_reason
     return [
         contender.name,
-        round(contender.metrics[comparison.metric], 4),
+        contender.metrics[comparison.metric],
         format_interval(contender.intervals.get(comparison.metric)),
         f"{contender.parameters:,}",
         f"{contender.size / 1e6:.2f}",
         f"{1e3 * contender.latency_s:.2f}",
         "-" if contender.train_s is None else f"{contender.train_s:.1f}",
-        "recommended" if is_recommended else "",
+        "recommended" if contender is comparison.recommended else "",
     ]
 
 

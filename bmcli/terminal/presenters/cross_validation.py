@@ -28,6 +28,7 @@ def to_json(result: CrossValidationRun) -> dict[str, Any]:
         "standard_deviation": {name: mean.standard_deviation for name, mean in means.items()},
         "folds": [dict(fold.metrics) for fold in folds.folds],
         "pooled": dict(folds.pooled.metrics),
+        **evaluation.meanings_to_json(folds.pooled),
         "baseline": folds.pooled.baseline_metrics,
         **evaluation.missed_gates_to_json(result),
     }
@@ -49,7 +50,8 @@ def print_result(console: Console, result: CrossValidationRun) -> None:
     ]
     console.print_text(f"\n{len(folds.folds)} folds of {folds.pooled.count:,} rows, split {folds.splitter}")
     columns = ["metric", "mean", "std", "95 % interval", "baseline", *(f"fold {fold.number}" for fold in shown)]
-    console.print_table("", columns, rows)
+    console.print_table("", columns, rows, mixed=True)
+    evaluation.print_meanings(console, folds.pooled)
     evaluation.print_baselines(console, folds.pooled)
     console.log(f"intervals of means: {folds.method}", level=1)
     evaluation.print_details(console, folds.pooled)

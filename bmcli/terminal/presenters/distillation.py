@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bmcli.disk import format_path
+from bmcli.number_texts import write_signed
 from bmcli.terminal.formats import format_bytes, format_ms, or_dash
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def to_json(result: DistillationResult) -> dict[str, Any]:
             for name, each in learners.items()
         },
         "gain": None if gain is None else _gain_to_json(gain, found.on),
+        **({"positive": dict(found.positive)} if found.positive else {}),
         "runs": {each.name: list(each.runs) for each in learners.values() if each is not None},
         "report": str(result.distillation.report),
         "seconds": round(found.seconds, 3),
@@ -41,10 +43,14 @@ def _gain_to_json(gain: DistillationGain, split: str) -> dict[str, Any]:
 
 
 def print_result(console: Console, result: DistillationResult) -> None:
+    from bmcli.metrics.classification import describe_positive
+
     found = result.comparison
     console.print_text("")
     seeds = f", mean of {len(found.seeds)} seeds" if len(found.seeds) > 1 else ""
     console.print_table(f"{found.rows:,} rows of {found.on}{seeds}", *_tabulate_learners(found))
+    for sentence in describe_positive(found.positive):
+        console.print_text(sentence)
     if found.gain is not None:
         console.print_text(f"\n{_format_gain(found.gain)}")
     runs = "".join(f"\nrun  {run}" for run in found.student.runs)
@@ -74,11 +80,11 @@ def _make_row(name: str, learner: NetworkResult, metrics: list[str]) -> list[obj
 
 
 def _format_gain(gain: DistillationGain) -> str:
-    text = f"gain in {gain.metric}: {gain.mean:+.4g}"
+    text = f"gain in {gain.metric}: {write_signed(gain.mean)}"
     if gain.interval is None:
         text += f" (no interval, since {gain.method.rstrip('.')})"
     else:
-        text += f" (95 % interval {gain.interval[0]:+.4g} to {gain.interval[1]:+.4g}; {gain.method})"
+        text += f" (95 % interval {write_signed(gain.interval[0])} to {write_signed(gain.interval[1])}; {gain.method})"
     if len(gain.by_seed) > 1:
-        text += f"; by seed {', '.join(f'{each:+.4g}' for each in gain.by_seed)}"
+        text += f"; by seed {', '.join(f'{write_signed(each)}' for each in gain.by_seed)}"
     return text + (f"; {100 * gain.gap_closed:.0f} % of the gap to the teacher" if gain.gap_closed is not None else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bmcli.advice import make_command
 from bmcli.disk import format_path
 
 if TYPE_CHECKING:
@@ -36,4 +37,4 @@ def print_result(console: Console, result: DraftResult) -> None:
     file = format_path(result.file)
     for note in result.notes:
         console.log(f"note: {note}")
-    console.print_text(f"wrote {file}; train it with `bmcli train {file}`")
+    console.print_text(f"wrote {file}; train it with {make_command('train', file)}")

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bmcli.disk import format_path
+from bmcli.number_texts import write_measure, write_signed
 from bmcli.quoting import MAX_SHOWN, brief
-from bmcli.terminal.formats import format_cell, format_interval, format_p_value, format_rate, or_dash
+from bmcli.terminal.formats import format_interval, format_p_value, format_rate, or_dash
 
 if TYPE_CHECKING:
     from bmcli.evaluation.fairness import Fairness
@@ -32,11 +33,20 @@ def to_json(result: EvaluationResult) -> dict[str, Any]:
     return {
         "run": str(result.run.folder) if result.run else None,
         "metrics": result.metrics(),
+        **meanings_to_json(result.evaluation),
         **baseline_to_json(result),
         **intervals_to_json(result),
         "unseen": dict(result.unseen),
         **missed_gates_to_json(result),
     }
+
+
+def meanings_to_json(evaluation: Evaluation | None) -> dict[str, Any]:
+    """List the positive classes by target, and the column of the weights of rows, where there are some."""
+    if evaluation is None:
+        return {}
+    values = {"positive": dict(evaluation.positive), "weight": evaluation.weight}
+    return {name: value for name, value in values.items() if value}
 
 
 def baseline_to_json(result: EvaluationResult | None) -> dict[str, Any]:
@@ -55,7 +65,8 @@ def missed_gates_to_json(result: HasGates | None) -> dict[str, Any]:
 def print_result(console: Console, result: EvaluationResult) -> None:
     run, evaluation = result.run, result.evaluation
     console.print_text("")
-    console.print_table(f"{evaluation.count:,} rows of {result.on}", *_tabulate_metrics(result))
+    console.print_table(f"{evaluation.count:,} rows of {result.on}", *_tabulate_metrics(result), mixed=True)
+    print_meanings(console, evaluation)
     print_baselines(console, evaluation)
     for method in dict.fromkeys(interval.method for interval in evaluation.intervals.values()):
         console.log(f"intervals: {method}", level=1)
@@ -80,15 +91,22 @@ def _tabulate_metrics(result: EvaluationResult) -> tuple[list[str], list[list[ob
     return [*columns], [list(row) for row in zip(*columns.values(), strict=True)]
 
 
+def print_meanings(console: Console, evaluation: Evaluation) -> None:
+    """Print of which class and with which weights the metrics are."""
+    for sentence in evaluation.meanings:
+        console.print_text(sentence)
+
+
 def print_baselines(console: Console, evaluation: Evaluation) -> None:
     """Print the prediction of each baseline, and a sentence where the model is no better."""
     for each in evaluation.baselines:
         of = f" of {brief(each.output, MAX_SHOWN)}" if len(evaluation.baselines) > 1 else ""
         console.print_text(f"baseline{of}: {each.prediction}")
         if not each.is_beaten:
+            own, constant = (write_measure(metrics[each.metric]) for metrics in (evaluation.metrics, each.metrics))
             console.log(
-                f"warning: {each.metric} {format_cell(evaluation.metrics[each.metric])} is no better than that of the "
-                f"baseline, {format_cell(each.metrics[each.metric])}, which ignores the inputs."
+                f"warning: {each.metric} {own} is no better than that of the baseline, {constant}, which ignores the "
+                "inputs."
             )
 
 
@@ -116,7 +134,7 @@ def _print_slices(console: Console, table: Slices) -> None:
             each.rows,
             each.value,
             format_interval(each.interval),
-            f"{each.difference:+.4f}",
+            write_signed(each.difference),
             format_p_value(each.adjusted_p_value),
         ]
         for each in table.slices[:MAX_SLICES]
@@ -124,7 +142,9 @@ def _print_slices(console: Console, table: Slices) -> None:
     console.print_text("")
     columns = ["slice by", "", "rows", table.metric, "interval", "against the rest", "p adjusted"]
     console.print_table(
-        f"{table.target} by slice, the worst first; of all rows {table.metric} {table.overall:.4f}", columns, rows
+        f"{table.target} by slice, the worst first; of all rows {table.metric} {write_measure(table.overall)}",
+        columns,
+        rows,
     )
     console.print_text(table.summary)
 

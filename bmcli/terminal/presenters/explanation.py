@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from bmcli.evaluation.explanation_record import Explanation, TargetExplanation
     from bmcli.terminal.console import Console
 
+MAX_COLUMNS = 20
 MAX_SHARES = 10
 
 
@@ -31,18 +32,23 @@ def print_result(console: Console, result: ExplanationResult) -> None:
 
 
 def _print_importances(console: Console, target: TargetExplanation, explanation: Explanation) -> None:
+    shown = target.importances[:MAX_COLUMNS]
+    shares = target.compute_importance_shares()
     rows = [
-        [
-            each.column,
-            *(round(value, 5) for value in (each.increase, each.low, each.high)),
-            "" if each.is_significant else "may be useless",
-        ]
-        for each in target.importances
-    ]
+        [each.column, each.increase, f"{100 * share:.1f} %", each.low, each.high,
+         "" if each.is_significant else "may be useless"]
+        for each, share in zip(shown, shares, strict=False)
+    ]  # fmt: skip
     title = f"{target.target}: permutation importance (increase in {target.loss})"
-    console.print_table(
-        f"{title}, {explanation.rows:,} {explanation.split} rows", ["column", "increase", "low", "high", ""], rows
-    )
+    columns = ["column", "increase", "share", "low", "high", ""]
+    console.print_table(f"{title}, {explanation.rows:,} {explanation.split} rows", columns, rows)
+    rest = target.importances[MAX_COLUMNS:]
+    if rest:
+        useless = sum(not each.is_significant for each in rest)
+        console.print_text(
+            f"{len(rest):,} more columns with a share of {100 * sum(shares[MAX_COLUMNS:]):.1f} %, of which {useless:,} "
+            "may be useless; explanation.json lists all."
+        )
     if explanation.left_out:
         console.print_text(
             f"The importance of {explanation.left_out:,} more columns was not measured: by integrated "

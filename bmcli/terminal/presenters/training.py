@@ -26,6 +26,7 @@ def to_json(result: TrainingResult) -> dict[str, Any]:
     return {
         "run": str(result.run.folder) if result.run else None,
         "metrics": result.metrics(),
+        **evaluation.meanings_to_json(result.evaluation.evaluation if result.evaluation else None),
         **evaluation.baseline_to_json(result.evaluation),
         **evaluation.intervals_to_json(result.evaluation),
         "epochs": outcome.epochs,
@@ -44,7 +45,7 @@ def print_result(console: Console, result: TrainingResult) -> None:
         f"{outcome.epochs} {unit} in {outcome.train_s:.1f} s of training ({outcome.examples_per_second:,.0f} "
         f"examples/s), {END_REASONS[outcome.stop_reason]}; epoch {outcome.selected_epoch} is kept."
     )
-    console.print_table("", ["metric", "value"], list(outcome.metrics.items()))
+    console.print_table("", ["metric", "value"], list(outcome.metrics.items()), mixed=True)
     if result.evaluation:
         evaluation.print_result(console, result.evaluation)
     elif result.run:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bmcli import inputs
 from bmcli.disk import format_path
 from bmcli.messages import format_duration
+from bmcli.quoting import quoted
 from bmcli.terminal.formats import format_bytes, format_ms, format_shape
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from bmcli.terminal.console import Console
 
 MAX_COLUMN_ROWS = 24
+MAX_SAMPLE_TOKENS = 16
 _BARS = " " + "".join(chr(code) for code in range(0x2581, 0x2589))  # from nothing to a full block
 
 
@@ -32,6 +34,7 @@ def to_json(result: Plan) -> dict[str, Any]:
         "inputs": {column.name: list(column.shape) for column in spec.inputs},
         "targets": [column.name for column in spec.targets],
         "columns": [_column_to_json(column, role) for role, column in columns],
+        "tokens": {name: asdict(summary) for name, summary in result.tokens.items()},
         "parameters": result.parameters,
         "layers": [{**asdict(layer), "shape": list(layer.shape)} for layer in result.layers],
         "flops": {
@@ -84,6 +87,8 @@ def _step_to_json(step: StepTime) -> dict[str, Any]:
 def print_result(console: Console, result: Plan) -> None:
     console.print_text(_format_row_counts(result))
     console.print_table("", ["column", "role", "kind", "shape", "classes"], _tabulate_columns(result.spec))
+    for line in _describe_tokens(result):
+        console.print_text(line)
     console.print_text("")
     layers = [
         [layer.name, layer.kind, format_shape(layer.shape), layer.parameters] for layer in result.displayed_layers
@@ -132,6 +137,18 @@ def _tabulate_columns(spec: DataSpec) -> list[list[object]]:
     last = len(spec.learned)
     between = len(rows) - (MAX_COLUMN_ROWS - 1)
     return [*rows[: MAX_COLUMN_ROWS - 1 - last], [f"... {between} more", "", "", "", ""], *rows[len(rows) - last :]]
+
+
+def _describe_tokens(plan: Plan) -> Iterator[str]:
+    """Yield lines about how texts are read, with the tokens of some training rows."""
+    for name, summary in plan.tokens.items():
+        yield (
+            f"{quoted(name)}: {summary.tokens}, the first {summary.length:,} of each text; {summary.unknown_share:.2%} "
+            f"of those of the training rows are unknown, {summary.cut_share:.2%} are cut off"
+        )
+        for sample in summary.samples:
+            more = " ..." if len(sample) > MAX_SAMPLE_TOKENS else ""
+            yield "  " + " | ".join(quoted(token) for token in sample[:MAX_SAMPLE_TOKENS]) + more
 
 
 def _describe_measurements(plan: Plan) -> Iterator[str]:

@@ -284,8 +284,14 @@ def test_text_in_another_encoding_is_a_fault_that_names_one(file: Path) -> None:
     assert "encoding: latin-1" in caught.value.faults[0].suggestion
 
 
+def test_a_comment_among_the_rows_is_a_fault_that_says_so(file: Path) -> None:
+    with pytest.raises(BmcliError, match=r":3  expected 2 cells, received 3") as caught:
+        read(file, b"a,b\n1,2\n# one, two, three\n3,4\n")
+    assert caught.value.faults[0].suggestion == "Remove the line if it is a comment."
+
+
 def test_zero_bytes_are_a_fault(file: Path) -> None:
-    assert fault(file, "a,b\n1,2\n".encode("utf-16-le")) == ":1  contains zero bytes, so it is not utf-8 text."
+    assert fault(file, "a,b\n1,2\n".encode("utf-32-le")) == ":1  contains zero bytes, so it is not utf-8 text."
 
 
 def test_a_folder_is_read_by_name(tmp_path: Path) -> None:
@@ -556,6 +562,44 @@ def test_western_european_text_is_read_with_a_word(file: Path) -> None:
     assert cells(rows)["name"] == ["José", "Zürich \N{EN DASH} “x”"]
     assert rows.detected_options["encoding"] == "cp1252"
     assert "was read as cp1252 (Western European)" in rows.notes[0]
+
+
+WRITTEN = {
+    "chinese": ["北京", "上海", "价格便宜", "质量不错"],
+    "traditional": ["臺北", "高雄", "價格便宜", "品質不錯"],
+    "japanese": ["東京です", "とても面白い", "サービス", "映画でした"],
+    "korean": ["서울", "부산", "날씨가 좋아서", "추천합니다"],
+    "russian": ["Москва", "Казань", "хорошая погода", "плохо"],
+}
+
+
+@pytest.mark.parametrize(
+    ("script", "encoding", "found"),
+    [
+        ("chinese", "gbk", "gb18030 (Chinese)"),
+        ("chinese", "gb18030", "gb18030 (Chinese)"),
+        ("traditional", "big5", "cp950 (traditional Chinese)"),
+        ("japanese", "shift_jis", "cp932 (Japanese)"),
+        ("japanese", "euc_jp", "euc_jp (Japanese)"),
+        ("korean", "euc_kr", "cp949 (Korean)"),
+        ("russian", "cp1251", "cp1251 (Cyrillic)"),
+        ("russian", "koi8_r", "koi8_r (Cyrillic)"),
+    ],
+)
+def test_text_of_another_script_is_read_with_a_word(file: Path, script: str, encoding: str, found: str) -> None:
+    words = WRITTEN[script] * 3
+    rows = read(
+        file, "".join(["name,y\n", *(f"{word},{place}\n" for place, word in enumerate(words))]).encode(encoding)
+    )
+    assert cells(rows)["name"] == words
+    assert rows.detected_options["encoding"] == found.partition(" ")[0]
+    assert f"is not UTF-8, and was read as {found}. If letters look wrong, set `encoding`" in rows.notes[0]
+
+
+def test_japanese_names_without_kana_are_not_guessed(file: Path) -> None:
+    text = "name,y\n" + "東京,1\n大阪,2\n京都,3\n名古屋,4\n" * 5
+    assert "is not utf-8" in fault(file, text.encode("cp932"))
+    assert cells(read(file, text.encode("cp932"), encoding="shift_jis"))["name"][:2] == ["東京", "大阪"]
 
 
 def test_text_in_utf_8_that_is_read_otherwise_is_told(file: Path) -> None:

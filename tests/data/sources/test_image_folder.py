@@ -13,7 +13,7 @@ from bmcli.errors import BmcliError
 from bmcli.raw_columns import FileColumn
 from bmcli.recipe.data import DataOptions
 from bmcli.specs import PreparedData
-from tests.pictures import encoded, pixels, write
+from tests.pictures import encoded, pixels, save, write
 
 
 @pytest.fixture
@@ -169,13 +169,26 @@ def test_pictures_without_a_class_are_a_fault(folder: Path, tmp_path: Path) -> N
     assert "stray.png: is beside the folders of the classes and not in one of them." in fault(folder)
 
 
-def test_a_folder_among_pictures_and_a_file_that_is_none_are_faults(folder: Path) -> None:
+def test_files_that_are_no_pictures_by_content_and_name_are_left_out_and_named(folder: Path) -> None:
+    before = len(read(folder))
+    (folder / "cat" / "5.txt").write_text("words")
+    (folder / "dog" / "BMW").write_text("BMW 325i of my neighbour")
+    (folder / "dog" / "empty").write_bytes(b"")
+    found = read(folder)
+    assert (len(found), found.left_out) == (before, ("cat/5.txt", "dog/BMW", "dog/empty"))
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP"])
+def test_a_picture_with_the_name_of_another_file_is_a_fault(folder: Path, form: str) -> None:
+    (folder / "cat" / "5.old").write_bytes(save(pixels(5, 4), form))
+    assert "cat/5.old: expected a picture, that is a file ending in one of .jpg," in fault(folder)
+
+
+def test_a_folder_among_pictures_and_a_picture_that_cannot_be_read_are_faults(folder: Path) -> None:
     (folder / "cat" / "more").mkdir()
     assert "cat/more: expected pictures of the class 'cat', found a folder." in fault(folder)
     (folder / "cat" / "more").rmdir()
-    (folder / "cat" / "5.txt").write_text("words")
-    assert "cat/5.txt: expected a picture, that is a file ending in one of .jpg," in fault(folder)
-    (folder / "cat" / "5.txt").rename(folder / "cat" / "5.HEIC")
+    (folder / "cat" / "5.HEIC").write_text("words")
     with pytest.raises(BmcliError, match=r"cat/5.HEIC: .heic pictures are not read") as caught:
         read(folder)
     assert "Convert them to JPEG first" in caught.value.faults[0].suggestion

@@ -16,7 +16,7 @@ from bmcli.data.splitting import splits
 from bmcli.data.splitting.row_hashes import hash_files, hash_rows
 from bmcli.data.splitting.splitters import RandomSplitter
 from bmcli.errors import BmcliError
-from bmcli.raw_columns import FileColumn, RowFault
+from bmcli.raw_columns import FileColumn, RowFault, encode_categories
 from bmcli.recipe.data import DataOptions, SplitOptions
 from bmcli.specs import SPLITS
 
@@ -196,7 +196,7 @@ def test_numbers_are_no_split_names() -> None:
 
 
 def test_missing_cells_are_a_stratum_of_their_own() -> None:
-    assert splits.encode_categories(text("b", None, "a", "")).tolist() == [1, 2, 0, 2]
+    assert encode_categories(text("b", None, "a", "")).tolist() == [1, 2, 0, 2]
 
 
 def test_no_group_is_in_two_splits() -> None:
@@ -366,7 +366,7 @@ def test_an_unclear_order_of_day_and_month_in_times_is_a_fault() -> None:
         RowFault, match="whether days or months are first is not clear from cells such as '01/02/2024'"
     ) as caught:
         splits.read_times(text("01/02/2024", "03/04/2024"))
-    assert caught.value.suggestion == 'Write `time_format: "%m/%d/%Y"`, or another one, beside `time`.'
+    assert caught.value.option == 'Write `time_format: "%m/%d/%Y"`, or another one, beside `time`.'
     with pytest.raises(RowFault, match="expected the time of the row, received 'unknown'") as caught:
         splits.read_times(text("31.12.2023", "unknown", "01.01.2024"))
     assert caught.value.row == 1
@@ -516,7 +516,7 @@ def test_folds_in_the_order_of_time_test_what_is_newer() -> None:
 
 
 def test_more_folds_than_rows_are_a_fault_of_the_fold() -> None:
-    with pytest.raises(BmcliError, match="are too few for 100 folds") as caught:
+    with pytest.raises(BmcliError, match="100 folds need more than") as caught:
         split(y=text(*"ab" * 20))(stratify="none", fold={"number": 1, "of": 100})
     assert caught.value.faults[0].path == "data.split.fold"
 
@@ -527,7 +527,7 @@ RARE = text(*"ab" * 45, *"cdefghijkl")
 def test_no_row_of_a_fold_has_a_class_that_training_lacks() -> None:
     for number in range(1, 4):
         found = split(y=RARE)(fold={"number": number, "of": 3})
-        codes = splits.encode_categories(RARE)
+        codes = encode_categories(RARE)
         assert {*codes[found["test"]], *codes[found["validation"]]} <= {*codes[found["train"]]}
 
 
@@ -544,6 +544,34 @@ def test_classes_of_one_row_are_in_training(way: dict[str, Any]) -> None:
             groups = [{*(found.indices[name] // 4).tolist()} for name in SPLITS]
             assert sum(map(len, groups)) == 25
             assert found.groups == dict(zip(SPLITS, map(len, groups), strict=True))
+
+
+LABELS = text(*["a;b", "b", ""] * 30, *(f"a;{name}" for name in "cdefghijkl"))
+MATRIX = np.vstack([np.tile([1, 0] + [0] * 8, (90, 1)), np.eye(10, dtype="int64")])
+
+
+@pytest.mark.parametrize("cells", [LABELS, MATRIX], ids=["text", "matrix"])
+def test_labels_of_one_row_are_in_training(cells: Any) -> None:
+    options = {"source": {"kind": "csv", "path": "t.csv"}, "targets": {"y": {"kind": "labels"}}}
+    data = DataOptions.model_validate(options)
+    moved = []
+    for seed in range(5):
+        found = splits.split_rows(SourceRows({"y": cells}, None, str), data, data.targets_by_name(), seed)
+        check_each_row_once(found.indices, 100)
+        assert {*range(92, 100)} <= {*found.indices["train"].tolist()}
+        moved.append(found.moved_rows)
+    assert 0 < sum(moved) <= 50
+
+
+def test_labels_in_columns_of_their_own_are_in_training() -> None:
+    rows = {"a": text(*["yes", "no"] * 50), "b": text(*["no"] * 99, "yes"), "c": text(*["no"] * 98, "maybe", "yes")}
+    options = {
+        "source": {"kind": "csv", "path": "t.csv"}, "targets": {"y": {"kind": "labels", "columns": ("a", "b", "c")}},
+    }  # fmt: skip
+    data = DataOptions.model_validate(options)
+    for seed in range(10):
+        found = splits.split_rows(SourceRows(rows, None, str), data, data.targets_by_name(), seed)
+        assert 99 in found.indices["train"]
 
 
 def test_moved_rows_are_counted() -> None:
@@ -583,7 +611,7 @@ def test_fractions_are_strata() -> None:
 
 def test_spellings_of_a_group_or_stratum_are_one() -> None:
     column = pa.chunked_array([pa.array(["A", "A ", "Zürich", "Zu\u0308rich", "3", "3.0"])])
-    for encode in (splits.encode_groups, splits.encode_categories):
+    for encode in (splits.encode_groups, encode_categories):
         codes = encode(column)
         assert codes[0] == codes[1]
         assert codes[2] == codes[3]

@@ -93,6 +93,10 @@ def test_a_label_absent_from_training_names_the_nearest() -> None:
     with pytest.raises(RowFault, match="expected labels of the training rows, received 'smal'") as caught:
         labels.encode(text("red", None, "red;smal"), fit(ROWS))
     assert (caught.value.row, caught.value.suggestion) == (2, "Did you mean 'small'?")
+    assert caught.value.advice == (
+        "Did you mean 'small'? Or put a row with this label into the training rows, or list those to learn in "
+        "`classes` and write `invalid: skip` to leave out the rows of others."
+    )
 
 
 @pytest.mark.parametrize("rows", [text("a;b", "a;b"), text("a", "a")])

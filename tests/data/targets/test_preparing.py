@@ -166,3 +166,22 @@ def test_columns_of_labels_must_be_there_and_the_name_free(
 ) -> None:
     (fault,) = faults(cache, **topics(file, **{**data, "targets": targets}))
     assert (message in f"{fault.message} {fault.suggestion}", fault.path) == (True, path)
+
+
+@pytest.mark.parametrize(("kind", "what"), [("labels", "with this label"), ("category", "of this class")])
+def test_what_only_test_rows_have_is_a_fault_whose_next_step_helps(
+    cache: Path, file: Path, kind: str, what: str
+) -> None:
+    lines = [f"{n},{('red', 'round')[n % 2]},{'test' if n % 4 == 0 else 'train'}\n" for n in range(90)]
+    file.write_text("x,tags,split\n" + "".join(lines) + "90,small,test\n")
+    data = {
+        "source": {"kind": "csv", "path": str(file)}, "inputs": {"x": "number"}, "split": {"column": "split"},
+    }  # fmt: skip
+    (fault,) = faults(cache, **data, targets={"tags": kind})
+    assert "of the training rows, received 'small'." in fault.message
+    assert fault.suggestion.endswith(
+        f"ut a row {what} into the training rows, or list those to learn in `classes` and write `invalid: skip` to "
+        "leave out the rows of others."
+    )
+    prepared = run(cache, **data, targets={"tags": {"kind": kind, "classes": ("red", "round")}}, invalid="skip")
+    assert (prepared.spec.skipped_rows, prepared.spec.counts["test"]) == (1, 23)

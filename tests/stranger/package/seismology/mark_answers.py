@@ -121,6 +121,9 @@ class MarkAnswers(Answers):
         texts = [self.format_value(row).encode() for row in self.predict_points(predictions)]
         return np.array(texts, object)
 
+    def describe_agreement(self, tolerance: float) -> str:
+        return "the same marks"
+
     def agree(
         self, expected: np.ndarray, predicted: np.ndarray, differences: np.ndarray, tolerance: float
     ) -> np.ndarray:

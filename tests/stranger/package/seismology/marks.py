@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from bmcli.data.targets import TargetGuess
 from bmcli.errors import BmcliError
 from bmcli.raw_columns import RowFault, to_texts
-from bmcli.recipe.fields import Kind
+from bmcli.recipe.targets import TargetOptions
 from bmcli.specs import Column
 
 if TYPE_CHECKING:
@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 OBJECTIVE = "marking"
 ONE_CLASS = False
+State = None
 PADDING = -1
 WORDS = {"peak", "dip", "slope"}
 
 
-class Options(Kind):
+class Options(TargetOptions):
     """A mark for each reading, separated by blanks."""
 
     kind: Literal["marks"] = "marks"
@@ -66,6 +67,10 @@ def encode(rows: Any, column: Column) -> np.ndarray:
 def decode(encoded: np.ndarray, column: Column) -> np.ndarray:
     """Return the indices of marks unchanged; -1 is no mark."""
     return encoded
+
+
+def index_classes(rows: Any, options: Options) -> None:
+    """A mark that no training row has is a fault."""
 
 
 def count_classes(truth: np.ndarray, column: Column) -> None:

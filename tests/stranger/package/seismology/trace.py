@@ -100,7 +100,7 @@ class TraceTraits(InputTraits):
 
     def check_state(self) -> None:
         if not all(isinstance(self.column.state.get(key), float) for key in ("mean", "scale")):
-            raise ValueError(f"the trace {self.column.name!r} has no mean and scale")
+            raise ValueError(f"state: the trace {self.column.name!r} has no mean and scale")
 
     def summarize(self) -> str:
         return f"up to {self.column.shape[0]} readings around {self.column.state['mean']:.3g}"

@@ -1,0 +1,61 @@
+"""Texts that a language model writes, token by token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Ending = Literal["end", "stop", "length"]
+"""Why a text ends: the model wrote its end, a text at which to stop, or the largest number of tokens."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen.
+
+    Args:
+        temperature: Divisor of the logits; 0 takes the most probable token.
+        top_k: Number of the most probable tokens that are drawn from (Fan et al. 2018); 0 for all.
+        top_p: Smallest share of the probability that the tokens have that are drawn from, the most probable first
+            (Holtzman et al. 2020); 1 for all.
+        repetition_penalty: Divisor of positive logits, and factor of negative ones, of tokens that are in the text
+            already (Keskar et al. 2019, section 4.1); 1 for none.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the most probable token is taken."""
+        return self.temperature == 0
+
+
+@dataclass(frozen=True)
+class WrittenText:
+    """A text that a model has written.
+
+    Args:
+        text: Without its prompt, and with the blank between both where tokens are words.
+        tokens: Their number, without the one of the end.
+        ending: Why it ends.
+    """
+
+    text: str
+    tokens: int
+    ending: Ending
+
+
+@dataclass(frozen=True)
+class TextLimits:
+    """Where texts end.
+
+    Args:
+        tokens: Largest number of tokens.
+        stop: Texts before which a text ends.
+    """
+
+    tokens: int
+    stop: tuple[str, ...] = ()

@@ -1,0 +1,3 @@
+from tests.trainers import make_of
+
+__all__ = ["make_of"]
