@@ -25,7 +25,7 @@ from bmcli.workflows.opening import find_run, load_network, load_run_recipe
 
 if TYPE_CHECKING:
     from bmcli.generation import WrittenText
-    from bmcli.generation.incremental import IncrementalNetwork
+    from bmcli.networks.incremental import IncrementalNetwork
 
 STANDARD_INPUT = Path("-")
 _BATCH = 16  # texts that are written at once
@@ -185,7 +185,7 @@ def _open_network(run: Run, spec: DataSpec, output: str, writing: Writing, cache
             "while it writes.",
             suggestion="Train it on the text alone: leave the others out of data.inputs.",
         )
-    from bmcli.generation.incremental import IncrementalNetwork
+    from bmcli.networks.incremental import IncrementalNetwork
 
     return IncrementalNetwork(network.model, writing.input, output)
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bmcli.generation.incremental import IncrementalNetwork
 from bmcli.generation.writer import encode_prompt, exclude_tokens, shorten
+from bmcli.networks.incremental import IncrementalNetwork
 from bmcli.tokenization.base import Tokenizer
 
 _NEVER = -1e9

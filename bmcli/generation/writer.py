@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from bmcli.generation import Ending, Sampling, TextLimits, WrittenText
-from bmcli.generation.incremental import IncrementalNetwork
 from bmcli.generation.sampling import change_logits, choose_tokens
+from bmcli.networks.incremental import IncrementalNetwork
 from bmcli.tokenization.base import Tokenizer
 
 _CHUNK = 16  # tokens that are written in one call

@@ -12,10 +12,10 @@ from keras import ops
 from bmcli import tokens
 from bmcli.generation import Sampling, TextLimits
 from bmcli.generation.beams import BeamSearch
-from bmcli.generation.incremental import IncrementalNetwork
 from bmcli.generation.writer import Writer, end_text
 from bmcli.layers.positions import Positions
 from bmcli.layers.self_attention import SelfAttention
+from bmcli.networks.incremental import IncrementalNetwork
 from bmcli.normalization import Normalization
 from bmcli.recipe.tokens import TokensField
 from bmcli.tokenization.base import Tokenizer

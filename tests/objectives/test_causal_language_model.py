@@ -13,8 +13,8 @@ from scipy.special import log_softmax
 from bmcli import inputs, models, parts, tokens
 from bmcli.answers.language import LanguageAnswers
 from bmcli.errors import BmcliError, RunFailed
-from bmcli.generation.incremental import IncrementalNetwork
 from bmcli.models import CAUSAL_STEPS, Features
+from bmcli.networks.incremental import IncrementalNetwork
 from bmcli.networks.nesting import find_boundaries
 from bmcli.networks.network import Network, build_serving_model, load_serving_model, save_network
 from bmcli.normalization import Normalization
