@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,10 +22,11 @@ from bmcli.data.columns import missing_column_fault
 from bmcli.data.derivation import derive_columns, get_derivations
 from bmcli.data.preparation import encode_rows, to_serving_arrays
 from bmcli.data.sources import SourceRows
+from bmcli.data.targets import get_source_columns
 from bmcli.errors import ArtefactRejected, BmcliError, Fault, prefix_faults
 from bmcli.export import artefacts
 from bmcli.objectives import open_answers
-from bmcli.quoting import quoted
+from bmcli.quoting import listed, quoted
 from bmcli.raw_columns import FileColumn, RawColumn, is_text_column, take_rows
 from bmcli.run_data import read_data_spec
 from bmcli.specs import DataSpec
@@ -425,10 +426,19 @@ def _write_predictions(
         {column.name: unseen[column.name] for column in predictor.spec.inputs if unseen[column.name]},
         tuple(describe_unseen(predictor.spec, unseen, predicted)),
         formulas,
-        (*rows.notes, *_describe_unanswered(unanswered, predicted)),
+        (*rows.notes, *_describe_unread(rows, predictor.spec, kept), *_describe_unanswered(unanswered, predicted)),
         time.perf_counter() - start,
         rows.left_out,
     )
+
+
+def _describe_unread(rows: SourceRows, spec: DataSpec, kept: Iterable[str]) -> Iterator[str]:
+    """Name the columns of the data of which the model reads nothing, such as one whose name is mistyped."""
+    known: set[str | None] = {*_list_inputs(spec), *kept, FILE_COLUMN}
+    known.update(name for target in spec.targets for name in get_source_columns(target))
+    known.update(name for each in get_derivations(spec).values() for name in (*each.options.reads, each.time))
+    if unread := [name for name in rows.columns if name not in known]:
+        yield f"not read by the model: {listed(map(quoted, unread))}."
 
 
 def _describe_unanswered(counts: Mapping[str, int], rows: int) -> Iterator[str]:

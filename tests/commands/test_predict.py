@@ -143,6 +143,15 @@ def test_kept_values_stay_as_they_are_unless_a_spreadsheet_is_meant(bmcli: Bmcli
     assert "formulas" not in safe.err
 
 
+def test_columns_that_the_model_does_not_read_are_named(bmcli: Bmcli, run: Path, new: Path, tmp_path: Path) -> None:
+    assert "not read by the model: 'name', 'note'" in bmcli("predict", run, new).err
+    assert bmcli("predict", run, new, "--keep", "name", "--output", "out.csv", "--json").json()["notes"] == [
+        "not read by the model: 'note'."
+    ]
+    (tmp_path / "birds.csv").write_text(text([row[1:] for row in birds(5)], HEADER[1:]))
+    assert "not read by the model" not in bmcli("predict", run, "birds.csv").err, "targets are known"
+
+
 def test_a_kept_target_stands_beside_its_prediction(bmcli: Bmcli, run: Path, tmp_path: Path) -> None:
     (tmp_path / "birds.csv").write_text(text(birds(5), HEADER))
     found = records(bmcli("predict", run, "birds.csv", "--keep", "species", "--keep", "mass").out)
