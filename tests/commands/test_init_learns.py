@@ -126,3 +126,31 @@ def test_an_untouched_recipe_of_init_learns_all_there_is(
     bmcli: Bmcli, tmp_path: Path, write: Write, metric: str, least: float
 ) -> None:
     assert train_untouched(bmcli, write(tmp_path))["metrics"][f"test/{metric}"] > least
+
+
+def write_patients(folder: Path) -> Path:
+    """Write eight visits of each of 150 patients, who are alike at every visit and ill by chance."""
+    draw = np.random.default_rng(0)
+    patients, visits = 150, 8
+    usual, is_ill = draw.normal(size=(patients, 6)), draw.integers(2, size=patients)
+    cells = [
+        [1000 + patient, *(usual[patient] + draw.normal(scale=0.05, size=6)).round(3), is_ill[patient]]
+        for patient in np.repeat(np.arange(patients), visits)
+    ]
+    return write_csv(folder / "patients.csv", ["patient_id", *"abcdef", "ill"], cells)
+
+
+def test_rows_of_a_patient_in_several_splits_would_flatter_the_figure(bmcli: Bmcli, tmp_path: Path) -> None:
+    """Nothing can be learned of a new patient, only who has been seen before."""
+    assert bmcli("init", write_patients(tmp_path).name, "--target", "ill").code == 0
+    assert "group: patient_id" in (tmp_path / "recipe.yaml").read_text()
+
+    def measure(*overrides: str) -> float:
+        shares = ("data.split.train=0.5", "data.split.test=0.4")
+        done = bmcli("train", "recipe.yaml", "train.epochs=40", *shares, *overrides, "--json")
+        assert done.code == 0, done.err
+        return float(done.json()["metrics"]["test/accuracy"])
+
+    of_new_patients = measure()
+    assert of_new_patients < 0.65
+    assert measure("data.split.group=null", "data.drop=[patient_id]") > of_new_patients + 0.1
