@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 Ending = Literal["end", "stop", "length"]
 """Why a text ends: the model wrote its end, a text at which to stop, or the largest number of tokens."""
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How the next token is chosen.
+class Sampling(NamedTuple):
+    """How the next token is chosen; in a graph, each value is a scalar tensor.
 
     Args:
         temperature: Divisor of the logits; 0 takes the most probable token.
@@ -22,15 +21,10 @@ class Sampling:
             already (Keskar et al. 2019, section 4.1); 1 for none.
     """
 
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    repetition_penalty: float = 1.0
-
-    @property
-    def is_greedy(self) -> bool:
-        """Whether the most probable token is taken."""
-        return self.temperature == 0
+    temperature: Any = 1.0
+    top_k: Any = 0
+    top_p: Any = 1.0
+    repetition_penalty: Any = 1.0
 
 
 @dataclass(frozen=True)

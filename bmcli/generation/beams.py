@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bmcli.generation.writer import encode_prompt, exclude_tokens, shorten
+from bmcli.generation.loop import exclude_tokens, shorten
+from bmcli.generation.writer import encode_prompt
 from bmcli.networks.incremental import IncrementalNetwork
 from bmcli.tokenization.base import Tokenizer
 
@@ -56,7 +57,7 @@ class BeamSearch:
         Args:
             count: Largest number of tokens; a text also ends where the window is full.
         """
-        prompt = shorten(encode_prompt(self.tokenizer, text), self.window)
+        prompt = shorten(tf.ragged.constant([encode_prompt(self.tokenizer, text)]), self.window)[0].numpy()
         ids = np.zeros((self.beams, self.window), "int32")
         ids[:, : len(prompt)] = prompt
         caches = self.network.make_caches(self.beams, self.window) if self.use_cache else []

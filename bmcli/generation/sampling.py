@@ -11,18 +11,23 @@ from bmcli.generation import Sampling
 _NEVER = -1e9  # a logit whose probability is 0
 
 
-def change_logits(logits: Any, seen: Any, excluded: Any, penalty: float) -> Any:
+def to_tensors(sampling: Sampling) -> Sampling:
+    """Convert the numbers to tensors, so that they are arguments of a graph."""
+    types = Sampling(tf.float32, tf.int32, tf.float32, tf.float32)
+    return Sampling(*map(tf.constant, sampling, types))
+
+
+def change_logits(logits: Any, seen: Any, excluded: Any, penalty: Any) -> Any:
     """Exclude tokens, and make those less probable that are in the text already.
 
     Args:
         logits: `(batch, tokens)` float32.
         seen: Whether each token is in the text, bool `(batch, tokens)`.
         excluded: Whether a token is never written, bool `(tokens,)`.
+        penalty: See Sampling.
     """
-    if penalty != 1:
-        penalised = tf.where(logits > 0, logits / penalty, logits * penalty)
-        logits = tf.where(seen, penalised, logits)
-    return tf.where(excluded, _NEVER, logits)
+    penalised = tf.where(logits > 0, logits / penalty, logits * penalty)
+    return tf.where(excluded, _NEVER, tf.where(seen, penalised, logits))
 
 
 def choose_tokens(logits: Any, draws: Any, sampling: Sampling) -> Any:
@@ -33,10 +38,17 @@ def choose_tokens(logits: Any, draws: Any, sampling: Sampling) -> Any:
         draws: A random number from 0 to 1 for each row, `(batch,)`; a row's token depends on nothing else, so that it
             does not depend on the other rows.
     """
-    if sampling.is_greedy:
-        return tf.argmax(logits, axis=1, output_type=tf.int32)
+    return tf.cond(
+        tf.equal(tf.cast(sampling.temperature, tf.float32), 0.0),
+        lambda: tf.argmax(logits, axis=1, output_type=tf.int32),
+        lambda: _draw_tokens(logits, draws, sampling),
+    )
+
+
+def _draw_tokens(logits: Any, draws: Any, sampling: Sampling) -> Any:
     count = logits.shape[1]
-    ordered, tokens = tf.math.top_k(logits / sampling.temperature, k=min(sampling.top_k or count, count))
+    most = tf.where(tf.equal(sampling.top_k, 0), count, tf.minimum(sampling.top_k, count))
+    ordered, tokens = tf.math.top_k(logits / sampling.temperature, k=most)
     probabilities = tf.nn.softmax(ordered)
     before = tf.cumsum(probabilities, axis=1, exclusive=True)
     # A token is drawn from if those before it do not reach the share; the first one always.

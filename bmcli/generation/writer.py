@@ -9,12 +9,12 @@ import numpy as np
 import tensorflow as tf
 
 from bmcli.generation import Ending, Sampling, TextLimits, WrittenText
-from bmcli.generation.sampling import change_logits, choose_tokens
+from bmcli.generation.loop import LoopState, Rows, TokenLoop, draw
+from bmcli.generation.sampling import to_tensors
 from bmcli.networks.incremental import IncrementalNetwork
 from bmcli.tokenization.base import Tokenizer
 
 _CHUNK = 16  # tokens that are written in one call
-_KEPT_SHARE = 0.5  # of a full window, from which the model continues
 
 
 class Writer:
@@ -31,9 +31,9 @@ class Writer:
     def __init__(
         self, network: IncrementalNetwork, tokenizer: Tokenizer, window: int, sampling: Sampling, use_cache: bool = True
     ) -> None:
-        self.network, self.tokenizer, self.window, self.sampling = network, tokenizer, window, sampling
+        self.tokenizer, self.window, self.sampling = tokenizer, window, sampling
         self.is_cached = use_cache and network.agrees()
-        self._excluded = exclude_tokens(tokenizer)
+        self._loop = TokenLoop(network, tokenizer, window, self.is_cached)
         self._continue = tf.function(self._write_chunk, autograph=False)
 
     def write(
@@ -63,100 +63,50 @@ class Writer:
         self, prompts: Sequence[str], count: int, seed: int, first: int, list_complete: Callable[[], list[bool]]
     ) -> Iterator[list[list[int]]]:
         """Yield the next ids of each prompt, in chunks, until all are complete."""
-        sequences = [encode_prompt(self.tokenizer, prompt) for prompt in prompts]
-        written = np.zeros(len(prompts), int)
-        draws = np.stack([_draw(seed, first + number, count) for number in range(len(prompts))])
+        sequences = tf.ragged.constant([encode_prompt(self.tokenizer, prompt) for prompt in prompts], tf.int32)
+        draws = draw(seed, first + tf.range(len(prompts)), count)
+        written = np.zeros(len(prompts), "int32")
+        sampling = to_tensors(self.sampling)
         while not all(list_complete()):
-            sequences = [shorten(each, self.window) for each in sequences]
-            state = self._start(sequences)
-            lengths = np.array([len(each) for each in sequences])
-            # Each row continues from its own length, at positions that all rows have in common.
-            places, position = tf.constant(written - lengths, tf.int32), 0 if self.is_cached else int(min(lengths)) - 1
+            state, lengths = self._loop.start(sequences)
+            rows = Rows(lengths, tf.constant(written), draws)
+            begin = now = lengths.numpy()
+            position = int(self._loop.get_first_position(lengths))
             while position < self.window - 1 and not all(list_complete()):
                 chunk = min(_CHUNK, self.window - 1 - position)
                 state = self._continue(
-                    *state, tf.constant(position), tf.constant(chunk), tf.constant(lengths, tf.int32), places,
-                    tf.constant(draws, tf.float32), tf.constant(list_complete()),
-                )  # fmt: skip
+                    tf.constant(position), tf.constant(chunk), state, rows, tf.constant(list_complete()), sampling
+                )
                 position += chunk
-                ids = state[0].numpy()
-                new = [ids[row, len(each) : position + 1].tolist() for row, each in enumerate(sequences)]
-                new = [each[: count - written[row]] for row, each in enumerate(new)]
-                sequences = [[*each, *some] for each, some in zip(sequences, new, strict=True)]
-                written = written + [len(each) for each in new]
-                yield new
-
-    def _start(self, sequences: Sequence[Sequence[int]]) -> tuple[Any, Any, Any]:
-        """Make the ids `(batch, window)`, which tokens each text has, and empty caches."""
-        ids = np.full((len(sequences), self.window), self.tokenizer.padding, "int32")
-        seen = np.zeros((len(sequences), self.tokenizer.size), bool)
-        for row, each in enumerate(sequences):
-            ids[row, : len(each)] = each
-            seen[row, list(each)] = True
-        caches = self.network.make_caches(len(sequences), self.window) if self.is_cached else []
-        return tf.constant(ids), tf.constant(seen), caches
+                ids, before, now = state.ids.numpy(), now, np.maximum(now, position + 1)
+                ends = np.minimum(now, begin - written + count)  # no token more than asked for
+                yield [ids[row, before[row] : ends[row]].tolist() for row in range(len(ids))]
+            written += now - begin
+            sequences = tf.RaggedTensor.from_tensor(state.ids, now)
 
     def _write_chunk(
-        self, ids: Any, seen: Any, caches: Any, first: Any, count: Any, lengths: Any, places: Any, draws: Any,
-        complete: Any,
-    ) -> tuple[Any, Any, Any]:  # fmt: skip
-        """Compute some steps, and write a token after each that is the last of its row.
+        self, first: Any, count: Any, state: LoopState, rows: Rows, complete: Any, sampling: Sampling
+    ) -> LoopState:
+        """Compute some steps.
 
         Args:
-            ids: `(batch, window)`, with the prompts.
-            seen: Tokens that each text has.
             first, count: Positions of the steps.
-            lengths: Number of ids that each row has at first.
-            places: Of the token at position 0 among those that are written to each row; below 0 in its prompt.
-            draws: Random number of each token that is written, `(batch, tokens)`.
             complete: Rows that are not needed any more.
         """
-        rows = tf.range(tf.shape(ids)[0])
 
-        def advance(position: Any, ids: Any, seen: Any, caches: Any) -> tuple[Any, Any, Any, Any]:
-            if self.is_cached:
-                logits, caches = self.network.advance(tf.gather(ids, position, axis=1), caches, position)
-            else:
-                logits = tf.gather(self.network.compute_all(ids), position, axis=1)
-            logits = change_logits(logits, seen, self._excluded, self.sampling.repetition_penalty)
-            following = position + 1
-            place = tf.clip_by_value(places + following, 0, tf.shape(draws)[1] - 1)
-            chosen = choose_tokens(logits, tf.gather(draws, place, axis=1, batch_dims=1), self.sampling)
-            is_new = tf.logical_and(following >= lengths, tf.logical_not(complete))
-            token = tf.where(is_new, chosen, tf.gather(ids, following, axis=1))
-            cells = tf.stack([rows, tf.fill(tf.shape(rows), following)], axis=1)
-            ids = tf.tensor_scatter_nd_update(ids, cells, token)
-            marks = tf.stack([rows, token], axis=1)
-            seen = tf.tensor_scatter_nd_update(seen, marks, tf.ones_like(rows, tf.bool))
-            return following, ids, seen, caches
+        def advance(position: Any, state: LoopState) -> tuple[Any, LoopState]:
+            return position + 1, self._loop.step(position, state, rows, complete, sampling)
 
         last = first + count
-        _, ids, seen, caches = tf.while_loop(
-            lambda position, *_: position < last, advance, (first, ids, seen, caches), parallel_iterations=1
+        _, state = tf.while_loop(
+            lambda position, state: position < last, advance, (first, state), parallel_iterations=1
         )
-        return ids, seen, caches
-
-
-def _draw(seed: int, number: int, count: int) -> np.ndarray:
-    """Draw the random numbers of one text, from 0 to below 1, `(count,)`."""
-    return np.random.default_rng([seed, number]).random(count)
-
-
-def exclude_tokens(tokenizer: Tokenizer) -> Any:
-    """Mark the tokens that are never written, bool `(tokens,)`: padding, unknown and begin."""
-    excluded = np.zeros(tokenizer.size, bool)
-    excluded[[tokenizer.padding, tokenizer.unknown, tokenizer.begin]] = True
-    return tf.constant(excluded)
+        return state
 
 
 def encode_prompt(tokenizer: Tokenizer, prompt: str) -> list[int]:
     """Encode a prompt, with the token of the begin."""
     return [tokenizer.begin, *tokenizer.encode_flat([prompt])[0].tolist()]
-
-
-def shorten(ids: list[int], window: int) -> list[int]:
-    """Keep the begin and the last tokens of a sequence that fills the window."""
-    return ids if len(ids) < window else [ids[0], *ids[-max(1, int(_KEPT_SHARE * window)) :]]
 
 
 def end_text(tokenizer: Tokenizer, prompt: str, ids: Sequence[int], has_end: bool, limits: TextLimits) -> WrittenText:
