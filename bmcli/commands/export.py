@@ -17,6 +17,7 @@ from bmcli.export import ExportableModel, FormatOptions, WrittenModel, card, req
 from bmcli.export.agreement import resolve_limits
 from bmcli.export.rows import read_split_rows
 from bmcli.export.verify import ReferencePredictions, Verification, verify
+from bmcli.export.written_texts import write_expected
 from bmcli.recipe.export import ExportOptions
 from bmcli.recipe.load import load_recipe
 from bmcli.recipe.nodes import write_scalar
@@ -224,7 +225,7 @@ def _write_artefact(
         _write_preprocessing(written, recipe, exportable.spec, folder)
         # Verification loads the artefact by its card, which is replaced afterwards by one with the results.
         records.write_json(folder / card.CARD, card.build_minimal(options, written))
-        verification = verify_artefact(folder, written, reference, options, export_options)
+        verification = verify_artefact(folder, written, exportable, reference, options, export_options)
         after = methods.measure_model_size(exportable.network.model) if options.list_compressions() else None
         weights = {"model": before.to_json(), "compressed": None if after is None else after.to_json()}
         content = card.build(
@@ -255,14 +256,20 @@ def _compress_network(exportable: ExportableModel, options: FormatOptions) -> Ex
 def verify_artefact(
     folder: Path,
     written: WrittenModel,
+    exportable: ExportableModel,
     reference: ReferencePredictions,
     options: FormatOptions,
     export_options: ExportOptions,
 ) -> Verification:
-    """Compare the predictions of an artefact with those of its model."""
+    """Compare the predictions of an artefact, and the texts that it writes, with those of its model.
+
+    Args:
+        exportable: With the network that was written, perhaps a compressed one.
+    """
     encoder = folder / card.ENCODER / "__init__.py"
     limits = resolve_limits(export_options.verify, options.precision, reference.spec)
-    return verify(folder, written, reference, limits, *([encoder] if encoder.exists() else []))
+    texts = None if written.writes is None else write_expected(exportable, reference.rows)
+    return verify(folder, written, reference, limits, texts, *([encoder] if encoder.exists() else []))
 
 
 def _write_preprocessing(written: WrittenModel, recipe: Recipe, spec: DataSpec, folder: Path) -> None:

@@ -14,8 +14,7 @@ from bmcli import disk
 from bmcli.answers import Writing
 from bmcli.data import files
 from bmcli.errors import BmcliError
-from bmcli.generation import Sampling, TextLimits
-from bmcli.objectives import open_answers
+from bmcli.generation import Sampling, TextLimits, find_writing
 from bmcli.printable import clean
 from bmcli.quoting import quoted
 from bmcli.run_data import read_data_spec
@@ -165,14 +164,14 @@ def _make_streamer(stream: TextIO, prompt: str) -> Callable[[int, str], None]:
 
 def _find_writing(run: Run, spec: DataSpec) -> tuple[str, Writing]:
     """Find the output of a run that writes texts, and how."""
-    writing = {name: each for name, answers in open_answers(spec).items() if (each := answers.writing) is not None}
-    if not writing:
+    found = find_writing(spec)
+    if found is None:
         kinds = ", ".join(output.objective for output in spec.outputs)
         raise BmcliError(
             f"{run.display_path}: writes no texts; it learned {kinds}.",
             suggestion="Train a recipe with `objective: causal_language_model`, or use `bmcli predict`.",
         )
-    return next(iter(writing.items()))
+    return found
 
 
 def _open_network(run: Run, spec: DataSpec, output: str, writing: Writing, cache: Path) -> IncrementalNetwork:

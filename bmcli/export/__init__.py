@@ -147,6 +147,7 @@ class WrittenModel:
         signatures: The default one first.
         notes: Sentences for its card.
         modules: Python modules with operations of the model, which are imported before it is loaded.
+        writes: Output whose network the function `generate` writes texts with; None if there is no such function.
     """
 
     model: str
@@ -154,6 +155,7 @@ class WrittenModel:
     signatures: tuple[Signature, ...]
     notes: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
+    writes: str | None = None
 
 
 @dataclass(frozen=True)

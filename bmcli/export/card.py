@@ -87,6 +87,7 @@ def build(
         "columns": [_describe_column(column, written) for column in spec.inputs],
         "notes": list(written.notes),
         "example": example.write_program(spec, written),
+        "generation": None if written.writes is None else example.write_generation_program(written),
         "request": example.make_request(spec, written) if written.runtime == "tensorflow" else None,
         "weights": dict(weights),
         "verification": verification.to_json(),
@@ -122,6 +123,7 @@ def build_minimal(options: FormatOptions, written: WrittenModel) -> dict[str, An
         "model": written.model,
         "modules": list(written.modules),
         "signatures": [signature.to_json() for signature in written.signatures],
+        "writes": written.writes,
     }
 
 
@@ -148,6 +150,7 @@ def parse_written_model(values: Mapping[str, Any]) -> WrittenModel:
             for each in values["signatures"]
         ),
         modules=tuple(values["modules"]),
+        writes=values["writes"],
     )
 
 
@@ -382,6 +385,7 @@ def render_markdown(card: Mapping[str, Any]) -> str:
         f"Licence: {escape_markdown(card['license'] or 'not specified')}.",
         "",
         *_render_example(card),
+        *_render_generation(card),
         *_render_table(
             "Inputs",
             ("column", "meaning", "preprocessing"),
@@ -499,6 +503,25 @@ def _render_example(card: Mapping[str, Any]) -> list[str]:
         "",
         "```python",
         card["example"].rstrip(),
+        "```",
+        "",
+    ]
+
+
+def _render_generation(card: Mapping[str, Any]) -> list[str]:
+    """Render the program that continues a text."""
+    if card["generation"] is None:
+        return []
+    return [
+        "## Writing texts",
+        "",
+        "The signature `generate` continues texts as `bmcli generate` does. It takes all of these tensors: texts as "
+        "`prompt`, and numbers for all of them. `tokens` is the largest number of tokens of a text; `temperature` 0 "
+        "takes the most probable token, `top_k` 0 and `top_p` 1 draw from all tokens, and `repetition_penalty` 1 is "
+        "none. The same prompts with the same seed give the same texts, also those of `bmcli generate`.",
+        "",
+        "```python",
+        card["generation"].rstrip(),
         "```",
         "",
     ]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from bmcli import inputs as input_kinds
 from bmcli.export import Runtime, Signature, SignatureInput, WrittenModel
+from bmcli.export.runner import GENERATE
 from bmcli.objectives import open_answers
 
 if TYPE_CHECKING:
@@ -113,6 +114,24 @@ def write_program(spec: DataSpec, written: WrittenModel) -> str:
         "})",
     ]
     return "\n".join([*_list_imports("\n".join(body), code), "", *body]) + "\n"
+
+
+def write_generation_program(written: WrittenModel) -> str:
+    """Write a program that continues a text, to be run in the folder of the artefact."""
+    lines = [
+        *_CODE[written.runtime].imports,
+        *(f"import {name}  # operations of the model" for name in written.modules),
+        "",
+        f"model = tf.saved_model.load({format_literal(written.model)})",
+        f"generate = model.signatures[{format_literal(GENERATE)}]",
+        "results = generate(",
+        '    prompt=tf.constant(["The "]), tokens=tf.constant(40), seed=tf.constant(0),',
+        "    temperature=tf.constant(0.8), top_k=tf.constant(0), top_p=tf.constant(1.0),",
+        "    repetition_penalty=tf.constant(1.0),",
+        ")",
+        'print(results["text"].numpy()[0].decode())',
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def _list_imports(body: str, code: _RuntimeCode) -> Iterator[str]:

@@ -14,6 +14,10 @@ import tensorflow as tf
 
 from bmcli import inputs as input_kinds
 from bmcli.export import ExportableModel, InputForm, Signature, SignatureInput, SignatureOutput
+from bmcli.export.runner import GENERATE
+from bmcli.generation import find_writing
+from bmcli.generation.served import ServedWriter
+from bmcli.networks.incremental import IncrementalNetwork
 from bmcli.specs import Column, DataSpec
 
 SERVING = "serving_default"
@@ -71,15 +75,10 @@ class ServingModule(tf.Module):
         self.encoders: dict[tuple[str, ...], list[input_kinds.Encoder]] = {}
         self.weights = [variable.value for variable in exportable.network.model.variables]
 
-    def list_tables(self, signatures: Iterable[Signature]) -> list[Any]:
-        """List the lookup tables of some functions, and the models by which they split texts.
-
-        A SavedModel must not have any that are not used.
-        """
-        layers = [each.layer for signature in signatures for each in self._get_encoders(signature)]
-        attributes = [value for layer in dict.fromkeys(layers) for value in vars(layer).values()]
-        kept = (tf.saved_model.experimental.TrackableResource, tf.Module)
-        return [value for value in attributes if isinstance(value, kept)]
+    def list_encoders(self, signatures: Iterable[Signature]) -> list[Any]:
+        """List the layers that encode the cells of some functions."""
+        layers = (each.layer for signature in signatures for each in self._get_encoders(signature))
+        return list(dict.fromkeys(layers))
 
     def _get_encoders(self, signature: Signature) -> list[input_kinds.Encoder]:
         """Get the encoding layers of the columns that a function takes raw; they are built once."""
@@ -120,16 +119,44 @@ class ServingModule(tf.Module):
         return tensors_by_column
 
 
+def list_resources(layers: Iterable[Any]) -> list[Any]:
+    """List the lookup tables of layers, and the models by which they split texts.
+
+    A SavedModel must not have any that are not used.
+    """
+    kept = (tf.saved_model.experimental.TrackableResource, tf.Module)
+    return [value for layer in layers for value in vars(layer).values() if isinstance(value, kept)]
+
+
+def make_writer(exportable: ExportableModel) -> tuple[str, ServedWriter] | None:
+    """Make the writer of a network that reads nothing but the text that it continues, with the name of its output."""
+    found = find_writing(exportable.spec)
+    if found is None or len(exportable.spec.inputs) > 1:
+        return None
+    output, writing = found
+    network = IncrementalNetwork(exportable.network.model, writing.input, output)
+    return output, ServedWriter(network, writing.tokenizer, exportable.get_column(writing.input).shape[0])
+
+
 def _make_tensor_spec(signature_input: SignatureInput) -> tf.TensorSpec:
     return tf.TensorSpec((None, *signature_input.shape), signature_input.dtype, name=signature_input.name)
 
 
-def save_module(served: ServingModule, signatures: Sequence[Signature], folder: Path) -> None:
-    """Write a SavedModel with these signatures, without Keras objects."""
+def save_module(
+    served: ServingModule, signatures: Sequence[Signature], folder: Path, writer: ServedWriter | None = None
+) -> None:
+    """Write a SavedModel with these signatures, without Keras objects.
+
+    Args:
+        writer: Writer of the function `generate`.
+    """
     functions = {each.name: served.make_function(each) for each in signatures}
+    if writer is not None:
+        functions[GENERATE] = writer.make_function()
     # Saving requires that variables and tables of the functions are attributes of the saved module.
     module = tf.Module()
-    module.weights, module.tables = served.weights, served.list_tables(signatures)
+    module.weights = served.weights
+    module.tables = list_resources([*served.list_encoders(signatures), *([] if writer is None else [writer.encoder])])
     module.functions = list(functions.values())
     concrete = {name: function.get_concrete_function() for name, function in functions.items()}
     tf.saved_model.save(module, str(folder), signatures=concrete)

@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 
 SERVING = "serving_default"
+GENERATE = "generate"
+"""Function that writes texts, of an artefact that has one."""
 OPERATIONS = ("tensorflow_text",)
 """Modules with operations that a model may have beside those of its runtime."""
 
@@ -50,8 +52,9 @@ class ArtefactRunner:
         module = prepare()
         for name in self.card["modules"]:
             _import_operations(name)
+        writing: dict[str, Any] = {} if self.card["writes"] is None else {GENERATE: {}}
         start = time.perf_counter()
-        self.functions = load(module, model, self.signatures)
+        self.functions = load(module, model, {**self.signatures, **writing})
         self.load_s = time.perf_counter() - start
 
     def make_tensors(self, raw: Mapping[str, Any], signature: str = SERVING) -> dict[str, np.ndarray]:
@@ -252,6 +255,9 @@ def _answer_request(artefact: ArtefactRunner, request: Mapping[str, Any]) -> dic
     if request["request"] == "predict":
         predictions = artefact.predict(read_arrays(request["rows"]), request["signature"])
         write_arrays(request["output"], {json.dumps(key): value for key, value in predictions.items()})
+        return {}
+    if request["request"] == "write":
+        write_arrays(request["output"], artefact.run(read_arrays(request["inputs"]), GENERATE))
         return {}
     if request["request"] == "time":
         return {

@@ -164,6 +164,7 @@ class CardRecord(StrictRecord):
     model: RelativePath
     modules: tuple[Literal["tensorflow_text"], ...]
     signatures: Annotated[tuple[Signature, ...], Field(min_length=1)]
+    writes: str | None
     bmcli_card: Literal[1]
     name: str
     created: str
@@ -172,6 +173,7 @@ class CardRecord(StrictRecord):
     columns: Annotated[tuple[CardColumn, ...], Field(min_length=1)]
     notes: tuple[str, ...]
     example: str
+    generation: str | None
     request: str | None
     weights: CardModelSizes
     verification: CardVerification

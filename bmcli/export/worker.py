@@ -42,6 +42,12 @@ class ArtefactWorker:
         self._request(request="predict", rows=str(self.write_rows(raw)), signature=signature, output=str(output))
         return {tuple(json.loads(key)): values for key, values in runner.read_arrays(output).items()}
 
+    def write_texts(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Continue texts with the function `generate`, by its inputs and outputs."""
+        output = self._folder / "texts.npz"
+        self._request(request="write", inputs=str(self.write_rows(inputs)), output=str(output))
+        return runner.read_arrays(output)
+
     def write_rows(self, raw: Mapping[str, np.ndarray]) -> Path:
         """Write raw rows to a file, for requests."""
         self._rows += 1

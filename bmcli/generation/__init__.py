@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from bmcli.answers import Writing
+from bmcli.objectives import open_answers
+from bmcli.specs import DataSpec
+
 Ending = Literal["end", "stop", "length"]
 """Why a text ends: the model wrote its end, a text at which to stop, or the largest number of tokens."""
 
@@ -53,3 +57,11 @@ class TextLimits:
 
     tokens: int
     stop: tuple[str, ...] = ()
+
+
+def find_writing(spec: DataSpec) -> tuple[str, Writing] | None:
+    """Find the output of a network that writes texts, and how; None if it writes none."""
+    for name, answers in open_answers(spec).items():
+        if answers.writing is not None:
+            return name, answers.writing
+    return None

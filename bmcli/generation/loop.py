@@ -180,7 +180,7 @@ def exclude_tokens(tokenizer: Tokenizer) -> Any:
 
 def shorten(sequences: tf.RaggedTensor, window: int) -> tf.RaggedTensor:
     """Keep the begin and the last tokens of each sequence that fills the window."""
-    lengths = sequences.row_lengths()
+    lengths = tf.cast(sequences.row_lengths(), tf.int32)
     first = tf.where(lengths < window, 1, lengths - max(1, int(_KEPT_SHARE * window)))
     positions = tf.ragged.range(lengths)
     is_kept = (positions == 0) | (positions >= first[:, tf.newaxis])

@@ -143,9 +143,18 @@ class Tokenizer(ABC):
             lengths.append(encoded.row_lengths().numpy())
         return np.concatenate(ids), np.cumsum(np.concatenate(lengths))
 
+    @property
     @abstractmethod
+    def written(self) -> Sequence[bytes]:
+        """What each id writes, in UTF-8, perhaps a part of a character.
+
+        Padding, begin and end write nothing, an unknown token UNKNOWN_SIGN.
+        """
+
     def decode(self, ids: np.ndarray) -> str:
-        """Return the text of ids `(tokens,)`: padding, begin and end are nothing, an unknown token UNKNOWN_SIGN."""
+        """Return the text of ids `(tokens,)`; what is no UTF-8 is UNKNOWN_SIGN."""
+        parts = filter(None, map(self.written.__getitem__, ids.tolist()))
+        return self.separator.encode().join(parts).decode("utf-8", "replace")
 
     @abstractmethod
     def get_token(self, number: int) -> str:

@@ -32,7 +32,6 @@ from bmcli.tokenization.base import (
 )
 
 if TYPE_CHECKING:
-    import numpy as np
     import pyarrow as pa
 
     from bmcli.layers.piece_encoder import PieceEncoder
@@ -105,13 +104,9 @@ class PieceTokenizer(Tokenizer):
         return self.normalization.apply(text).replace(_SPACE_SIGN, " ")
 
     @cached_property
-    def _written(self) -> list[bytes]:
-        """Bytes of each id."""
+    def written(self) -> Sequence[bytes]:
         pieces = [piece.replace(_SPACE_SIGN, " ").encode() for piece in self.pieces]
         return [b"", UNKNOWN_SIGN.encode(), *(bytes([value]) for value in range(_BYTES)), *pieces, b"", b""]
-
-    def decode(self, ids: np.ndarray) -> str:
-        return b"".join(map(self._written.__getitem__, ids.tolist())).decode("utf-8", "replace")
 
     def get_token(self, number: int) -> str:
         value = number - FIRST_TOKEN

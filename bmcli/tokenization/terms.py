@@ -165,16 +165,12 @@ class TermTokenizer(Tokenizer):
         order = np.argsort(codes)
         return codes[order], order
 
-    def decode(self, ids: np.ndarray) -> str:
-        return self.separator.join(token for token in map(self._find_text, ids.tolist()) if token)
-
-    def _find_text(self, number: int) -> str:
-        if FIRST_TOKEN <= number < self.inner_size:
-            return self.vocabulary[number - FIRST_TOKEN]
-        return UNKNOWN_SIGN if number == UNKNOWN else ""
+    @cached_property
+    def written(self) -> Sequence[bytes]:
+        return [b"", UNKNOWN_SIGN.encode(), *(term.encode() for term in self.vocabulary), b"", b""]
 
     def get_token(self, number: int) -> str:
-        return "?" if number == UNKNOWN else self._find_text(number)
+        return "?" if number == UNKNOWN else self.written[number].decode()
 
     def to_state(self) -> dict[str, Any]:
         splitting = {name: value for name, value in asdict(self.splitting).items() if name != "unit"}

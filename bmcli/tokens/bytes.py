@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from bmcli.normalization import Normalization
 from bmcli.recipe.tokens import TokenOptions
-from bmcli.token_ids import FIRST_TOKEN, UNKNOWN
+from bmcli.token_ids import FIRST_TOKEN
 from bmcli.tokenization.base import (
     UNKNOWN_SIGN,
     Tokenizer,
@@ -63,13 +64,9 @@ class ByteTokenizer(Tokenizer):
             lengths.append(np.array([*map(len, written)], "int64"))
         return np.concatenate(ids), np.cumsum(np.concatenate(lengths))
 
-    def decode(self, ids: np.ndarray) -> str:
-        import numpy as np
-
-        # An unknown id is written as the bytes of its sign.
-        parts = np.split(ids, np.flatnonzero(ids == UNKNOWN))
-        texts = [part[(part >= FIRST_TOKEN) & (part < self.inner_size)] - FIRST_TOKEN for part in parts]
-        return UNKNOWN_SIGN.join(text.astype("uint8").tobytes().decode("utf-8", "replace") for text in texts)
+    @cached_property
+    def written(self) -> Sequence[bytes]:
+        return [b"", UNKNOWN_SIGN.encode(), *(bytes([value]) for value in range(_BYTES)), b"", b""]
 
     def get_token(self, number: int) -> str:
         value = number - FIRST_TOKEN

@@ -45,12 +45,13 @@ def export(exportable: ExportableModel, options: Options, folder: Path) -> Writt
             column.name: "encoded_image" if column.name in accepting else "raw" for column in columns
         }
         signatures.append(Signature("encoded_images", graph.make_inputs(exportable.spec, forms), outputs))
-    graph.save_module(graph.ServingModule(exportable), signatures, folder / VERSION)
+    writes, writer = graph.make_writer(exportable) or (None, None)
+    graph.save_module(graph.ServingModule(exportable), signatures, folder / VERSION, writer)
     if options.warm_up:
         graph.write_warm_up_requests(exportable, default, folder / VERSION)
     modules = {module for column in columns for module in input_kinds.get_traits(column).modules}
     return WrittenModel(
-        VERSION, "tensorflow", tuple(signatures), tuple(_list_notes(exportable)), modules=tuple(sorted(modules))
+        VERSION, "tensorflow", tuple(signatures), tuple(_list_notes(exportable)), tuple(sorted(modules)), writes
     )
 
 
