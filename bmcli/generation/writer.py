@@ -79,7 +79,7 @@ class Writer:
                 )
                 position += chunk
                 ids, before, now = state.ids.numpy(), now, np.maximum(now, position + 1)
-                ends = np.minimum(now, begin - written + count)  # no token more than asked for
+                ends = np.minimum(now, begin - written + count)  # at most `count` tokens
                 yield [ids[row, before[row] : ends[row]].tolist() for row in range(len(ids))]
             written += now - begin
             sequences = tf.RaggedTensor.from_tensor(state.ids, now)

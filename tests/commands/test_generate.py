@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from bmcli.commands.train import train
+from bmcli.export.written_texts import ExpectedTexts
 from bmcli.terminal.console import Console
 from bmcli.terminal.presenters import training
 from bmcli.workflows.training import TrainingContext
@@ -129,6 +131,32 @@ def test_artefacts_give_the_same_log_probabilities(lm: Bmcli, folder: Path, tmp_
         assert lm("predict", model, tmp_path / "new.txt", "--output", output).code == 0
         tables.append([list(json.loads(line).values()) for line in output.read_text().splitlines()])
     np.testing.assert_allclose(tables[0], tables[1], rtol=1e-4)
+
+
+def test_the_program_of_a_card_writes_the_same_text_without_bmcli(lm: Bmcli, folder: Path) -> None:
+    done = lm("export", "counting", "--formats", "saved_model", "--json")
+    (artefact,) = done.json()["artefacts"]
+    card = json.loads((Path(artefact["path"]) / "card.json").read_text())
+    assert (
+        "12 texts of `generate` compared with those of the model: all are the same." in card["verification"]["summary"]
+    )
+    assert card["generation"] in (Path(artefact["path"]) / "card.md").read_text()
+    hidden = "import sys; sys.modules['bmcli'] = None\n"
+    ran = subprocess.run(
+        [sys.executable, "-P", "-c", hidden + card["generation"]], cwd=artefact["path"], capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    written = lm("generate", "counting", "The ", "--tokens", "40", "--temperature", "0.8", "--seed", "0", "--json")
+    assert ran.stdout == written.json()["texts"][0]["text"] + "\n"
+
+
+def test_an_artefact_that_writes_other_texts_is_rejected(lm: Bmcli, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = ExpectedTexts(("one",), ((" something else",), (" something else",)))
+    monkeypatch.setattr("bmcli.commands.export.write_expected", lambda *_: expected)
+    done = lm("export", "counting", "--formats", "saved_model")
+    assert done.code == 4
+    assert "After 'one', with temperature 0.8, `generate` writes" in done.err
 
 
 def test_attributions_are_those_of_the_text(lm: Bmcli) -> None:
