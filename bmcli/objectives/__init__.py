@@ -7,7 +7,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 from pydantic import Field, model_validator
 
@@ -495,8 +495,8 @@ def _check_weight(value: Any) -> float:
     return float(value)
 
 
-class ClassOptions(ObjectiveOptions):
-    """Options of objectives with classes."""
+class ClassWeightOptions(ObjectiveOptions):
+    """Options of objectives whose units, such as rows or words, have classes of different weights."""
 
     class_weights: Annotated[Any, ClassWeightsField()] = Field(
         default=None,
@@ -509,6 +509,19 @@ class ClassOptions(ObjectiveOptions):
         description="beta of effective class weights, by default 0.999; values nearer to 1 give more weight to rare "
         "classes.",
     )
+
+    @model_validator(mode="after")
+    def _beta_has_an_effect(self) -> Self:
+        if self.beta is not None and self.class_weights != "effective":
+            raise fault_at(
+                ("beta",), "`beta` does nothing without effective class weights.", "Write class_weights: effective."
+            )
+        return self
+
+
+class ClassOptions(ClassWeightOptions):
+    """Options of objectives with classes."""
+
     calibrate: Literal["none", "temperature"] = Field(
         default="none",
         description="`temperature`: after training, divide the logits by the temperature that maximises the "
@@ -522,14 +535,6 @@ class ClassOptions(ObjectiveOptions):
     @property
     def decides_on_validation(self) -> bool:
         return self.calibrate != "none"
-
-    @model_validator(mode="after")
-    def _beta_has_an_effect(self) -> ClassOptions:
-        if self.beta is not None and self.class_weights != "effective":
-            raise fault_at(
-                ("beta",), "`beta` does nothing without effective class weights.", "Write class_weights: effective."
-            )
-        return self
 
 
 def describe_outputs(options: Mapping[str, Any], spec: DataSpec) -> DataSpec:
@@ -784,27 +789,38 @@ def compute_class_weights(options: ClassOptions, target: Column, train_targets: 
 
 def order_class_weights(chosen: Mapping[str, float] | None, target: Column) -> np.ndarray | None:
     """Order the weights of a recipe by the target's classes; classes without a weight get 1."""
-    import numpy as np
-
     if chosen is None:
         return None
-    by_class = {target_kinds.name_to_class(name, target_kinds.get_spelling(target)): name for name in chosen}
-    for by_name, name in by_class.items():
-        if by_name not in target.classes:
+    spelling = target_kinds.get_spelling(target)
+    return order_weights(chosen, {target_kinds.name_to_class(name, spelling): name for name in chosen}, target.classes)
+
+
+def order_weights(chosen: Mapping[str, float], names: Mapping[str, str], classes: Sequence[str]) -> np.ndarray:
+    """Order the weights of a recipe by classes, float32 `(classes,)`; classes without a weight get 1.
+
+    Args:
+        names: The name of each class that is in `chosen`.
+
+    Raises:
+        BmcliError: A weight names a class that does not exist.
+    """
+    import numpy as np
+
+    for each, name in names.items():
+        if each not in classes:
             raise BmcliError(
                 f"there is no class {quoted(name)}.",
                 path=f"objective.class_weights.{name}",
-                suggestion=parts.did_you_mean(name, target.classes),
+                suggestion=parts.did_you_mean(name, classes),
             )
-    weights = [chosen[by_class[name]] if name in by_class else 1.0 for name in target.classes]
-    return np.array(weights, "float32")
+    return np.array([chosen[names[each]] if each in names else 1.0 for each in classes], "float32")
 
 
-def compute_balanced_weights(options: ClassOptions, counts: np.ndarray) -> np.ndarray:
-    """Compute weights that compensate for different numbers of rows per class, float32, by `options.class_weights`.
+def compute_balanced_weights(options: ClassWeightOptions, counts: np.ndarray) -> np.ndarray:
+    """Compute weights that compensate for different numbers of units per class, float32, by `options.class_weights`.
 
     Args:
-        counts: Number of training rows of each class, along the last axis.
+        counts: Number of training rows or words of each class, along the last axis.
     """
     import numpy as np
 

@@ -11,21 +11,25 @@ from pydantic import Field
 from bmcli.errors import BmcliError
 from bmcli.models import STEPS, Features
 from bmcli.objectives import (
+    ClassWeightOptions,
     Converter,
     Direction,
     LearnedTarget,
     PlaceMean,
     PlainObjective,
+    compute_balanced_weights,
     compute_place_losses,
     convert_teacher_classes,
     invert_softmax,
+    order_weights,
 )
 from bmcli.quoting import quoted
 from bmcli.recipe.fields import KerasObject
-from bmcli.recipe.objective import ObjectiveOptions
 from bmcli.specs import Column, OutputSpec
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from bmcli.answers import Answers, ServedRole
 
 TARGETS = ("tags",)
@@ -37,8 +41,11 @@ _CERTAIN = 30.0  # logit of a step that has no word
 _SMALL = 1e-7  # of a probability before its logarithm
 
 
-class Options(ObjectiveOptions):
-    """Cross-entropy of the tag of each word; each word has the same weight, in a short text and in a long one."""
+class Options(ClassWeightOptions):
+    """Cross-entropy of the tag of each word, in a short text and in a long one alike.
+
+    `class_weights` weight the words by their tag.
+    """
 
     kind: Literal["tagging"] = Field(default="tagging", description="A tag for each word of a text.")
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
@@ -55,6 +62,8 @@ class Tagging(PlainObjective):
     """
 
     label_smoothing: float
+    class_weights: np.ndarray | None
+    """`(tags,)` in float32."""
 
     def compute_place_weights(self, target: Any) -> Any:
         from keras import ops
@@ -65,7 +74,10 @@ class Tagging(PlainObjective):
         from keras import ops
 
         logs = ops.log_softmax(ops.cast(output, "float32")[..., :-1])
-        losses = compute_place_losses(logs, ops.maximum(target, 0), self.label_smoothing)
+        tags = ops.maximum(target, 0)
+        losses = compute_place_losses(logs, tags, self.label_smoothing)
+        if self.class_weights is not None:
+            losses = losses * ops.take(ops.convert_to_tensor(self.class_weights), tags)
         return ops.sum(ops.where(target >= 0, losses, 0.0), axis=1)
 
     def predict(self, output: Any) -> Any:
@@ -158,4 +170,20 @@ invert_predictions = invert_softmax
 
 
 def build(options: Options, output: OutputSpec, target: Column, train_targets: Any) -> Tagging:
-    return Tagging(output, target, options.weight, options.label_smoothing)
+    return Tagging(
+        output, target, options.weight, options.label_smoothing, _compute_weights(options, target, train_targets)
+    )
+
+
+def _compute_weights(options: Options, target: Column, train_targets: Any) -> np.ndarray | None:
+    """Compute the weight of each tag, float32 `(tags,)`; None if all are 1."""
+    import numpy as np
+
+    chosen, tags = options.class_weights, target.state["tags"]
+    if chosen is None:
+        return None
+    if isinstance(chosen, Mapping):
+        return order_weights(chosen, {name: name for name in chosen}, tags)
+    # One more, since the index of no word is -1.
+    counts = np.bincount(np.asarray(train_targets).ravel() + 1, minlength=len(tags) + 1)
+    return compute_balanced_weights(options, counts[1:])

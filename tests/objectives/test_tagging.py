@@ -24,7 +24,7 @@ def column(tags: tuple[str, ...] = TAGS, steps: int = STEPS) -> Column:
 
 def build(**options: Any) -> tagging.Tagging:
     chosen, target = tagging.Options(**options), column()
-    return tagging.build(chosen, tagging.describe(chosen, target), target, None)
+    return tagging.build(chosen, tagging.describe(chosen, target), target, TRUTH)
 
 
 def draw_outputs() -> np.ndarray:
@@ -42,6 +42,30 @@ def test_the_loss_is_the_sum_of_the_cross_entropies_of_words(smoothing: float) -
     expected = [every[0].sum(), every[1, 0]]
     np.testing.assert_allclose(objective.loss(tf.constant(TRUTH), tf.constant(outputs)), expected, rtol=1e-5)
     np.testing.assert_array_equal(objective.count_units(tf.constant(TRUTH)), [4, 1])
+
+
+@pytest.mark.parametrize(
+    ("options", "weights"),
+    [
+        ({"class_weights": {"B": 3.0}}, [1.0, 3.0, 1.0]),
+        # Of five words one is A, three are B, and one is C.
+        ({"class_weights": "balanced"}, [5 / 3, 5 / 9, 5 / 3]),
+        ({"class_weights": "effective", "beta": 0.5}, np.array([2, 8 / 7, 2]) * 3 / (4 + 8 / 7)),
+    ],
+)
+def test_class_weights_weight_words_by_their_tags(options: dict[str, Any], weights: Any) -> None:
+    outputs = draw_outputs()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="none")
+    every = loss(np.maximum(TRUTH, 0), outputs[..., :3]).numpy() * np.asarray(weights)[TRUTH] * (TRUTH >= 0)
+    np.testing.assert_allclose(
+        build(**options).loss(tf.constant(TRUTH), tf.constant(outputs)), every.sum(axis=1), rtol=1e-5
+    )
+
+
+def test_a_weight_of_no_tag_is_a_fault() -> None:
+    with pytest.raises(BmcliError, match="there is no class 'D'") as caught:
+        build(class_weights={"D": 2.0})
+    assert caught.value.faults[0].path == "objective.class_weights.D"
 
 
 def test_steps_without_a_word_get_no_gradient() -> None:

@@ -71,6 +71,8 @@ ELSEWHERE = {
     "data.targets.tags.classes": f"{_TAGS}test_tags_can_be_named_before_and_others_are_faults",
     "data.targets.tags.length": f"{_TAGS}test_longer_rows_are_cut",
     "objectives.tagging.weight": f"{_TAGGING}test_the_weight_is_kept_beside_the_loss",
+    "objectives.tagging.class_weights": f"{_TAGGING}test_class_weights_weight_words_by_their_tags",
+    "objectives.tagging.beta": f"{_TAGGING}test_class_weights_weight_words_by_their_tags",
     "objectives.tagging.label_smoothing": f"{_TAGGING}test_the_loss_is_the_sum_of_the_cross_entropies_of_words",
     "CheckpointOptions.time": f"{_TRAINER}test_checkpoints_are_written_at_the_intervals_of_the_recipe",
     "CheckpointOptions.steps": f"{_RESUMING}test_checkpoints_are_written_at_the_steps_of_the_recipe",
