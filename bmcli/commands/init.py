@@ -51,6 +51,7 @@ _MANY_PICTURES = 20_000  # training rows from which on augmentation is worth les
 _UNKNOWN_STEPS = 100  # of series whose length is not known
 _LONG_SERIES = 1000  # steps from which on blocks pool more of them
 _MAX_SERIES_BLOCKS = 3  # of convolutions over the steps of a series
+_WORD_MODEL = {"kind": "rnn", "cell": "gru", "units": 64, "bidirectional": True, "dropout": 0.3}
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def init(data: Path, target: str | None, output: Path, encoding: str | None = No
         rows = _read_rows(source)
     with prefix_faults(rows.origin):
         profiles = column_profile.profile_columns(rows) if picture_folder else profiles
-        assigned = roles.drop_leaks(roles.assign_roles(profiles, target), rows.columns)
+        assigned = roles.drop_leaks(roles.assign_roles(profiles, target, rows.columns), rows.columns)
         split = _choose_split(rows, assigned)
         assigned = _take_time_out(assigned, split)
         sizes = RowCounts(len(rows), _count_training_rows(rows, assigned, split))
@@ -304,6 +305,8 @@ def _choose_model(assigned: Sequence[ColumnRole], sizes: RowCounts) -> SectionCh
     if len(pictures) == 1 and not series:
         return _choose_convolutions(pictures[0], sizes)
     if len(series) == 1 and not pictures:
+        if series[0].profile.dtype == "text":
+            return SectionChoice(_WORD_MODEL, "reads the words before and after each")
         return _choose_series_model(series[0], assigned, sizes)
     hidden = (32,) if sizes.train < 300 or len(inputs) < 4 else (64, 32) if sizes.train < 2000 else (128, 64)
     hidden = hidden if sizes.train < 20_000 or len(inputs) < 4 else (256, 128)

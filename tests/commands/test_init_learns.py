@@ -78,6 +78,17 @@ def write_windows(folder: Path, rows: int) -> Path:
     return folder / "windows.npz"
 
 
+def write_tags(folder: Path, rows: int) -> Path:
+    """Write orders with a tag for each word; `book` is a verb as the first word, and a noun as another one."""
+    draw = np.random.default_rng(0)
+    words = {"VERB": ("book", "read", "take"), "DET": ("the", "a"), "ADJ": ("long", "new"), "NOUN": ("book", "train")}
+    cells = []
+    for _ in range(rows):
+        tags = ["VERB", "DET", *["ADJ"] * int(draw.integers(3)), "NOUN"]
+        cells.append([" ".join(str(draw.choice(words[tag])) for tag in tags), " ".join(tags)])
+    return write_csv(folder / "orders.csv", ["order", "label"], cells)
+
+
 Write = Callable[[Path], Path]
 
 
@@ -100,6 +111,7 @@ def train_untouched(bmcli: Bmcli, data: Path, *overrides: str) -> Any:
         pytest.param(lambda folder: write_texts(folder, 120, 400, 0.03), 25, "accuracy", 0.9, id="long texts"),
         pytest.param(lambda folder: write_waves(folder, 90), 60, "accuracy", 0.75, id="short series"),
         pytest.param(lambda folder: write_windows(folder, 300), 25, "r2", 0.8, id="windows of a series"),
+        pytest.param(lambda folder: write_tags(folder, 150), 15, "token_accuracy", 0.95, id="tags of words"),
     ],
 )
 def test_a_recipe_of_init_is_well_above_the_baseline_within_some_epochs(

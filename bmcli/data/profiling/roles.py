@@ -13,6 +13,7 @@ from bmcli.data import targets
 from bmcli.data.columns import MANY_DISTINCT
 from bmcli.data.profiling import groups
 from bmcli.data.profiling.column_profile import ColumnProfile
+from bmcli.data.targets import TargetGuess
 from bmcli.errors import BmcliError
 from bmcli.inputs import Guess
 from bmcli.quoting import MAX_SHOWN, brief, quoted
@@ -68,10 +69,13 @@ class ColumnRole:
         return self.profile.name
 
 
-def assign_roles(profiles: Sequence[ColumnProfile], target: str | None) -> tuple[ColumnRole, ...]:
+def assign_roles(
+    profiles: Sequence[ColumnProfile], target: str | None, columns: Mapping[str, RawColumn]
+) -> tuple[ColumnRole, ...]:
     """Assign a role to every column, in their order.
 
     Args:
+        columns: Cells of all columns, by name.
         target: Name of the target; None to guess it.
 
     Raises:
@@ -80,11 +84,13 @@ def assign_roles(profiles: Sequence[ColumnProfile], target: str | None) -> tuple
     split = next((profile for profile in profiles if profile.splits and profile.name != target), None)
     rest = [profile for profile in profiles if profile is not split]
     chosen, why = pick_target(rest, target)
-    roles = {chosen.name: _make_target_role(chosen, why)}
+    target_guess = _guess_target(chosen, columns)
+    roles = {chosen.name: _make_target_role(chosen, target_guess, why)}
     if split is not None:
         roles[split.name] = ColumnRole(split, "split", why="its cells are names of splits")
     others = [profile for profile in rest if profile is not chosen]
     roles |= {profile.name: _make_input_role(profile) for profile in others}
+    roles |= {each.name: _follow_guess(each, guess) for each in others if (guess := target_guess.inputs.get(each.name))}
     if not any(role.role == "input" for role in roles.values()):
         roles |= _keep_word_columns(others)
     roles |= _separate_groups(roles)
@@ -234,7 +240,7 @@ def _score_target(profile: ColumnProfile, candidates: Sequence[ColumnProfile]) -
     return score + (1.5 if is_binary else 1.0 if _is_class(profile) else 0.0)
 
 
-def _make_target_role(profile: ColumnProfile, why: str) -> ColumnRole:
+def _guess_target(profile: ColumnProfile, columns: Mapping[str, RawColumn]) -> TargetGuess:
     """Choose the kind of the target.
 
     Raises:
@@ -244,7 +250,7 @@ def _make_target_role(profile: ColumnProfile, why: str) -> ColumnRole:
         raise BmcliError(
             f"column {quoted(profile.name)}: {profile.obstacle}.", suggestion="Name another column with --target."
         )
-    guess = targets.guess_kind(profile)
+    guess = targets.guess_kind(profile, columns)
     if (profile.is_array or profile.is_encoded) and guess is None:
         raise BmcliError(
             f"column {quoted(profile.name)}: expected one value a row, received "
@@ -262,6 +268,10 @@ def _make_target_role(profile: ColumnProfile, why: str) -> ColumnRole:
             f"column {quoted(profile.name)}{f' {guess.obstacle}' if guess else ': no kind of target fits it.'}",
             suggestion="Name another column with --target.",
         )
+    return guess
+
+
+def _make_target_role(profile: ColumnProfile, guess: TargetGuess, why: str) -> ColumnRole:
     return ColumnRole(profile, "target", guess.kind, f"{why}; {guess.why}", guess.options, doubt=guess.doubt)
 
 

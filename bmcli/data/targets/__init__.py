@@ -14,6 +14,7 @@ from bmcli import canonical, parts, raw_columns
 from bmcli.canonical import Spelling, canonicalize, choose_spelling, find_spellings
 from bmcli.column_records import StrictRecord, validate_record
 from bmcli.errors import BmcliError
+from bmcli.inputs import Guess
 from bmcli.notation import PLAIN, NumberNotation
 from bmcli.quoting import quoted
 from bmcli.raw_columns import RawColumn, RowFault
@@ -49,6 +50,7 @@ class TargetGuess:
         options: Options of the kind that `bmcli init` writes.
         obstacle: Reason for which the column cannot be predicted all the same; empty if there is none.
         doubt: What else the cells may be, and what to write then; empty if it is clear.
+        inputs: Inputs that the target needs, by name, as it needs them.
     """
 
     kind: str
@@ -57,6 +59,7 @@ class TargetGuess:
     options: Mapping[str, Any] = field(default_factory=dict)
     obstacle: str = ""
     doubt: str = ""
+    inputs: Mapping[str, Guess] = field(default_factory=dict)
 
 
 class TargetKind(Protocol):
@@ -67,8 +70,12 @@ class TargetKind(Protocol):
     ONE_CLASS: bool  # whether each row has one of several classes, so that splits can keep their proportions
     State: type[StrictRecord] | None  # state of a fitted column; no other is accepted of an artefact, None accepts any
 
-    def guess(self, profile: ColumnProfile) -> TargetGuess | None:
-        """Recognise a column that `bmcli init` predicts as this kind; None if it is not one."""
+    def guess(self, profile: ColumnProfile, columns: Mapping[str, RawColumn]) -> TargetGuess | None:
+        """Recognise a column that `bmcli init` predicts as this kind; None if it is not one.
+
+        Args:
+            columns: Cells of all columns, by name.
+        """
 
     def fit(self, name: str, rows: RawColumn, options: Any) -> Column:
         """Fit classes or scale on the training rows.
@@ -133,9 +140,9 @@ def kind_of(column: Column) -> TargetKind:
     return part
 
 
-def guess_kind(profile: ColumnProfile) -> TargetGuess | None:
-    """Return the most certain guess about a column; None if no kind of target can predict it."""
-    found = [parts.load("data.targets", kind).guess(profile) for kind in parts.names("data.targets")]
+def guess_kind(profile: ColumnProfile, columns: Mapping[str, RawColumn]) -> TargetGuess | None:
+    """Return the most certain guess about a column; None if no kind of target can predict it; as `TargetKind.guess`."""
+    found = [parts.load("data.targets", kind).guess(profile, columns) for kind in parts.names("data.targets")]
     guesses = [guess for guess in found if guess is not None]
     return max(guesses, key=lambda guess: guess.certainty, default=None)
 

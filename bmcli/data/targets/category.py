@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -68,7 +69,7 @@ class Options(TargetOptions):
     normalize: Normalize = True
 
 
-def guess(profile: ColumnProfile) -> TargetGuess | None:
+def guess(profile: ColumnProfile, columns: Mapping[str, RawColumn]) -> TargetGuess | None:
     """Recognise texts, two numbers, and few integers that are codes of classes."""
     if profile.is_array or profile.is_encoded:
         return None

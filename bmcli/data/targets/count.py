@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -40,7 +41,7 @@ class Options(TargetOptions, NotationOptions):
     kind: Literal["count"] = "count"
 
 
-def guess(profile: ColumnProfile) -> TargetGuess | None:
+def guess(profile: ColumnProfile, columns: Mapping[str, RawColumn]) -> TargetGuess | None:
     """Recognise integers from 0 or 1 on, with a variance above the mean."""
     if not profile.is_integer or not 0 <= profile.minimum <= 1 or profile.variance <= profile.mean:
         return None

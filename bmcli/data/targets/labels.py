@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -96,7 +96,7 @@ class Options(TargetOptions):
         return value
 
 
-def guess(profile: ColumnProfile) -> TargetGuess | None:
+def guess(profile: ColumnProfile, columns: Mapping[str, RawColumn]) -> TargetGuess | None:
     """Recognise lists such as `['a', 'b']`, and cells such as `a;b` and `a|b` if their items repeat in other cells."""
     if profile.is_number or profile.is_array or profile.is_encoded or not profile.samples:
         return None

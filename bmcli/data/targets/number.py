@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -47,7 +48,7 @@ class Options(TargetOptions, NotationOptions):
     )
 
 
-def guess(profile: ColumnProfile) -> TargetGuess | None:
+def guess(profile: ColumnProfile, columns: Mapping[str, RawColumn]) -> TargetGuess | None:
     """Recognise single numbers."""
     if not profile.is_number or profile.is_array:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -49,7 +50,7 @@ class Options(TargetOptions):
     normalize: Normalize = True
 
 
-def guess(profile: ColumnProfile) -> None:
+def guess(profile: ColumnProfile, columns: Mapping[str, RawColumn]) -> None:
     """Ordered categories are never guessed, since cells do not show their order."""
 
 

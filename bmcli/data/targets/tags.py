@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
@@ -11,6 +11,7 @@ from bmcli import parts
 from bmcli.column_records import StrictRecord
 from bmcli.data.targets import OR_SKIP, ClassNames, TargetGuess, parse_list
 from bmcli.errors import BmcliError
+from bmcli.inputs import Guess
 from bmcli.normalization import collapse_spaces, split_words
 from bmcli.quoting import quoted
 from bmcli.raw_columns import RawColumn, RowFault, is_text_column, to_texts
@@ -31,6 +32,8 @@ PADDING = -1
 """Encoded value of a step without a word."""
 
 # The usual length of a text input with `encoding: sequence`, so that tags and words are cut after the same one.
+_GUESSED_ROWS = 2000
+_MIN_WORDS_PER_TAG, _MIN_WORDS_PER_ROW = 10, 2.0
 _USUAL_SHARE, _MAX_LENGTH, _MAX_USUAL = 0.95, 100_000, 512
 
 
@@ -66,9 +69,32 @@ class Options(TargetOptions):
         return self.input
 
 
-def guess(profile: ColumnProfile) -> TargetGuess | None:
-    """Recognise nothing: only beside the words of another column are words known to be tags."""
+def guess(profile: ColumnProfile, columns: Mapping[str, RawColumn]) -> TargetGuess | None:
+    """Recognise few distinct words, of which each row has as many as some other text has words."""
+    own = columns.get(profile.name)
+    if own is None or not is_text_column(own) or profile.is_number:
+        return None
+    tags = _split_some(own)
+    distinct = {tag for row in tags for tag in row}
+    words = sum(map(len, tags))
+    if words < _MIN_WORDS_PER_TAG * len(distinct) or words < _MIN_WORDS_PER_ROW * len(tags):
+        return None
+    for name, column in columns.items():
+        if name == profile.name or not is_text_column(column):
+            continue
+        texts = _split_some(column)
+        # A column of tags beside other tags has no more words than they do.
+        if [*map(len, texts)] == [*map(len, tags)] and len({word for row in texts for word in row}) > len(distinct):
+            reading = {"encoding": "sequence", "tokens": {"kind": "words", "punctuation": "keep"}}
+            words_of = Guess("text", 0.9, "the words that have the tags", reading, form="steps")
+            why = f"a tag for each word of {name}, {len(distinct)} different"
+            return TargetGuess("tags", 0.85, why, {"input": name}, inputs={name: words_of})
     return None
+
+
+def _split_some(column: RawColumn) -> list[list[str]]:
+    """Split the words of some rows at blanks."""
+    return [(cell or "").split() for cell in to_texts(column[:_GUESSED_ROWS]).to_pylist()]
 
 
 def fit(name: str, rows: RawColumn, options: Options) -> Column:

@@ -69,7 +69,7 @@ def test_groups_are_many_and_none_has_most_of_the_rows() -> None:
 
 
 def test_the_group_of_rows_is_no_input_and_no_target() -> None:
-    roles = {role.name: role for role in assign_roles((PATIENTS, AGE, ILL), "ill")}
+    roles = {role.name: role for role in assign_roles((PATIENTS, AGE, ILL), "ill", {})}
     assert roles["patient_id"].role == "group"
     assert roles["patient_id"].why == "identifies rows that belong together: 60 values, 10 rows of each on average"
     assert roles["age"].role == "input"
@@ -77,12 +77,12 @@ def test_the_group_of_rows_is_no_input_and_no_target() -> None:
 
 
 def test_rows_are_split_by_the_coarsest_of_several_groups() -> None:
-    roles = {role.name: role.role for role in assign_roles((VISITS, PATIENTS, AGE, ILL), "ill")}
+    roles = {role.name: role.role for role in assign_roles((VISITS, PATIENTS, AGE, ILL), "ill", {})}
     assert roles == {"visit_id": "dropped", "patient_id": "group", "age": "input", "ill": "target"}
     some = replace(PATIENTS, missing=10)
-    roles = {role.name: role.role for role in assign_roles((VISITS, some, AGE, ILL), "ill")}
+    roles = {role.name: role.role for role in assign_roles((VISITS, some, AGE, ILL), "ill", {})}
     assert roles["visit_id"] == "group"  # a row without a group cannot be split by it
 
 
 def test_the_only_input_stays_one() -> None:
-    assert assign_roles((PATIENTS, ILL), "ill")[0].role == "input"
+    assert assign_roles((PATIENTS, ILL), "ill", {})[0].role == "input"

@@ -65,7 +65,7 @@ def test_several_candidates_are_a_fault(profiles: tuple[ColumnProfile, ...]) -> 
     ],
 )
 def test_numbers_are_classes_counts_or_quantities(profile: ColumnProfile, kind: str) -> None:
-    target = assign_roles((CLASSES, named(profile, "t")), "t")[1]
+    target = assign_roles((CLASSES, named(profile, "t")), "t", {})[1]
     assert (target.role, target.kind) == ("target", kind)
 
 
@@ -84,30 +84,31 @@ def test_numbers_are_classes_counts_or_quantities(profile: ColumnProfile, kind: 
     ],
 )
 def test_columns_without_information_are_dropped_with_the_reason(profile: ColumnProfile, why: str) -> None:
-    role = assign_roles((profile, SENTENCES, named(CLASSES, "label")), None)[0]
+    role = assign_roles((profile, SENTENCES, named(CLASSES, "label")), None, {})[0]
     assert role.role == "dropped"
     assert why in role.why
 
 
 def test_single_words_are_spared_where_nothing_else_is_left() -> None:
-    (role, _) = assign_roles((replace(CLASSES, name="first name", distinct=100), named(CLASSES, "label")), None)
+    (role, _) = assign_roles((replace(CLASSES, name="first name", distinct=100), named(CLASSES, "label")), None, {})
     assert (role.role, role.kind, role.options) == ("input", "text", {"tokens": "characters"})
 
 
 def test_nothing_to_learn_from_is_a_fault() -> None:
     with pytest.raises(BmcliError, match="'k': a row number"):
-        assign_roles((replace(NUMBER, name="k", is_row_index=True), named(CLASSES, "label")), None)
+        assign_roles((replace(NUMBER, name="k", is_row_index=True), named(CLASSES, "label")), None, {})
 
 
 def test_the_most_certain_kind_is_chosen_with_its_options() -> None:
     hours = Guess("cyclic", 1.0, "hours of a day", {"period": 24.0})
-    role = assign_roles((replace(NUMBER, guesses=(hours, *NUMBER.guesses)), named(CLASSES, "label")), None)[0]
+    role = assign_roles((replace(NUMBER, guesses=(hours, *NUMBER.guesses)), named(CLASSES, "label")), None, {})[0]
     assert (role.role, role.kind, role.options, role.why) == ("input", "cyclic", {"period": 24.0}, "hours of a day")
 
 
 def test_a_column_is_dropped_for_the_obstacle_of_its_kind() -> None:
     dates = Guess("date", 0.8, "dates", obstacle="dates in several formats")
-    role = assign_roles((replace(CLASSES, guesses=(dates, *CLASSES.guesses)), NUMBER, named(CLASSES, "label")), None)[0]
+    dated = replace(CLASSES, guesses=(dates, *CLASSES.guesses))
+    role = assign_roles((dated, NUMBER, named(CLASSES, "label")), None, {})[0]
     assert (role.role, role.why) == ("dropped", "dates in several formats")
 
 
@@ -117,6 +118,6 @@ def test_leaks_go_unless_they_are_all_there_is() -> None:
         "label": pa.chunked_array([["x", "y", "y", "x"] * 25]),
     }
     folder, label = replace(CLASSES, name="folder", distinct=3), replace(CLASSES, name="label", distinct=2)
-    assigned = assign_roles((NUMBER, folder, label), "label")
+    assigned = assign_roles((NUMBER, folder, label), "label", {})
     assert [role.role for role in drop_leaks(assigned, columns)] == ["input", "dropped", "target"]
     assert [role.role for role in drop_leaks(assigned[1:], columns)] == ["input", "target"]

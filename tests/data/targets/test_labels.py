@@ -237,7 +237,7 @@ def profile(*cells: str) -> ColumnProfile:
     ],
 )
 def test_labels_are_recognised(cells: tuple[str, ...], options: dict[str, Any]) -> None:
-    found = labels.guess(profile(*cells))
+    found = labels.guess(profile(*cells), {})
     assert found is not None
     assert found.options == options
 
@@ -253,4 +253,4 @@ def test_labels_are_recognised(cells: tuple[str, ...], options: dict[str, Any]) 
     ],
 )
 def test_classes_are_no_labels(cells: tuple[str, ...]) -> None:
-    assert labels.guess(profile(*cells)) is None
+    assert labels.guess(profile(*cells), {}) is None

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from bmcli.data.profiling.column_profile import profile_column
 from bmcli.data.targets import tags
 from bmcli.errors import BmcliError
 from bmcli.normalization import split_words
@@ -110,3 +111,35 @@ def test_words_are_those_of_the_tokens(text: str) -> None:
     tokenizer = words.fit(chosen, Normalization(), [text], "sequence")
     assert tokenizer.has_words
     assert len(tokenizer.encode_flat([text])[0]) == len(split_words(text)) == 2
+
+
+WORDY = ["fly to Bonn on day one", "stay in Rome", "go now to Oslo please"]
+TAGGED = ["V P N P N N", "V P N", "V A P N A"]
+
+
+def guess(cells: list[str], texts: list[str], times: int = 20) -> Any:
+    columns = {"t": pa.chunked_array([cells * times]), "text": pa.chunked_array([texts * times])}
+    return tags.guess(profile_column("t", columns["t"]), columns)
+
+
+def test_a_tag_for_each_word_of_another_column_is_recognised() -> None:
+    found = guess(TAGGED, WORDY)
+    assert (found.kind, found.options, found.why) == (
+        "tags",
+        {"input": "text"},
+        "a tag for each word of text, 4 different",
+    )
+    assert found.inputs["text"].options == {"encoding": "sequence", "tokens": {"kind": "words", "punctuation": "keep"}}
+
+
+@pytest.mark.parametrize(
+    ("cells", "texts", "times"),
+    [
+        pytest.param(["V P N P N", *TAGGED[1:]], WORDY, 20, id="a row has fewer tags than words"),
+        pytest.param(WORDY, TAGGED, 20, id="the words of the other column are fewer"),
+        pytest.param(TAGGED, WORDY, 2, id="tags that hardly repeat"),
+        pytest.param(["V", "N"], ["Bonn", "Oslo"], 20, id="one word a row is a class"),
+    ],
+)
+def test_other_words_are_no_tags(cells: list[str], texts: list[str], times: int) -> None:
+    assert guess(cells, texts, times) is None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from bmcli.data.targets import TargetGuess
 from bmcli.errors import BmcliError
-from bmcli.raw_columns import RowFault, to_texts
+from bmcli.raw_columns import RawColumn, RowFault, to_texts
 from bmcli.recipe.targets import TargetOptions
 from bmcli.specs import Column
 
@@ -28,7 +29,7 @@ class Options(TargetOptions):
     kind: Literal["marks"] = "marks"
 
 
-def guess(profile: ColumnProfile) -> TargetGuess | None:
+def guess(profile: ColumnProfile, columns: Mapping[str, RawColumn]) -> TargetGuess | None:
     """Recognise texts of the words of a seismologist."""
     words = profile.example.split()
     return TargetGuess("marks", 0.95, "a mark for each reading") if words and set(words) <= WORDS else None
