@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from bmcli.cli.options import (
     runs_option,
     trust_option,
 )
+
+_MAX_INTEGER = 2**31 - 1  # of TensorFlow's int32
 
 
 @click.command(
@@ -130,13 +133,18 @@ def benchmark_command(
 @new_file_option("--output", "FILE", "New file of JSON lines for the texts; by default standard output.")
 @click.option("--count", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Texts per prompt.")
 @click.option(
-    "--tokens", type=click.IntRange(1), default=256, show_default=True, metavar="N", help="Maximum tokens of a text."
+    "--tokens",
+    type=click.IntRange(1, 1_000_000),
+    default=256,
+    show_default=True,
+    metavar="N",
+    help="Maximum tokens of a text.",
 )
 @click.option(
     "--temperature", type=click.FloatRange(0), default=1.0, show_default=True,
     help="Divisor of the logits: below 1 for likelier tokens, 0 for the likeliest alone.",
 )  # fmt: skip
-@click.option("--top-k", type=click.IntRange(1), metavar="N", help="Draw from the N likeliest tokens.")
+@click.option("--top-k", type=click.IntRange(1, _MAX_INTEGER), metavar="N", help="Draw from the N likeliest tokens.")
 @click.option(
     "--top-p", type=click.FloatRange(0, 1, min_open=True), metavar="SHARE",
     help="Draw from the likeliest tokens that have this share of the probability.",
@@ -151,7 +159,9 @@ def benchmark_command(
     help="Power of the number of tokens by which --beams divides log-probabilities.  [default: 1.0]",
 )  # fmt: skip
 @click.option("--stop", multiple=True, metavar="TEXT", help="End a text before this text; repeatable.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the random numbers.")
+@click.option(
+    "--seed", type=click.IntRange(0, _MAX_INTEGER), default=0, show_default=True, help="Seed of the random numbers."
+)
 @click.option("--no-cache", is_flag=True, help="Compute the whole window for each token, which is slower.")
 @runs_option
 @output_options
@@ -167,6 +177,9 @@ def generate_command(
     from bmcli.terminal.presenters import generation
 
     _check_search(click.get_current_context(), beams, length_power, temperature)
+    for name, value in {"temperature": temperature, "repetition_penalty": repetition_penalty}.items():
+        if not math.isfinite(value):
+            raise click.BadParameter(f"expected a finite number, received {value}.", param_hint=_name_option(name))
     if "" in stop:
         raise click.BadParameter("a text to stop at must not be empty.", param_hint="--stop")
     console = get_console()

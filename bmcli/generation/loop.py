@@ -181,7 +181,8 @@ def exclude_tokens(tokenizer: Tokenizer) -> Any:
 def shorten(sequences: tf.RaggedTensor, window: int) -> tf.RaggedTensor:
     """Keep the begin and the last tokens of each sequence that fills the window."""
     lengths = tf.cast(sequences.row_lengths(), tf.int32)
-    first = tf.where(lengths < window, 1, lengths - max(1, int(_KEPT_SHARE * window)))
+    kept = max(0, min(int(_KEPT_SHARE * window), window - 2))  # there must be place for one more
+    first = tf.where(lengths < window, 1, lengths - kept)
     positions = tf.ragged.range(lengths)
     is_kept = (positions == 0) | (positions >= first[:, tf.newaxis])
     return tf.ragged.boolean_mask(sequences, is_kept)

@@ -22,6 +22,7 @@ from bmcli.objectives import (
     pick_at_places,
     refuse_predictions,
 )
+from bmcli.quoting import quoted
 from bmcli.recipe.fields import KerasObject
 from bmcli.recipe.objective import ObjectiveOptions
 from bmcli.specs import Column, OutputSpec
@@ -118,6 +119,12 @@ def describe_inputs(options: Options, name: str, inputs: Sequence[Column]) -> Le
         advice="Write it as {kind: text, encoding: written}.",
     )  # fmt: skip
     (steps,) = column.shape
+    if steps < 2:
+        raise BmcliError(
+            f"the network reads {steps} token of {quoted(column.name)}, so there is none after it to predict.",
+            path=f"data.inputs.{column.name}",
+            suggestion="Write a larger `length`, or leave it out.",
+        )
     output = OutputSpec(name, _KIND, (steps - 1,), activation="softmax", inputs=(column.name,))
     tokenizer = input_kinds.get_traits(column).written_tokens
     assert tokenizer is not None, "the input was chosen for its tokens"

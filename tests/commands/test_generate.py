@@ -185,6 +185,10 @@ def test_a_prompt_longer_than_the_window_is_told(lm: Bmcli) -> None:
         (("--temperature", "0", "--top-k", "3"), "--top-k has no effect with --temperature 0"),
         (("--stop", ""), "must not be empty"),
         (("--top-p", "0"), "0<x<=1"),
+        (("--seed", str(2**31)), "0<=x<=2147483647"),
+        (("--tokens", "1000001"), "1<=x<=1000000"),
+        (("--temperature", "nan"), "expected a finite number, received nan"),
+        (("--repetition-penalty", "inf"), "expected a finite number, received inf"),
     ],
 )
 def test_bad_requests_are_faults(lm: Bmcli, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:

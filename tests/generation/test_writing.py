@@ -41,10 +41,12 @@ FAMILIES: dict[str, Any] = {
 SAMPLINGS = [Sampling(0.0), Sampling(), Sampling(0.7, 5, 0.9, 1.3)]
 
 
-def make_network(build: Any, ends: bool = True, tokenizer: Tokenizer = TOKENIZER) -> IncrementalNetwork:
+def make_network(
+    build: Any, ends: bool = True, tokenizer: Tokenizer = TOKENIZER, window: int = WINDOW
+) -> IncrementalNetwork:
     """Make a network with random weights, which may never write an end."""
     keras.utils.set_random_seed(4)
-    ids = keras.Input((WINDOW,), dtype="int32", name="text")
+    ids = keras.Input((window,), dtype="int32", name="text")
     steps = build(keras.layers.Embedding(tokenizer.size, 16)(ids), ops.not_equal(ids, 0))
     head = keras.layers.Dense(tokenizer.size, kernel_initializer=keras.initializers.RandomNormal(stddev=1.0))
     logits = head(steps)
@@ -73,6 +75,12 @@ def test_a_text_may_be_longer_than_the_window(family: str) -> None:
     cached, computed = (writer.write(PROMPTS, TextLimits(2 * WINDOW), 7) for writer in writers)
     assert cached == computed
     assert [(text.tokens, text.ending) for text in cached] == [(2 * WINDOW, "length")] * len(PROMPTS)
+
+
+@pytest.mark.parametrize("window", [2, 3])
+def test_a_tiny_window_has_place_for_another_token(window: int) -> None:
+    writer = Writer(make_network(FAMILIES["gru"], ends=False, window=window), TOKENIZER, window, Sampling())
+    assert [text.tokens for text in writer.write(PROMPTS, TextLimits(5), 7)] == [5] * len(PROMPTS)
 
 
 def test_a_text_does_not_depend_on_others_of_its_batch(network: IncrementalNetwork) -> None:

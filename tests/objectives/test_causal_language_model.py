@@ -239,6 +239,11 @@ def test_a_text_must_be_written() -> None:
     assert caught.value.faults[0].suggestion == "Write it as {kind: text, encoding: written}."
 
 
+def test_one_token_has_none_after_it() -> None:
+    with pytest.raises(BmcliError, match="reads 1 token of 'text', so there is none after it to predict"):
+        causal_language_model.describe_inputs(make_options(), "next", [replace(make_column(), shape=(1,))])
+
+
 def test_one_of_two_texts_is_chosen() -> None:
     both = [make_column("title"), make_column("body")]
     with pytest.raises(BmcliError, match="learns from one text, but 'title', 'body' are written"):
