@@ -48,6 +48,24 @@ distill:
   losses: [{kind: hard, weight: 0.2}, {kind: soft, temperature: {start: 8, end: 2}}, {kind: feature}]
 """
 ).replace("  gradient_accumulation: 2\n", "")
+# Tokens are drawn by chance, too, where some are hidden, and a batch is measured by its tokens.
+TEXT = """\
+  source: {kind: text, path: numbers.txt, window: 24}
+  inputs: {text: {kind: text, %s}}
+  split: {time: position}
+model: {kind: transformer, width: 16, depth: 1, heads: 2, dropout: 0.3}
+objective: %s
+"""
+OF_IRIS = RECIPE[RECIPE.index("data:") : RECIPE.index("train:")]
+LANGUAGE_MODELS = {
+    kind: RECIPE.replace(OF_IRIS, "data:\n" + TEXT % (reading, kind))
+    .replace("epochs: 150", "epochs: 60")
+    .replace("accuracy", "loss")
+    for kind, reading in (
+        ("causal_language_model", "encoding: written, end: false"),
+        ("masked_language_model", "encoding: sequence, mask: true"),
+    )
+}
 CHECKPOINTS = "killed/*/checkpoints/step-*"
 PATIENCE_S = 90.0
 
@@ -66,6 +84,7 @@ class Killed:
         self.command, self.begun = ("distill", "killed-distill/2*/jobs.json") if distills else ("train", CHECKPOINTS)
         folder.mkdir()
         (folder / "recipe.yaml").write_text(recipe)
+        (folder / "numbers.txt").write_text("one two three four five six seven " * 100)
 
     def start(self) -> subprocess.Popen[bytes]:
         known = any((self.folder / "runs").glob(self.begun))
@@ -132,6 +151,22 @@ def test_a_run_killed_twenty_times_ends_with_the_same_bits(tmp_path: Path, unint
         kills += 1
     killed.to_the_end()
     assert killed.result() == uninterrupted.result()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", LANGUAGE_MODELS)
+def test_a_language_model_killed_three_times_ends_with_the_same_bits(tmp_path: Path, kind: str) -> None:
+    whole, killed = (Killed(tmp_path / name, recipe=LANGUAGE_MODELS[kind]) for name in ("whole", "killed"))
+    whole.to_the_end()
+    chance = random.Random(7)
+    for kill in range(3):
+        process = killed.start()
+        assert killed.until_it_trains(process), f"it ended after {kill} kills: make the training longer"
+        time.sleep(chance.uniform(0, 0.25))
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    killed.to_the_end()
+    assert killed.result() == whole.result()
 
 
 @pytest.mark.slow
