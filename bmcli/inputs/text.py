@@ -7,7 +7,7 @@ sequence. A missing text is an empty one: an empty bag, or a sequence of one unk
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -26,8 +26,9 @@ from bmcli.recipe.inputs import InputOptions
 from bmcli.recipe.nodes import write_scalar
 from bmcli.recipe.tokens import TokenOptions, TokensField
 from bmcli.specs import Column
-from bmcli.token_ids import FIRST_TOKEN, PADDING, UNKNOWN
+from bmcli.token_ids import FIRST_TOKEN, PADDING
 from bmcli.tokenization.base import Ending, Tokenizer, TokensError, Use, split_batches
+from bmcli.tokenization.lengths import TokenCount, choose_length, count_tokens
 from bmcli.windows import EncodedRows
 
 if TYPE_CHECKING:
@@ -35,13 +36,7 @@ if TYPE_CHECKING:
 
     from bmcli.layers.token_encoder import TokenEncoder
 
-_MAX_LENGTH = 100_000
-_Length = Annotated[int, Field(ge=1, le=_MAX_LENGTH)]
 _DEFAULT_EMBEDDING = 64
-# The default length is this quantile of the lengths of the training texts, and at most this many tokens.
-_BAG_SHARE, _MAX_BAG = 0.99, 2048
-_SEQUENCE_SHARE, _MAX_SEQUENCE = 0.95, 512
-_WRITTEN_SHARE, _MAX_WRITTEN = 1.0, 1024
 _SEQUENCES = ("sequence", "written")
 _HEAD = 80  # characters by which most texts are found to have a known token
 _MAX_RANDOM_TOKENS = 20  # of a random text
@@ -87,7 +82,7 @@ class Options(InputOptions):
         default=True,
         description="Convert text to Unicode normal form C, in which each character is written in one way.",
     )
-    length: _Length | Share | None = Field(
+    length: TokenCount | Share | None = Field(
         default=None,
         description="Maximum number of tokens per text; later ones are cut. A fraction such as 0.9 is the share of the "
         "training texts that are complete. By default 99 % of the bags are complete (at most 2,048 distinct tokens), "
@@ -147,8 +142,8 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
     use: Use = "written" if options.encoding == "written" else "sequence" if options.encoding in _SEQUENCES else "bag"
     is_bag, ends = use == "bag", _choose_ends(options)
     tokenizer = _fit_tokenizer(name, rows, options, use)
-    counts = _count_tokens(rows, tokenizer, is_bag)
-    length = _choose_length(options.length, counts.lengths, use, len(ends))
+    counts = count_tokens(rows, tokenizer, is_bag)
+    length = choose_length(options.length, counts.lengths, use, len(ends))
     column = Column(
         name=name,
         kind="text",
@@ -311,7 +306,7 @@ class TextTraits(InputTraits):
 
     @property
     def reading_options(self) -> Mapping[str, Any]:
-        return {} if self.tokenizer.kind == _DEFAULT_TOKENS else {"tokens": self.tokenizer.kind}
+        return {} if self.tokenizer.kind == tokens.DEFAULT else {"tokens": self.tokenizer.kind}
 
     def summarize(self) -> str:
         state = self.column.state
@@ -391,91 +386,18 @@ def _check_text(name: str, rows: RawColumn, path: str = "") -> None:
         raise BmcliError(f"column {quoted(name)}: expected text, received an array of numbers.", path=path)
 
 
-_DEFAULT_TOKENS, _UNSPACED_TOKENS = "words", "characters"
-
-
 def _fit_tokenizer(name: str, rows: RawColumn, options: Options, use: Use) -> Tokenizer:
-    """Fit the tokens of the options; by default words, or characters if written or in a script without blanks."""
-    is_written = use == "written"
-    kind = _UNSPACED_TOKENS if is_written or ColumnCells(name, rows).is_unspaced else _DEFAULT_TOKENS
-    chosen: TokenOptions = options.tokens or TokensField().check(kind)
-    lowercase = tokens.kind_of(chosen.kind).LOWERCASE and not is_written
-    lowercase = lowercase if options.lowercase is None else options.lowercase
-    normalization = Normalization(options.normalize, lowercase, options.accents)
+    is_unspaced = options.tokens is None and ColumnCells(name, rows).is_unspaced
+    chosen = options.tokens or tokens.choose(use, is_unspaced)
+    lowercase = tokens.lowercases(chosen, use) if options.lowercase is None else options.lowercase
     try:
-        tokenizer = tokens.fit(chosen, normalization, rows, use)
-        if is_written and not tokenizer.is_lossless:
-            raise TokensError(
-                f"{chosen.kind} do not give back the text, which `encoding: written` needs.",
-                "Write `tokens: characters` or `tokens: bytes`, or words with `punctuation: keep` and without n-grams.",
-                "kind",
-            )  # fmt: skip
-        return tokenizer
+        return tokens.fit(chosen, Normalization(options.normalize, lowercase, options.accents), rows, use)
     except TokensError as error:
         raise BmcliError(
             f"column {quoted(name)}: {error.message}",
             path=f"data.inputs.{name}" + (f".tokens.{error.option}" if error.option else ""),
             suggestion=error.suggestion or f"Leave it out: `drop: [{write_scalar(name)}]`.",
         ) from None
-
-
-@dataclass(frozen=True)
-class _TokenCounts:
-    """Tokens of the training texts.
-
-    Args:
-        texts_by_token: Number of texts that contain each token, from FIRST_TOKEN on; of a bag.
-        lengths: Number of tokens of each text; in a bag the distinct known ones.
-        unknown_share: Share of unknown tokens.
-    """
-
-    texts_by_token: np.ndarray
-    lengths: np.ndarray
-    unknown_share: float
-
-    def measure_cut(self, length: int) -> float:
-        """Measure the share of the tokens that a length cuts off."""
-        total = int(self.lengths.sum())
-        return float((self.lengths - length).clip(0).sum() / total) if total else 0.0
-
-
-def _count_tokens(rows: RawColumn, tokenizer: Tokenizer, is_bag: bool) -> _TokenCounts:
-    import numpy as np
-
-    layer = tokenizer.make_layer(1, is_bag)
-    size = tokenizer.inner_size
-    texts_by_token, lengths = np.zeros(size - FIRST_TOKEN, "int64"), [np.zeros(0, "int64")]
-    unknown = total = 0
-    for texts in split_batches(rows):
-        ids = layer.encode_ragged(texts)
-        unknown += int(np.count_nonzero(ids.values.numpy() == UNKNOWN))
-        total += int(ids.values.shape[0])
-        if is_bag:
-            ids, _ = layer.count_known(ids)
-            texts_by_token += np.bincount(ids.values.numpy() - FIRST_TOKEN, minlength=size - FIRST_TOKEN)
-        lengths.append(ids.row_lengths().numpy())
-    return _TokenCounts(texts_by_token, np.concatenate(lengths), unknown / total if total else 0.0)
-
-
-def _choose_length(wanted: float | None, lengths: np.ndarray, use: Use, ends: int) -> int:
-    """Choose how many tokens of a text are read.
-
-    Args:
-        wanted: Their number, a share of the texts that are read as a whole, or None for the usual share.
-        lengths: Number of tokens of each training text.
-        ends: Number of tokens of its begin and end.
-    """
-    import numpy as np
-
-    if isinstance(wanted, int):
-        return wanted
-    share, longest = {
-        "bag": (_BAG_SHARE, _MAX_BAG),
-        "sequence": (_SEQUENCE_SHARE, _MAX_SEQUENCE),
-        "written": (_WRITTEN_SHARE, _MAX_WRITTEN),
-    }[use]
-    share, longest = (share, longest) if wanted is None else (wanted, _MAX_LENGTH)
-    return int(np.clip(np.quantile(lengths, share, method="higher") + ends, 1 + ends, longest))
 
 
 def _compute_idf_weights(encoding: str, texts_by_token: np.ndarray, texts: int) -> list[float]:

@@ -17,11 +17,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 from bmcli import parts
 from bmcli.column_records import StrictRecord, validate_record
 from bmcli.normalization import Normalization
-from bmcli.recipe.tokens import TokenOptions
-from bmcli.tokenization.base import Tokenizer, Use
+from bmcli.recipe.tokens import TokenOptions, TokensField
+from bmcli.tokenization.base import Tokenizer, TokensError, Use
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+DEFAULT = "words"
+"""The kind of tokens of texts that are read, unless a recipe names another one."""
+
+_UNSPACED = "characters"
 
 
 class TokenKind(Protocol):
@@ -55,11 +60,34 @@ def kind_of(kind: str) -> TokenKind:
     return part
 
 
+def choose(use: Use, is_unspaced: bool) -> TokenOptions:
+    """Return the kind of tokens that suits texts: words, or characters if written or in a script without blanks."""
+    options: TokenOptions = TokensField().check(_UNSPACED if use == "written" or is_unspaced else DEFAULT)
+    return options
+
+
+def lowercases(options: TokenOptions, use: Use) -> bool:
+    """Whether texts are converted to lower case by default, which those that are written never are."""
+    return kind_of(options.kind).LOWERCASE and use != "written"
+
+
 def fit(
     options: TokenOptions, normalization: Normalization, texts: Sequence[str] | pa.ChunkedArray, use: Use
 ) -> Tokenizer:
-    """Fit a tokenizer on training texts; raise as `TokenKind.fit` does."""
-    return kind_of(options.kind).fit(options, normalization, texts, use)
+    """Fit a tokenizer on training texts.
+
+    Raises:
+        TokensError: No tokenizer can be made of the texts, or it does not give back those that are written.
+        BmcliError: A package is not installed.
+    """
+    tokenizer = kind_of(options.kind).fit(options, normalization, texts, use)
+    if use == "written" and not tokenizer.is_lossless:
+        raise TokensError(
+            f"{options.kind} do not give back the text, which `encoding: written` needs.",
+            "Write `tokens: characters` or `tokens: bytes`, or words with `punctuation: keep` and without n-grams.",
+            "kind",
+        )
+    return tokenizer
 
 
 def check_state(state: Mapping[str, Any]) -> None:

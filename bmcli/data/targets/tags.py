@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -18,6 +18,7 @@ from bmcli.raw_columns import RawColumn, RowFault, is_text_column, to_texts
 from bmcli.recipe.fields import Share
 from bmcli.recipe.targets import TargetOptions
 from bmcli.specs import Column
+from bmcli.tokenization.lengths import TokenCount, choose_length
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,10 +32,8 @@ ONE_CLASS = False
 PADDING = -1
 """Encoded value of a step without a word."""
 
-# The usual length of a text input with `encoding: sequence`, so that tags and words are cut after the same one.
 _GUESSED_ROWS = 2000
 _MIN_WORDS_PER_TAG, _MIN_WORDS_PER_ROW = 10, 2.0
-_USUAL_SHARE, _MAX_LENGTH, _MAX_USUAL = 0.95, 100_000, 512
 
 
 class State(StrictRecord):
@@ -58,7 +57,7 @@ class Options(TargetOptions):
         description="All tags in the order of their indices; by default the sorted tags of the training rows. A tag "
         "that no training row has is never learned, but rows with it can be evaluated.",
     )
-    length: Annotated[int, Field(ge=1, le=_MAX_LENGTH)] | Share | None = Field(
+    length: TokenCount | Share | None = Field(
         default=None,
         description="Maximum number of tags per row, that of the words of the input; later ones are cut. By default as "
         "for the input: 95 % of the rows are complete (at most 512 tags).",
@@ -111,18 +110,10 @@ def fit(name: str, rows: RawColumn, options: Options) -> Column:
         )
     known = _name_tags(options) or found
     _index_tags(tags, known)
-    length = _choose_length(options.length, np.array([len(row) for row in tags]))
+    # As for a text input with `encoding: sequence`, so that tags and words are cut after the same one.
+    length = choose_length(options.length, np.array([len(row) for row in tags]), "sequence")
     state = {"tags": known, "columns": [name, options.input]}
     return Column(name, "tags", (length,), "int32", raw_dtype="string", state=state)
-
-
-def _choose_length(wanted: float | None, lengths: np.ndarray) -> int:
-    import numpy as np
-
-    if isinstance(wanted, int):
-        return wanted
-    share, longest = (_USUAL_SHARE, _MAX_USUAL) if wanted is None else (wanted, _MAX_LENGTH)
-    return int(min(np.quantile(lengths, share, method="higher"), longest))
 
 
 def check(rows: RawColumn, options: Options) -> None:
