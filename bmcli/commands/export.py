@@ -17,7 +17,7 @@ from bmcli.export import ExportableModel, FormatOptions, WrittenModel, card, req
 from bmcli.export.agreement import resolve_limits
 from bmcli.export.rows import read_split_rows
 from bmcli.export.verify import ReferencePredictions, Verification, verify
-from bmcli.export.written_texts import write_expected
+from bmcli.export.writing import write_expected
 from bmcli.recipe.export import ExportOptions
 from bmcli.recipe.load import load_recipe
 from bmcli.recipe.nodes import write_scalar
@@ -268,8 +268,8 @@ def verify_artefact(
     """
     encoder = folder / card.ENCODER / "__init__.py"
     limits = resolve_limits(export_options.verify, options.precision, reference.spec)
-    texts = None if written.writes is None else write_expected(exportable, reference.rows)
-    return verify(folder, written, reference, limits, texts, *([encoder] if encoder.exists() else []))
+    expected = None if written.writing is None else write_expected(exportable, reference.rows)
+    return verify(folder, written, reference, limits, expected, *([encoder] if encoder.exists() else []))
 
 
 def _write_preprocessing(written: WrittenModel, recipe: Recipe, spec: DataSpec, folder: Path) -> None:

@@ -138,6 +138,37 @@ class Signature:
 
 
 @dataclass(frozen=True)
+class CacheTensor:
+    """What a step keeps of those before, all zeros before the first one; `shape` is without the batch axis."""
+
+    name: str
+    shape: tuple[Size, ...]
+    dtype: Dtype
+
+    def to_json(self) -> dict[str, Any]:
+        return {**vars(self), "shape": list(self.shape)}
+
+
+@dataclass(frozen=True)
+class WritingFunctions:
+    """Functions of an artefact whose network writes texts, beside those that predict.
+
+    Args:
+        output: Output of the network.
+        generates: Whether it has `generate`, from raw texts to raw texts.
+        caches: Tensors that its function `step` takes and gives; None without that function.
+    """
+
+    output: str
+    generates: bool
+    caches: tuple[CacheTensor, ...] | None
+
+    def to_json(self) -> dict[str, Any]:
+        caches = None if self.caches is None else [each.to_json() for each in self.caches]
+        return {**vars(self), "caches": caches}
+
+
+@dataclass(frozen=True)
 class WrittenModel:
     """The files and signatures that a format wrote.
 
@@ -147,7 +178,7 @@ class WrittenModel:
         signatures: The default one first.
         notes: Sentences for its card.
         modules: Python modules with operations of the model, which are imported before it is loaded.
-        writes: Output whose network the function `generate` writes texts with; None if there is no such function.
+        writing: Functions that write texts; None if it writes none.
     """
 
     model: str
@@ -155,7 +186,7 @@ class WrittenModel:
     signatures: tuple[Signature, ...]
     notes: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
-    writes: str | None = None
+    writing: WritingFunctions | None = None
 
 
 @dataclass(frozen=True)

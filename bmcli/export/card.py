@@ -22,11 +22,13 @@ from bmcli.column_records import AnyRecord, validate_record
 from bmcli.data import targets
 from bmcli.errors import ArtefactRejected, BmcliError
 from bmcli.export import (
+    CacheTensor,
     FormatOptions,
     Runtime,
     Signature,
     SignatureInput,
     SignatureOutput,
+    WritingFunctions,
     WrittenModel,
     example,
     schema,
@@ -87,7 +89,7 @@ def build(
         "columns": [_describe_column(column, written) for column in spec.inputs],
         "notes": list(written.notes),
         "example": example.write_program(spec, written),
-        "generation": None if written.writes is None else example.write_generation_program(written),
+        "generation": example.write_generation_program(written),
         "request": example.make_request(spec, written) if written.runtime == "tensorflow" else None,
         "weights": dict(weights),
         "verification": verification.to_json(),
@@ -123,7 +125,7 @@ def build_minimal(options: FormatOptions, written: WrittenModel) -> dict[str, An
         "model": written.model,
         "modules": list(written.modules),
         "signatures": [signature.to_json() for signature in written.signatures],
-        "writes": written.writes,
+        "writing": None if written.writing is None else written.writing.to_json(),
     }
 
 
@@ -150,8 +152,15 @@ def parse_written_model(values: Mapping[str, Any]) -> WrittenModel:
             for each in values["signatures"]
         ),
         modules=tuple(values["modules"]),
-        writes=values["writes"],
+        writing=None if values["writing"] is None else _parse_writing(values["writing"]),
     )
+
+
+def _parse_writing(values: Mapping[str, Any]) -> WritingFunctions:
+    caches = values["caches"]
+    if caches is not None:
+        caches = tuple(CacheTensor(each["name"], tuple(each["shape"]), each["dtype"]) for each in caches)
+    return WritingFunctions(values["output"], values["generates"], caches)
 
 
 def write(folder: Path, values: Mapping[str, Any]) -> bool:
@@ -508,20 +517,36 @@ def _render_example(card: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _render_generation(card: Mapping[str, Any]) -> list[str]:
-    """Render the program that continues a text."""
-    if card["generation"] is None:
-        return []
+def _render_generation(card: Mapping[str, Any]) -> Iterator[str]:
+    """Render how texts are written: the program that continues one, and the tensors of a step."""
+    if card["writing"] is None:
+        return
+    yield from ("## Writing texts", "")
+    if card["generation"] is not None:
+        yield from _render_generate(card["generation"])
+    if card["writing"]["caches"] is not None:
+        yield from (
+            "The function `step` computes one step of a text. It takes `token`, the id of the token at `position` "
+            "(int32; a text begins with the token of its begin), and the tensors below, all zeros at first. It "
+            "gives `logits` of the next token, and these tensors for the next step.",
+            "",
+        )
+        rows = [
+            (c["name"], f"{c['dtype']} ({', '.join(map(str, ('batch', *c['shape'])))})")
+            for c in card["writing"]["caches"]
+        ]
+        yield from _render_table("Tensors of `step`", ("tensor", "type"), rows)
+
+
+def _render_generate(program: str) -> list[str]:
     return [
-        "## Writing texts",
-        "",
         "The signature `generate` continues texts as `bmcli generate` does. It takes all of these tensors: texts as "
         "`prompt`, and numbers for all of them. `tokens` is the largest number of tokens of a text; `temperature` 0 "
         "takes the most probable token, `top_k` 0 and `top_p` 1 draw from all tokens, and `repetition_penalty` 1 is "
         "none. The same prompts with the same seed give the same texts, also those of `bmcli generate`.",
         "",
         "```python",
-        card["generation"].rstrip(),
+        program.rstrip(),
         "```",
         "",
     ]

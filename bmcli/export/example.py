@@ -116,8 +116,10 @@ def write_program(spec: DataSpec, written: WrittenModel) -> str:
     return "\n".join([*_list_imports("\n".join(body), code), "", *body]) + "\n"
 
 
-def write_generation_program(written: WrittenModel) -> str:
-    """Write a program that continues a text, to be run in the folder of the artefact."""
+def write_generation_program(written: WrittenModel) -> str | None:
+    """Write a program that continues a text, to be run in the folder of the artefact; None if it cannot."""
+    if written.writing is None or not written.writing.generates:
+        return None
     lines = [
         *_CODE[written.runtime].imports,
         *(f"import {name}  # operations of the model" for name in written.modules),

@@ -6,6 +6,7 @@ It imports TensorFlow, so it is imported only when a format is written.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,18 @@ import numpy as np
 import tensorflow as tf
 
 from bmcli import inputs as input_kinds
-from bmcli.export import ExportableModel, InputForm, Signature, SignatureInput, SignatureOutput
-from bmcli.export.runner import GENERATE
+from bmcli.export import (
+    CacheTensor,
+    ExportableModel,
+    InputForm,
+    Signature,
+    SignatureInput,
+    SignatureOutput,
+    WritingFunctions,
+)
+from bmcli.export.runner import GENERATE, STEP
 from bmcli.generation import find_writing
-from bmcli.generation.served import ServedWriter
+from bmcli.generation.served import ServedStep, ServedWriter
 from bmcli.networks.incremental import IncrementalNetwork
 from bmcli.specs import Column, DataSpec
 
@@ -128,14 +137,45 @@ def list_resources(layers: Iterable[Any]) -> list[Any]:
     return [value for layer in layers for value in vars(layer).values() if isinstance(value, kept)]
 
 
-def make_writer(exportable: ExportableModel) -> tuple[str, ServedWriter] | None:
-    """Make the writer of a network that reads nothing but the text that it continues, with the name of its output."""
+@dataclass(frozen=True)
+class WritingModule:
+    """Functions that write texts.
+
+    Args:
+        functions: By name.
+        encoders: Layers that they use.
+    """
+
+    described: WritingFunctions
+    functions: Mapping[str, Any]
+    encoders: tuple[Any, ...]
+
+
+def make_writing(exportable: ExportableModel, with_text: bool) -> WritingModule | None:
+    """Make the functions of a network that reads nothing but the text that it continues; None for another one.
+
+    Args:
+        with_text: Whether the format holds texts.
+    """
     found = find_writing(exportable.spec)
     if found is None or len(exportable.spec.inputs) > 1:
         return None
     output, writing = found
     network = IncrementalNetwork(exportable.network.model, writing.input, output)
-    return output, ServedWriter(network, writing.tokenizer, exportable.get_column(writing.input).shape[0])
+    window, is_cached = exportable.get_column(writing.input).shape[0], network.agrees()
+    functions, encoders, caches = {}, [], None
+    if with_text:
+        writer = ServedWriter(network, writing.tokenizer, window, is_cached)
+        functions[GENERATE] = writer.make_function()
+        encoders.append(writer.encoder)
+    if is_cached:
+        step = ServedStep(network, window)
+        caches = tuple(
+            CacheTensor(f"cache_{number}", tuple(each.shape[1:]), each.dtype.name)
+            for number, each in enumerate(step.caches)
+        )
+        functions[STEP] = step.make_function([each.name for each in caches])
+    return WritingModule(WritingFunctions(output, with_text, caches), functions, tuple(encoders))
 
 
 def _make_tensor_spec(signature_input: SignatureInput) -> tf.TensorSpec:
@@ -143,20 +183,17 @@ def _make_tensor_spec(signature_input: SignatureInput) -> tf.TensorSpec:
 
 
 def save_module(
-    served: ServingModule, signatures: Sequence[Signature], folder: Path, writer: ServedWriter | None = None
+    served: ServingModule, signatures: Sequence[Signature], folder: Path, writing: WritingModule | None = None
 ) -> None:
-    """Write a SavedModel with these signatures, without Keras objects.
-
-    Args:
-        writer: Writer of the function `generate`.
-    """
+    """Write a SavedModel with these signatures and functions, without Keras objects."""
     functions = {each.name: served.make_function(each) for each in signatures}
-    if writer is not None:
-        functions[GENERATE] = writer.make_function()
+    if writing is not None:
+        functions |= writing.functions
     # Saving requires that variables and tables of the functions are attributes of the saved module.
     module = tf.Module()
     module.weights = served.weights
-    module.tables = list_resources([*served.list_encoders(signatures), *([] if writer is None else [writer.encoder])])
+    encoders = () if writing is None else writing.encoders
+    module.tables = list_resources([*served.list_encoders(signatures), *encoders])
     module.functions = list(functions.values())
     concrete = {name: function.get_concrete_function() for name, function in functions.items()}
     tf.saved_model.save(module, str(folder), signatures=concrete)

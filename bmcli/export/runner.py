@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 SERVING = "serving_default"
-GENERATE = "generate"
-"""Function that writes texts, of an artefact that has one."""
+GENERATE, STEP = "generate", "step"
+"""Functions that write a text, and that compute a step of one, of an artefact that has them."""
 OPERATIONS = ("tensorflow_text",)
 """Modules with operations that a model may have beside those of its runtime."""
 
@@ -52,9 +52,11 @@ class ArtefactRunner:
         module = prepare()
         for name in self.card["modules"]:
             _import_operations(name)
-        writing: dict[str, Any] = {} if self.card["writes"] is None else {GENERATE: {}}
+        writing = self.card["writing"] or {"generates": False, "caches": None}
+        self.caches = writing["caches"]
+        more = {GENERATE: writing["generates"], STEP: self.caches is not None}
         start = time.perf_counter()
-        self.functions = load(module, model, {**self.signatures, **writing})
+        self.functions = load(module, model, {**self.signatures, **{name: {} for name, has in more.items() if has}})
         self.load_s = time.perf_counter() - start
 
     def make_tensors(self, raw: Mapping[str, Any], signature: str = SERVING) -> dict[str, np.ndarray]:
@@ -72,6 +74,17 @@ class ArtefactRunner:
         """Predict raw rows: arrays by target and role."""
         outputs = self.run(self.make_tensors(raw, signature), signature)
         return {(each["target"], each["role"]): outputs[each["name"]] for each in self.signatures[signature]["outputs"]}
+
+    def run_steps(self, ids: np.ndarray) -> np.ndarray:
+        """Compute texts step by step: logits of the token after each, `(batch, steps, tokens)`, from ids."""
+        caches = {each["name"]: np.zeros((len(ids), *each["shape"]), each["dtype"]) for each in self.caches}
+        logits = []
+        for position in range(ids.shape[1]):
+            step = {"token": ids[:, position], "position": np.array(position, "int32")}
+            outputs = self.run({**step, **caches}, STEP)
+            logits.append(outputs["logits"])
+            caches = {name: outputs[name] for name in caches}
+        return np.stack(logits, axis=1)
 
     def _tensor(self, signature_input: Mapping[str, Any], cells: Any) -> np.ndarray:
         if signature_input["form"] == "encoded" and signature_input["column"] in self.columns:
@@ -258,6 +271,10 @@ def _answer_request(artefact: ArtefactRunner, request: Mapping[str, Any]) -> dic
         return {}
     if request["request"] == "write":
         write_arrays(request["output"], artefact.run(read_arrays(request["inputs"]), GENERATE))
+        return {}
+    if request["request"] == "steps":
+        logits = artefact.run_steps(read_arrays(request["inputs"])["ids"])
+        write_arrays(request["output"], {"logits": logits})
         return {}
     if request["request"] == "time":
         return {

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, ConfigDict, Field, JsonValue, field_validator
 
 from bmcli import parts
-from bmcli.column_records import ColumnRecord, Count, Dtype, Fraction, RawShape, Size, StrictRecord
+from bmcli.column_records import ColumnRecord, Count, Dtype, Fraction, RawShape, Shape, Size, StrictRecord
 from bmcli.export import Precision, Runtime, Signature
 
 
@@ -153,6 +153,18 @@ class CardLineage(StrictRecord):
     teachers: tuple[CardTeacher, ...]
 
 
+class CardCache(StrictRecord):
+    name: str
+    shape: Shape
+    dtype: Dtype
+
+
+class CardWriting(StrictRecord):
+    output: str
+    generates: bool
+    caches: tuple[CardCache, ...] | None
+
+
 class CardRecord(StrictRecord):
     """`card.json`."""
 
@@ -164,7 +176,7 @@ class CardRecord(StrictRecord):
     model: RelativePath
     modules: tuple[Literal["tensorflow_text"], ...]
     signatures: Annotated[tuple[Signature, ...], Field(min_length=1)]
-    writes: str | None
+    writing: CardWriting | None
     bmcli_card: Literal[1]
     name: str
     created: str

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bmcli.answers import Answers
-from bmcli.export import ExportRows, Signature, WrittenModel, agreement, rows, written_texts
+from bmcli.export import ExportRows, Signature, WrittenModel, agreement, rows
 from bmcli.export.agreement import Limits, OutputComparison
 from bmcli.export.rows import EdgeCase
 from bmcli.export.worker import ENCODER_FILE, ArtefactWorker, WorkerFailed, start_worker
-from bmcli.export.written_texts import ExpectedTexts
+from bmcli.export.writing import ExpectedWriting, compare_writing
 from bmcli.objectives import open_answers
 from bmcli.specs import DataSpec
 
@@ -117,32 +117,35 @@ def verify(
     written: WrittenModel,
     reference: ReferencePredictions,
     limits: Limits,
-    texts: ExpectedTexts | None,
+    expected: ExpectedWriting | None,
     encoder_file: Path = ENCODER_FILE,
 ) -> Verification:
     """Load an artefact in another process, let it predict the rows, and compare.
 
     Args:
-        texts: What its network writes; None for an artefact that writes nothing.
+        expected: What its network writes; None for an artefact that writes nothing.
     """
     try:
         with start_worker(artefact, encoder_file) as worker:
             totals = _ComparisonTotals(limits.tolerance)
             predictions = _compare_answers(worker, written, reference, totals)
-            differing = [] if texts is None else list(written_texts.list_differences(worker, texts))
+            writing = (
+                None
+                if expected is None or written.writing is None
+                else compare_writing(worker, written.writing, expected, limits)
+            )
             bmcli_loaded = written.runtime != "keras" and worker.read_state()["bmcli_loaded"]
     except WorkerFailed as error:
         return Verification(
             reference.split, 0, (), None, failures=(f"It cannot be loaded and run: {error}.",), limits=limits
         )
     verification = _make_verification(reference, written, predictions, totals, limits, bmcli_loaded)
-    if texts is None:
+    if writing is None:
         return verification
-    number = len(texts.prompts) * len(texts.texts)
-    equal = f"{number} texts of `generate` compared with those of the model"
-    summary = f"{equal}: {len(differing)} ways of sampling differ." if differing else f"{equal}: all are the same."
     return replace(
-        verification, failures=(*verification.failures, *differing), summary=(*verification.summary, summary)
+        verification,
+        failures=(*verification.failures, *writing.failures),
+        summary=(*verification.summary, *writing.summary),
     )
 
 

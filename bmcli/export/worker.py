@@ -48,6 +48,12 @@ class ArtefactWorker:
         self._request(request="write", inputs=str(self.write_rows(inputs)), output=str(output))
         return runner.read_arrays(output)
 
+    def compute_steps(self, ids: np.ndarray) -> np.ndarray:
+        """Compute the logits after each of some ids with the function `step`, `(batch, steps, tokens)`."""
+        output = self._folder / "steps.npz"
+        self._request(request="steps", inputs=str(self.write_rows({"ids": ids})), output=str(output))
+        return runner.read_arrays(output)["logits"]
+
     def write_rows(self, raw: Mapping[str, np.ndarray]) -> Path:
         """Write raw rows to a file, for requests."""
         self._rows += 1

@@ -1,8 +1,8 @@
-"""The function of a SavedModel that continues texts, from raw text to raw text."""
+"""The functions of artefacts that write: texts from raw text to raw text, and one step of a network."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -21,11 +21,12 @@ class ServedWriter:
 
     Args:
         window: Largest number of tokens that the network reads, with that of the begin.
+        is_cached: See TokenLoop.
     """
 
-    def __init__(self, network: IncrementalNetwork, tokenizer: Tokenizer, window: int) -> None:
+    def __init__(self, network: IncrementalNetwork, tokenizer: Tokenizer, window: int, is_cached: bool) -> None:
         self._tokenizer = tokenizer
-        self._loop = TokenLoop(network, tokenizer, window, network.agrees())
+        self._loop = TokenLoop(network, tokenizer, window, is_cached)
         self.encoder = tokenizer.make_layer(1)
 
     def make_function(self) -> Any:
@@ -61,3 +62,45 @@ class ServedWriter:
         texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8")
         has_joint = tf.strings.regex_full_match(prompts, _ENDS_WITHOUT_SPACE) & (parts.row_lengths() > 0)
         return tf.where(has_joint, separator, "") + texts
+
+
+class ServedStep:
+    """One step of a network, with what is kept of the steps before as tensors.
+
+    Args:
+        window: Largest number of tokens that the network reads.
+    """
+
+    def __init__(self, network: IncrementalNetwork, window: int) -> None:
+        self._network = network
+        self._template = network.make_caches(1, window)
+
+    @property
+    def caches(self) -> list[Any]:
+        """Caches before the first step of one text, all of them zeros, in their order."""
+        return list(tf.nest.flatten(self._template))
+
+    def make_function(self, names: Sequence[str]) -> Any:
+        """Make the function from tensors by name to tensors by name.
+
+        Inputs are `token`, int32 `(batch,)`, `position`, a scalar, and the caches; outputs are `logits` of the next
+        token, float32 `(batch, tokens)`, and the caches after the step.
+
+        Args:
+            names: Of the caches.
+        """
+        specs = {
+            "token": tf.TensorSpec([None], tf.int32, name="token"),
+            "position": tf.TensorSpec([], tf.int32, name="position"),
+            **{
+                name: tf.TensorSpec([None, *each.shape[1:]], each.dtype, name=name)
+                for name, each in zip(names, self.caches, strict=True)
+            },
+        }
+
+        def step(tensors: Mapping[str, Any]) -> dict[str, Any]:
+            caches = tf.nest.pack_sequence_as(self._template, [tensors[name] for name in names])
+            logits, caches = self._network.advance(tensors["token"], caches, tensors["position"])
+            return {"logits": logits, **dict(zip(names, tf.nest.flatten(caches), strict=True))}
+
+        return tf.function(step, input_signature=[specs], autograph=False)

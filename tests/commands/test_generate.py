@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from bmcli.commands.train import train
-from bmcli.export.written_texts import ExpectedTexts
+from bmcli.export.writing import ExpectedWriting
 from bmcli.terminal.console import Console
 from bmcli.terminal.presenters import training
 from bmcli.workflows.training import TrainingContext
@@ -123,6 +123,10 @@ def test_new_texts_are_predicted_by_how_expected_they_are(lm: Bmcli, tmp_path: P
 def test_artefacts_give_the_same_log_probabilities(lm: Bmcli, folder: Path, tmp_path: Path) -> None:
     done = lm("export", "counting", "--formats", "saved_model,litert", "--json")
     assert done.code == 0, done.err
+    for artefact in done.json()["artefacts"]:
+        summary = json.loads((Path(artefact["path"]) / "card.json").read_text())["verification"]["summary"]
+        assert any(each.startswith("`step`, token by token: the largest difference of a logit is") for each in summary)
+        assert "| cache_0 | float32 (batch, 2, 25, 16) |" in (Path(artefact["path"]) / "card.md").read_text()
     run = json.loads((folder / "trained.json").read_text())["run"]
     (tmp_path / "new.txt").write_text(CYCLE)
     tables = []
@@ -131,6 +135,18 @@ def test_artefacts_give_the_same_log_probabilities(lm: Bmcli, folder: Path, tmp_
         assert lm("predict", model, tmp_path / "new.txt", "--output", output).code == 0
         tables.append([list(json.loads(line).values()) for line in output.read_text().splitlines()])
     np.testing.assert_allclose(tables[0], tables[1], rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", ["lstm", "gru", "simple"])
+def test_steps_of_a_recurrent_network_are_exported(lm: Bmcli, folder: Path, cell: str) -> None:
+    model = f"model={{kind: rnn, cell: {cell}, units: [16, 16]}}"
+    run = lm("train", folder / "recipe.yaml", model, "train.epochs=2", "--json").json()["run"]
+    done = lm("export", run, "--formats", "saved_model,litert,litert:float16,litert:dynamic", "--json")
+    assert done.code == 0, done.err
+    for artefact in done.json()["artefacts"]:
+        card = json.loads((Path(artefact["path"]) / "card.json").read_text())
+        assert len(card["writing"]["caches"]) == (4 if cell == "lstm" else 2)
 
 
 def test_the_program_of_a_card_writes_the_same_text_without_bmcli(lm: Bmcli, folder: Path) -> None:
@@ -152,11 +168,13 @@ def test_the_program_of_a_card_writes_the_same_text_without_bmcli(lm: Bmcli, fol
 
 
 def test_an_artefact_that_writes_other_texts_is_rejected(lm: Bmcli, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = ExpectedTexts(("one",), ((" something else",), (" something else",)))
+    ids, logits = np.full((1, 3), 2, "int32"), np.zeros((1, 3, 1), "float32")
+    expected = ExpectedWriting(("one",), ((" something else",), (" something else",)), ids, logits)
     monkeypatch.setattr("bmcli.commands.export.write_expected", lambda *_: expected)
     done = lm("export", "counting", "--formats", "saved_model")
     assert done.code == 4
     assert "After 'one', with temperature 0.8, `generate` writes" in done.err
+    assert "`step`, token by token: the largest difference of a logit is" in done.err
 
 
 def test_attributions_are_those_of_the_text(lm: Bmcli) -> None:

@@ -6,7 +6,7 @@ It has no text, and integers have no missing values, so the preprocessing of suc
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -50,6 +50,7 @@ def export(exportable: ExportableModel, options: Options, folder: Path) -> Writt
     from bmcli.export.conversion import run_converter  # not at the top: recipes read the options alone
 
     _check_integers(exportable, options)
+    original = exportable
     network = replace(exportable.network, model=recurrent.replace_recurrent_layers(exportable.network.model))
     exportable = replace(exportable, network=network)
     # Integers take encoded numbers: raw ones would be quantised before their scaling.
@@ -59,15 +60,20 @@ def export(exportable: ExportableModel, options: Options, folder: Path) -> Writt
     signature = Signature(
         graph.SERVING, graph.make_inputs(exportable.spec, forms), graph.make_outputs(exportable, with_text=False)
     )
+    # Integers are calibrated by the function that predicts, so that they have no other.
+    writing = None if is_integer else graph.make_writing(original, with_text=False)
     with tempfile.TemporaryDirectory(prefix="bmcli-") as scratch:
-        graph.save_module(graph.ServingModule(exportable), [signature], Path(scratch))
-        converter = _make_converter(Path(scratch), options)
+        graph.save_module(graph.ServingModule(exportable), [signature], Path(scratch), writing)
+        converter = _make_converter(
+            Path(scratch), options, [signature.name, *(() if writing is None else writing.functions)]
+        )
         if options.quantize in _INT8_CHOICES:
             converter.representative_dataset = lambda: _iterate_examples(exportable, signature)
         with run_converter(options.name, folder):
             content = _convert(converter, options)
     (folder / MODEL).write_bytes(content)
-    return WrittenModel(MODEL, "litert", (signature,), tuple(_list_notes(options)))
+    described = None if writing is None else writing.described
+    return WrittenModel(MODEL, "litert", (signature,), tuple(_list_notes(options)), writing=described)
 
 
 def _list_notes(options: Options) -> Iterator[str]:
@@ -93,10 +99,10 @@ def _check_integers(exportable: ExportableModel, options: Options) -> None:
             )
 
 
-def _make_converter(saved: Path, options: Options) -> Any:
+def _make_converter(saved: Path, options: Options, names: Sequence[str]) -> Any:
     from bmcli.layers import tf
 
-    converter = tf.lite.TFLiteConverter.from_saved_model(str(saved), signature_keys=["serving_default"])
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(saved), signature_keys=list(names))
     if options.quantize is not None:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if options.quantize == "float16":

@@ -45,13 +45,18 @@ def export(exportable: ExportableModel, options: Options, folder: Path) -> Writt
             column.name: "encoded_image" if column.name in accepting else "raw" for column in columns
         }
         signatures.append(Signature("encoded_images", graph.make_inputs(exportable.spec, forms), outputs))
-    writes, writer = graph.make_writer(exportable) or (None, None)
-    graph.save_module(graph.ServingModule(exportable), signatures, folder / VERSION, writer)
+    writing = graph.make_writing(exportable, with_text=True)
+    graph.save_module(graph.ServingModule(exportable), signatures, folder / VERSION, writing)
     if options.warm_up:
         graph.write_warm_up_requests(exportable, default, folder / VERSION)
     modules = {module for column in columns for module in input_kinds.get_traits(column).modules}
     return WrittenModel(
-        VERSION, "tensorflow", tuple(signatures), tuple(_list_notes(exportable)), tuple(sorted(modules)), writes
+        VERSION,
+        "tensorflow",
+        tuple(signatures),
+        tuple(_list_notes(exportable)),
+        tuple(sorted(modules)),
+        None if writing is None else writing.described,
     )
 
 
