@@ -159,6 +159,7 @@ _OTHER_NAMES = {
     *("srun", "completions", "subdomain"),  # of Slurm and Kubernetes
     *("save_weights",),  # of Keras
     *("prompt",),  # a key of JSON lines for `bmcli generate`
+    *("top_p", "repetition_penalty", "position"),  # tensors of the functions of an artefact that writes
     *("iso", "seconds", "milliseconds", "whitespace", "unseen", "local"),  # values of options that are any text
 }
 

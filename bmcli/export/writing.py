@@ -106,7 +106,7 @@ def _compare_steps(worker: ArtefactWorker, expected: ExpectedWriting, limits: Li
     found, logits = (each[is_token] for each in (worker.compute_steps(expected.ids), expected.logits))
     difference = float(np.abs(found - logits).max())
     limit = limits.limit_difference(float(np.abs(logits).max()))
-    steps = f"`step`, token by token: the largest difference of a logit is {difference:.1e}"
+    steps = f"`step`, one id after the other, gives logits with a largest difference of {difference:.1e}"
     if limit is None:
         return f"{steps}; no limit.", np.isfinite(difference).item()
     return f"{steps}, at most {limit:.1e}.", difference <= limit

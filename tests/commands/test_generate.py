@@ -125,7 +125,10 @@ def test_artefacts_give_the_same_log_probabilities(lm: Bmcli, folder: Path, tmp_
     assert done.code == 0, done.err
     for artefact in done.json()["artefacts"]:
         summary = json.loads((Path(artefact["path"]) / "card.json").read_text())["verification"]["summary"]
-        assert any(each.startswith("`step`, token by token: the largest difference of a logit is") for each in summary)
+        assert any(
+            each.startswith("`step`, one id after the other, gives logits with a largest difference of")
+            for each in summary
+        )
         assert "| cache_0 | float32 (batch, 2, 25, 16) |" in (Path(artefact["path"]) / "card.md").read_text()
     run = json.loads((folder / "trained.json").read_text())["run"]
     (tmp_path / "new.txt").write_text(CYCLE)
@@ -174,7 +177,7 @@ def test_an_artefact_that_writes_other_texts_is_rejected(lm: Bmcli, monkeypatch:
     done = lm("export", "counting", "--formats", "saved_model")
     assert done.code == 4
     assert "After 'one', with temperature 0.8, `generate` writes" in done.err
-    assert "`step`, token by token: the largest difference of a logit is" in done.err
+    assert "`step`, one id after the other, gives logits with a largest difference of" in done.err
 
 
 def test_attributions_are_those_of_the_text(lm: Bmcli) -> None:
